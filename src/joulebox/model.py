@@ -1,0 +1,486 @@
+"""The nouns, frozen, in the order a prompt meets them: Prompt, Job, Channel, Series, Trace, CarbonFactors, Receipt.
+
+Nothing here does anything; nothing is edited on the way. Units stand last in every name. `u` is an expanded uncertainty
+(k = 2) in the unit of the figure beside it. `None` means unknown or absent, never zero.
+"""
+
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import StrEnum
+from typing import Literal
+
+# --- 1. somebody asks -------------------------------------------------------------------------------------------------
+
+Role = Literal["system", "user", "assistant"]
+Mode = Literal["live", "quiet"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Message:
+    """One turn of a conversation."""
+
+    role: Role
+    content: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Prompt:
+    """What somebody asks of a model. `temperature` 0 with a `seed` repeats the same answer on the same engine build."""
+
+    model: str
+    messages: tuple[Message, ...]
+    max_tokens: int = 256
+    temperature: float = 0.0
+    seed: int = 0
+    stop: tuple[str, ...] = ()
+    mode: Mode = "live"
+
+
+# --- 2. it waits, 3. a node is chosen, 4. the node takes it -----------------------------------------------------------
+
+
+class JobState(StrEnum):
+    """Where a job is; the database guards the changes (after River)."""
+
+    AVAILABLE = "available"
+    DEFERRED = "deferred"
+    RUNNING = "running"
+    COMPLETED = "completed"
+    DISCARDED = "discarded"
+    CANCELLED = "cancelled"
+
+
+FINAL_STATES = frozenset({JobState.COMPLETED, JobState.DISCARDED, JobState.CANCELLED})
+
+
+class AttemptState(StrEnum):
+    """What became of one node's try at a job. `lost`: the node went silent; `failed`: it said why."""
+
+    RUNNING = "running"
+    DONE = "done"
+    FAILED = "failed"
+    LOST = "lost"
+    CANCELLED = "cancelled"
+
+
+Phase = Literal["queued", "settling", "loading", "answering", "measuring"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Problem:
+    """A failure with a name: a code of `errors.REGISTRY` and one sentence for the person."""
+
+    code: str
+    detail: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Job:
+    """A prompt waiting for, under or after measurement. Times are calendar times in UTC."""
+
+    id: str
+    state: JobState
+    prompt: Prompt
+    created: datetime
+    available: datetime
+    attempt: int = 0
+    node: str | None = None
+    finalized: datetime | None = None
+    answer: str | None = None
+    finish_reason: str | None = None
+    receipt_id: str | None = None
+    error: Problem | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelFile:
+    """A model a node holds. `memory_bytes` is what loading it takes: weights, KV cache at `context_tokens`, buffers."""
+
+    id: str
+    digest: str
+    quantization: str
+    size_bytes: int
+    memory_bytes: int
+    context_tokens: int
+
+
+# --- 5. under the meters ----------------------------------------------------------------------------------------------
+
+
+class ReadingKind(StrEnum):
+    """What one reading is; the unit is in the name."""
+
+    POWER_W = "power_w"
+    ENERGY_J = "energy_j"
+    TEMPERATURE_C = "temperature_c"
+    BUSY_RATIO = "busy_ratio"
+
+
+class Sampling(StrEnum):
+    """How a meter makes a reading: a running `counter`, the `mean` over its tick, or a `snapshot` of one moment."""
+
+    COUNTER = "counter"
+    MEAN = "mean"
+    SNAPSHOT = "snapshot"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Channel:
+    """One stream of readings that a meter offers, as the meter's driver declares it.
+
+    A reading's value is `raw * step` in the unit of `kind`. `scope` is what the figure covers: `wall`, `platform`, `cpu`,
+    `dram`, `gpu0`..., or `machine` for a modelled whole. A channel with `part_of` covers a share of another scope and is
+    never added to it. `gain_u_ratio` and `offset_u` are expanded (k = 2); `accuracy` names their source.
+    `wrap_raw` is the number of raw steps after which a counter starts again at zero.
+    """
+
+    name: str
+    meter: str
+    kind: ReadingKind
+    sampling: Sampling
+    scope: str
+    step: float
+    tick_s: float
+    lag_s: float = 0.0
+    gain_u_ratio: float = 0.0
+    offset_u: float = 0.0
+    accuracy: str = ""
+    part_of: str | None = None
+    wrap_raw: int | None = None
+    simulated: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Series:
+    """The readings of one channel. `t_ns` are the recorder's times since the trace's origin, strictly increasing."""
+
+    channel: Channel
+    t_ns: tuple[int, ...]
+    raw: tuple[int, ...]
+
+
+SpanName = Literal["idle", "load", "settle", "answer", "prefill", "decode", "post"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Span:
+    """A named stretch of time in a trace (OpenTelemetry's word)."""
+
+    name: SpanName
+    start_ns: int
+    end_ns: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TokenTime:
+    """When a piece of the answer arrived: `n` tokens, without their text (text is kept apart so that it can be deleted)."""
+
+    t_ns: int
+    n: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Usage:
+    """Tokens as the engine counted them. `None`: the engine does not say. Input includes cached tokens."""
+
+    input_tokens: int | None
+    cached_tokens: int | None
+    output_tokens: int | None
+    reasoning_tokens: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EngineInfo:
+    """The program that ran the model."""
+
+    name: str
+    version: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Remark:
+    """Something that happened while recording, by its verdict code (`meter_gap`, `meter_reset`, ...)."""
+
+    code: str
+    detail: str
+    t_ns: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Trace:
+    """All spans and readings of one run, on one monotonic clock: the evidence, stored untouched.
+
+    `origin` is the calendar time of `t_ns == 0`. `leased_ns` and `released_ns` bound the reservation of the machine.
+    `missing` names big parts that no meter covers, e.g. `gpu0` or `wall`.
+    """
+
+    job_id: str
+    attempt: int
+    node: str
+    zone: str | None
+    origin: datetime
+    leased_ns: int
+    released_ns: int
+    spans: tuple[Span, ...]
+    tokens: tuple[TokenTime, ...]
+    series: tuple[Series, ...]
+    usage: Usage
+    finish_reason: str
+    model: ModelFile
+    engine: EngineInfo
+    seed: int
+    cores: int
+    missing: tuple[str, ...] = ()
+    remarks: tuple[Remark, ...] = ()
+    queued_s: float = 0.0
+
+    def span(self, name: SpanName) -> Span | None:
+        """The span of that name, or `None` where the run had none."""
+        return next((span for span in self.spans if span.name == name), None)
+
+
+# --- 7. carbon --------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Intensity:
+    """I of ISO/IEC 21031: the grid's carbon intensity, location-based, with where it comes from."""
+
+    g_per_kwh: float
+    low: float
+    high: float
+    zone: str
+    at: str
+    source: str
+    kind: Literal["average", "marginal"]
+    factor: Literal["lifecycle", "direct"]
+    quality: Literal["measured", "estimated", "forecast", "yearly", "static"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Embodied:
+    """TE and EL of ISO/IEC 21031: what making the machine emitted, and over how many years it is written off."""
+
+    low_kg: float
+    central_kg: float
+    high_kg: float
+    life_years: float
+    source: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CarbonFactors:
+    """Everything that turns joules and seconds into grams. Location-based; no offsets, no certificates.
+
+    `resource_share` is RR/ToR: 1.0, because a node runs one prompt at a time.
+    """
+
+    intensity: Intensity
+    embodied: Embodied
+    pue: float = 1.0
+    pue_source: str = "not metered: taken as 1.0"
+    resource_share: float = 1.0
+
+
+# --- 8. the receipt ---------------------------------------------------------------------------------------------------
+
+Grade = Literal["A", "B", "C", "D"]
+Verdict = Literal["valid", "suspect", "invalid"]
+PhaseMethod = Literal["measured", "calibrated_split", "modelled"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Figure:
+    """A named energy with its expanded uncertainty (k = 2) and grade."""
+
+    j: float
+    u: float
+    grade: Grade
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PhaseFigure:
+    """Energy, time and method of one phase; `j` and `u` are `None` where the phase cannot be told."""
+
+    j: float | None
+    u: float | None
+    s: float | None
+    method: PhaseMethod | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ScopeFigure:
+    """What one scope drew during the answer. Wall contains the others: scopes are never added across."""
+
+    j: float
+    u: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UncertaintyPart:
+    """One source of the headline's uncertainty, as a standard uncertainty (k = 1) in joules."""
+
+    source: str
+    j: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Energy:
+    """All energy figures of a run. A figure is `None` where no meter or model gives it."""
+
+    scope: str | None
+    missing: tuple[str, ...]
+    answer: Figure | None
+    active: Figure | None
+    tail: Figure | None
+    full: Figure | None
+    phases: dict[str, PhaseFigure]
+    scopes: dict[str, ScopeFigure]
+    uncertainty: tuple[UncertaintyPart, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Power:
+    """Mean, idle and peak power in watts. Mean power is a rate, never an energy."""
+
+    mean_w: float | None
+    idle_w: float | None
+    peak_w: float | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Temperature:
+    """A sensor at the start and at the end of the answer."""
+
+    sensor: str
+    start_c: float
+    end_c: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Grams:
+    """Emissions with their range; the range need not be symmetric."""
+
+    g: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Carbon:
+    """Operational, embodied and total emissions of the answer. `None` where there is no energy figure."""
+
+    operational: Grams | None
+    embodied: Grams
+    total: Grams | None
+    intensity: Intensity
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sci:
+    """SCI = (O + M) per R on one boundary, every term visible (ISO/IEC 21031)."""
+
+    O_g: float | None
+    M_g: float
+    E_kwh: float | None
+    I_g_per_kwh: float
+    TE_kg: float
+    EL_years: float
+    TiR_s: float
+    RR: float
+    ToR: float
+    per_answer_g: float | None
+    per_output_token_g: float | None
+    per_token_g: float | None
+    boundary: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SciBoundaries:
+    """The two boundaries of a receipt, never mixed: the answer alone, and all the time the machine was reserved."""
+
+    answer: Sci
+    reserved: Sci
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reason:
+    """Why a receipt is suspect or invalid: a verdict code with its sentence."""
+
+    code: str
+    level: Literal["note", "suspect", "invalid"]
+    sentence: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelInfo:
+    """The model that answered."""
+
+    name: str
+    digest: str
+    quantization: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Times:
+    """How long everything took."""
+
+    queued_s: float
+    settle_s: float
+    load_s: float
+    time_to_first_token_s: float | None
+    time_per_output_token_s: float | None
+    duration_s: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MeterInfo:
+    """A meter channel as the receipt names it."""
+
+    name: str
+    kind: str
+    scope: str
+    tick_s: float
+    lag_s: float
+    accuracy: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Placement:
+    """Why this node."""
+
+    policy: str
+    reason: str
+    saved_g: float | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Receipt:
+    """What an answer cost: a pure, versioned function of (Trace, CarbonFactors). See `docs/receipt.md`."""
+
+    schema: str
+    id: str
+    prompt_id: str
+    revision: int
+    method_version: str
+    created: str
+    simulated: bool
+    model: ModelInfo
+    engine: EngineInfo
+    node: str
+    zone: str | None
+    seed: int
+    finish_reason: str
+    verdict: Verdict
+    reasons: tuple[Reason, ...]
+    usage: Usage
+    times: Times
+    energy: Energy
+    power: Power
+    temperature: tuple[Temperature, ...]
+    carbon: Carbon
+    sci: SciBoundaries
+    meters: tuple[MeterInfo, ...]
+    calibration: None = None
+    placement: Placement = field(default=Placement(policy="fastest", reason="", saved_g=None))
+    concurrency: Literal[1] = 1

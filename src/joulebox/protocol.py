@@ -1,0 +1,116 @@
+"""What server and node say to each other. HTTP and JSON; one version number; dataclasses both sides read.
+
+A node asks `POST /node/v1/lease` (held open until there is work), holds `GET /node/v1/attempts/{token}/hold` while it works
+(one JSON line per word of the server: `{"say": "hello"}`, `{"say": "cancel"}`), sends `Batch`es to `POST .../events`, and
+`Finish` to `POST .../finish`. The token fences: whatever comes with a stale one is answered 409 `stale_attempt`.
+"""
+
+import base64
+import json
+from dataclasses import asdict, dataclass
+from typing import Any, Final, Literal
+
+from joulebox.model import Channel, EngineInfo, ModelFile, Problem, Prompt
+
+VERSION: Final = 1
+LEASE_WAIT_S: Final = 25.0
+"""How long the server holds an empty lease request before it answers 204."""
+SENDS_PER_S: Final = 4.0
+"""At most so many batches a second leave the node while it answers."""
+EVENTS_MAX: Final = 100_000
+"""More events than this in one attempt are refused."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LeaseRequest:
+    """A node asks for work. `instance` is new with every start of the node process. `lost` says that whatever this node
+    was doing under an earlier instance is gone, so the server need not wait for it."""
+
+    version: int
+    node: str
+    instance: str
+    zone: str | None
+    memory_bytes: int
+    engine: EngineInfo
+    models: tuple[ModelFile, ...]
+    channels: tuple[Channel, ...]
+    missing: tuple[str, ...] = ()
+    loaded: str | None = None
+    temperature_c: float | None = None
+    wait_s: float = LEASE_WAIT_S
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Lease:
+    """The server's answer: one job for this node alone. `token` is the fence."""
+
+    token: str
+    job_id: str
+    attempt: int
+    prompt: Prompt
+    queued_s: float
+    placement_reason: str
+
+
+EventKind = Literal["settling", "loading", "started", "token", "power", "measuring", "answer"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NodeEvent:
+    """One thing a watching person may see. `seq` counts from 0 within the attempt, without gaps, and stays the same when
+    the event is sent again. `data` is what the public event of the same name carries."""
+
+    seq: int
+    kind: EventKind
+    data: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Batch:
+    """Events in order. A server that restarted answers with an earlier `next_seq`; the node then sends from there."""
+
+    events: tuple[NodeEvent, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BatchReply:
+    """`next_seq` is the first event the server has not got; `cancel` asks the node to stop."""
+
+    next_seq: int
+    cancel: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Finish:
+    """How an attempt ended. `done`: answer and trace are there. `failed`: `problem` says why; `retry` whether another
+    attempt may help. `cancelled`: as asked. `chunks` are the pieces of text as they were sent, `(seq, text)`."""
+
+    outcome: Literal["done", "failed", "cancelled"]
+    answer: str | None = None
+    finish_reason: str | None = None
+    chunks: tuple[tuple[int, str], ...] = ()
+    trace_b64: str | None = None
+    problem: Problem | None = None
+    retry: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FinishReply:
+    """The receipt made of the evidence; `None` where there was none to make."""
+
+    receipt_id: str | None
+
+
+def to_json(message: object) -> bytes:
+    """A message as JSON bytes; enums as their values."""
+    return json.dumps(asdict(message), separators=(",", ":"), ensure_ascii=False).encode()  # type: ignore[call-overload]
+
+
+def pack_trace(blob: bytes) -> str:
+    """Trace bytes as they travel in JSON."""
+    return base64.b64encode(blob).decode()
+
+
+def unpack_trace(text: str) -> bytes:
+    """The reverse of `pack_trace`. Raises `ValueError` on anything else."""
+    return base64.b64decode(text, validate=True)

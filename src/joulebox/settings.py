@@ -1,0 +1,95 @@
+"""Settings: `JOULEBOX_*` environment, `joulebox.toml` in the working folder, flags. Flags win, then environment, then file.
+
+Any setting may also come from a file named by `JOULEBOX_<NAME>_FILE` (for secrets). A wrong value is refused with one
+sentence that names the setting.
+"""
+
+import os
+import platform
+import tomllib
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from joulebox.errors import JouleboxError
+
+
+def _data_dir() -> Path:
+    base = os.environ.get("XDG_DATA_HOME")
+    return (Path(base) if base else Path.home() / ".local" / "share") / "joulebox"
+
+
+class Settings(BaseModel):
+    """All settings, with their defaults. The description of each is the one in the docs."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    data_dir: Annotated[Path, Field(description="Where database, models and undelivered results are kept.")] = Field(
+        default_factory=_data_dir
+    )
+    database_url: Annotated[
+        str | None, Field(description="SQLAlchemy URL of the database; without it, `joulebox.db` in the data folder.")
+    ] = None
+    host: Annotated[str, Field(description="Address the server listens on.")] = "127.0.0.1"
+    port: Annotated[int, Field(ge=0, le=65535, description="Port the server listens on.")] = 8080
+    server: Annotated[str, Field(description="Where node and command line find the server.")] = "http://127.0.0.1:8080"
+    zone: Annotated[
+        str | None, Field(description="Grid zone of the node (Electricity Maps key, e.g. `DE`); without it, the world mean.")
+    ] = None
+    pue: Annotated[float, Field(ge=1.0, le=5.0, description="Power usage effectiveness of the building.")] = 1.0
+    embodied_low_kg: Annotated[float | None, Field(gt=0, description="Embodied emissions of the machine, low, kg.")] = None
+    embodied_kg: Annotated[float | None, Field(gt=0, description="Embodied emissions of the machine, central, kg.")] = None
+    embodied_high_kg: Annotated[float | None, Field(gt=0, description="Embodied emissions of the machine, high, kg.")] = None
+    embodied_source: Annotated[str | None, Field(description="Where these kilograms come from.")] = None
+    life_years: Annotated[float, Field(gt=0, le=30, description="Years over which the machine is written off.")] = 4.0
+    meters: Annotated[
+        tuple[str, ...], Field(description="Meters, `KIND:ADDRESS`, separated by spaces; without any, what is found.")
+    ] = ()
+    node: Annotated[str, Field(min_length=1, max_length=64, description="Name of this node.")] = Field(
+        default_factory=lambda: platform.node() or "node"
+    )
+    reading_hz: Annotated[float, Field(gt=0, le=1000, description="How often meters are read.")] = 10.0
+    threads: Annotated[int | None, Field(ge=1, description="Threads of the engine; without it, one per core.")] = None
+    context_tokens: Annotated[int, Field(ge=256, le=1_048_576, description="Context the engine sets aside.")] = 4096
+    receipt_wait_s: Annotated[float, Field(ge=0, description="How long an answer waits for its energy.")] = 30.0
+    grace_s: Annotated[float, Field(gt=0, description="How long a silent node keeps its job before it is rescued.")] = 15.0
+    attempts_max: Annotated[int, Field(ge=1, le=20, description="How often a failing prompt is tried.")] = 3
+
+    @property
+    def database(self) -> str:
+        """The database's URL."""
+        return self.database_url or f"sqlite+aiosqlite:///{self.data_dir / 'joulebox.db'}"
+
+
+def load_settings(**flags: object) -> Settings:
+    """Settings from file, environment and flags (a flag that is `None` was not given).
+
+    Raises `JouleboxError("bad_setting")` naming the setting, its value and what it takes.
+    """
+    values: dict[str, Any] = {}
+    path = Path("joulebox.toml")
+    if path.is_file():
+        try:
+            values |= tomllib.loads(path.read_text(encoding="utf-8"))
+        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+            raise JouleboxError("bad_setting", f"joulebox.toml cannot be read: {error}. Mend that line.") from error
+    for name in Settings.model_fields:
+        key = f"JOULEBOX_{name.upper()}"
+        if (text := os.environ.get(key)) not in (None, ""):
+            values[name] = text
+        elif file := os.environ.get(f"{key}_FILE"):
+            try:
+                values[name] = Path(file).read_text(encoding="utf-8").strip()
+            except OSError as error:
+                raise JouleboxError("bad_setting", f"{key}_FILE names {file}, which cannot be read: {error.strerror}.") from error
+    values |= {name: value for name, value in flags.items() if value is not None}
+    if isinstance(values.get("meters"), str):
+        values["meters"] = tuple(values["meters"].split())
+    try:
+        return Settings(**values)
+    except ValidationError as error:
+        first = error.errors()[0]
+        name = str(first["loc"][0]) if first["loc"] else "settings"
+        hint = "There is no such setting" if first["type"] == "extra_forbidden" else first["msg"]
+        raise JouleboxError("bad_setting", f"Setting {name} = {first['input']!r} cannot be used: {hint}.") from error
