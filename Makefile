@@ -1,0 +1,89 @@
+# Everything a person does here, from a fresh machine with Python 3.11 or newer. `make` alone prints the list.
+# Nothing outside this folder is touched: the environment lives in .venv and is made again when the pins change.
+
+SHELL := /bin/sh
+.DEFAULT_GOAL := help
+MAKEFLAGS += --no-print-directory
+.PHONY: help demo up test test-all check format accuracy docs pins clean FORCE
+
+export PIP_DISABLE_PIP_VERSION_CHECK = 1
+export UV_LINK_MODE = copy
+
+BIN := .venv/bin
+PARTS := pyproject.toml constraints.txt
+RUN := -e '.[models]'
+DEV := -e '.[models,dev]'
+INSTALL := uv pip install -q --python $(BIN)/python -c constraints.txt -b constraints.txt
+PYTEST := $(BIN)/python -m pytest -q -rs -n 2 --dist loadfile
+
+# A .venv that was moved or whose Python is gone is made again.
+ifneq ($(shell $(BIN)/python -c 'print(open(".venv/home").read(), end="")' 2>/dev/null),$(CURDIR))
+STALE := FORCE
+endif
+
+# with-dots NAME, COMMAND: runs COMMAND with a dot a second; what it printed is shown only when it fails.
+define with-dots
+@printf '%s ' '$(1)'; \
+( $(2) ) > .venv/install.log 2>&1 & pid=$$!; \
+trap 'kill $$pid 2>/dev/null; echo; exit 130' INT TERM; \
+while kill -0 $$pid 2>/dev/null; do printf .; sleep 1; done; \
+if wait $$pid; then echo ' done'; else echo ' failed'; cat .venv/install.log; exit 1; fi
+endef
+
+help: ## this list
+	@echo 'Joulebox: pick an open model, put in a prompt, get the answer and its receipt.'
+	@echo
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1|\2/p' Makefile | awk -F'|' '{ printf "%-16s%s\n", $$1, $$2 }'
+
+demo: .venv/run ## one real question to a real model, with its receipt, in the terminal and as demo-receipt.html
+	@$(BIN)/joulebox demo
+
+up: .venv/run ## the service with its web page, until Ctrl-C
+	@$(BIN)/joulebox up
+
+test: .venv/dev ## the everyday tests
+	$(PYTEST) -m 'not slow'
+
+test-all: .venv/dev ## every test, the slow ones too
+	$(PYTEST)
+
+check: .venv/dev ## format, lint, strict types, layers, the house rules
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(PYTEST) tests/test_tidy.py tests/test_imports.py tests/test_reference.py
+
+format: .venv/dev ## put the code into shape
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+accuracy: .venv/dev ## receipts against the known truth of the simulated machine, in real time
+	$(BIN)/python tests/accuracy.py
+
+docs: .venv/dev ## write docs/reference again from the code
+	$(BIN)/python docs/reference.py
+
+pins: .venv/dev ## newest versions into constraints.txt
+	$(BIN)/uv pip compile -q --upgrade --no-header --no-annotate --no-emit-index-url --no-emit-find-links \
+	  --universal --python-version 3.11 --all-extras pyproject.toml -o constraints.txt
+
+clean: ## remove the environment and everything made by tools (not your data)
+	rm -rf .venv dist build .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis .coverage*
+	find src tests docs -name __pycache__ -type d -prune -exec rm -rf {} +
+
+.venv/home: $(STALE)
+	@python="$$(sh .ci/find-python)" && \
+	echo "Making .venv with $$("$$python" --version)" && \
+	"$$python" -m venv --clear .venv && printf %s '$(CURDIR)' > .venv/home
+
+.venv/run: .venv/home $(PARTS)
+	$(call with-dots,Installing the installer (uv),$(BIN)/python -m pip install -q -c constraints.txt uv)
+	$(call with-dots,Installing Joulebox and its model engine,$(BIN)/$(INSTALL) $(RUN) || \
+	  $(BIN)/python -m pip install -q -c constraints.txt $(RUN))
+	@touch $@
+
+.venv/dev: .venv/run
+	$(call with-dots,Installing what tests and checks need,$(BIN)/$(INSTALL) $(DEV) || \
+	  $(BIN)/python -m pip install -q -c constraints.txt $(DEV))
+	@touch $@
