@@ -211,7 +211,7 @@ class Trace:
     """All spans and readings of one run, on one monotonic clock: the evidence, stored untouched.
 
     `origin` is the calendar time of `t_ns == 0`. `leased_ns` and `released_ns` bound the reservation of the machine.
-    `missing` names big parts that no meter covers, e.g. `gpu0` or `wall`.
+    `missing` names big parts that no meter covers, e.g. `gpu0` or `wall`. `cores` and `memory_bytes` describe the machine.
     """
 
     job_id: str
@@ -230,6 +230,7 @@ class Trace:
     engine: EngineInfo
     seed: int
     cores: int
+    memory_bytes: int
     missing: tuple[str, ...] = ()
     remarks: tuple[Remark, ...] = ()
     queued_s: float = 0.0

@@ -1,0 +1,114 @@
+"""The whole method on one screen: `account` makes a Receipt of a Trace and CarbonFactors. Pure, versioned, repeatable."""
+
+import json
+from dataclasses import asdict
+from datetime import timedelta
+from typing import Final
+
+from joulebox.accounting.carbon import emissions, sci
+from joulebox.accounting.figures import answer_window, reckon
+from joulebox.accounting.validity import judge
+from joulebox.metering import value_at
+from joulebox.model import (
+    CarbonFactors,
+    MeterInfo,
+    ModelInfo,
+    Placement,
+    ReadingKind,
+    Receipt,
+    Temperature,
+    Times,
+    Trace,
+)
+from joulebox.units import seconds
+
+SCHEMA: Final = "joulebox.receipt/1"
+METHOD_VERSION: Final = "2026.11.1"
+
+
+def account(
+    trace: Trace, factors: CarbonFactors, *, receipt_id: str, placement: Placement, revision: int = 1
+) -> Receipt:
+    """What the run cost. The same trace and factors give the same receipt, to the last bit.
+
+    Raises `ValueError` where the trace holds no answer.
+    """
+    start_ns, end_ns = answer_window(trace)
+    duration_s = seconds(end_ns - start_ns)
+    reserved_s = seconds(trace.released_ns - trace.leased_ns)
+    reckoning = reckon(trace)
+    energy = reckoning.energy
+    verdict, reasons = judge(trace, reckoning)
+    created = trace.origin + timedelta(microseconds=trace.released_ns // 1_000)
+    return Receipt(
+        schema=SCHEMA,
+        id=receipt_id,
+        prompt_id=trace.job_id,
+        revision=revision,
+        method_version=METHOD_VERSION,
+        created=created.isoformat(timespec="milliseconds"),
+        simulated=any(series.channel.simulated for series in trace.series),
+        model=ModelInfo(name=trace.model.id, digest=trace.model.digest, quantization=trace.model.quantization),
+        engine=trace.engine,
+        node=trace.node,
+        zone=trace.zone,
+        seed=trace.seed,
+        finish_reason=trace.finish_reason,
+        verdict=verdict,
+        reasons=reasons,
+        usage=trace.usage,
+        times=_times(trace, start_ns, end_ns),
+        energy=energy,
+        power=reckoning.power,
+        temperature=_temperatures(trace, start_ns, end_ns),
+        carbon=emissions(energy.answer, duration_s, factors),
+        sci=sci((energy.answer, duration_s), (energy.full, reserved_s), trace.usage, factors),
+        meters=_meters(trace),
+        placement=placement,
+    )
+
+
+def receipt_bytes(receipt: Receipt) -> bytes:
+    """The receipt as JSON, the same bytes for the same receipt."""
+    return json.dumps(asdict(receipt), ensure_ascii=False, separators=(",", ":"), allow_nan=False).encode()
+
+
+def _times(trace: Trace, start_ns: int, end_ns: int) -> Times:
+    first_ns = trace.tokens[0].t_ns if trace.tokens else None
+    output_tokens = trace.usage.output_tokens
+    per_token_s = None
+    if first_ns is not None and output_tokens is not None and output_tokens > 1:
+        per_token_s = seconds(end_ns - first_ns) / (output_tokens - 1)
+    lasted_s = {span.name: seconds(span.end_ns - span.start_ns) for span in trace.spans}
+    return Times(
+        queued_s=trace.queued_s,
+        settle_s=lasted_s.get("settle", 0.0),
+        load_s=lasted_s.get("load", 0.0),
+        time_to_first_token_s=seconds(first_ns - start_ns) if first_ns is not None else None,
+        time_per_output_token_s=per_token_s,
+        duration_s=seconds(end_ns - start_ns),
+    )
+
+
+def _temperatures(trace: Trace, start_ns: int, end_ns: int) -> tuple[Temperature, ...]:
+    found = []
+    for series in trace.series:
+        if series.channel.kind is ReadingKind.TEMPERATURE_C:
+            start_c, end_c = value_at(series, start_ns), value_at(series, end_ns)
+            if start_c is not None and end_c is not None:
+                found.append(Temperature(sensor=series.channel.name, start_c=start_c, end_c=end_c))
+    return tuple(found)
+
+
+def _meters(trace: Trace) -> tuple[MeterInfo, ...]:
+    return tuple(
+        MeterInfo(
+            name=f"{series.channel.meter} {series.channel.name}",
+            kind=f"{series.channel.kind.value} {series.channel.sampling.value}",
+            scope=series.channel.scope,
+            tick_s=series.channel.tick_s,
+            lag_s=series.channel.lag_s,
+            accuracy=series.channel.accuracy,
+        )
+        for series in trace.series
+    )

@@ -1,0 +1,76 @@
+"""Grams: operational O = E * I, embodied M = TE * TiR/EL * RR/ToR, and SCI = (O + M) per R (ISO/IEC 21031). Pure."""
+
+from joulebox.model import Carbon, CarbonFactors, Figure, Grams, Sci, SciBoundaries, Usage
+from joulebox.units import G_PER_KG, S_PER_YEAR, kwh_from_j
+
+ANSWER_BOUNDARY = (
+    "Everything the meters' scope drew from request to last token, idle included, and the machine's embodied emissions over"
+    " that time. Training, network and the reader's device are outside."
+)
+RESERVED_BOUNDARY = (
+    "Everything the meters' scope drew from taking the prompt to being free again (load, settling, guards, answer, tail), and"
+    " the machine's embodied emissions over that time. Training, network and the reader's device are outside."
+)
+
+
+def operational(energy: Figure, factors: CarbonFactors) -> Grams:
+    """O in grams: energy at the plug (x PUE) times the grid's intensity; the range joins both ranges."""
+    grid = factors.intensity
+    per_j = factors.pue
+    return Grams(
+        g=kwh_from_j(energy.j * per_j) * grid.g_per_kwh,
+        low=kwh_from_j(max(energy.j - energy.u, 0.0) * per_j) * grid.low,
+        high=kwh_from_j((energy.j + energy.u) * per_j) * grid.high,
+    )
+
+
+def embodied(duration_s: float, factors: CarbonFactors) -> Grams:
+    """M in grams for `duration_s` of the machine's life."""
+    te = factors.embodied
+    share = duration_s / (te.life_years * S_PER_YEAR) * factors.resource_share * G_PER_KG
+    return Grams(g=te.central_kg * share, low=te.low_kg * share, high=te.high_kg * share)
+
+
+def emissions(answer: Figure | None, duration_s: float, factors: CarbonFactors) -> Carbon:
+    """The answer's emissions; operational and total are `None` where there is no energy figure."""
+    o = operational(answer, factors) if answer else None
+    m = embodied(duration_s, factors)
+    total = Grams(g=o.g + m.g, low=o.low + m.low, high=o.high + m.high) if o else None
+    return Carbon(operational=o, embodied=m, total=total, intensity=factors.intensity)
+
+
+def sci(
+    answer: tuple[Figure | None, float], reserved: tuple[Figure | None, float], usage: Usage, factors: CarbonFactors
+) -> SciBoundaries:
+    """SCI on both boundaries, each from its energy figure and its seconds of reserved time."""
+    return SciBoundaries(
+        answer=_sci(*answer, usage, factors, ANSWER_BOUNDARY),
+        reserved=_sci(*reserved, usage, factors, RESERVED_BOUNDARY),
+    )
+
+
+def _sci(energy: Figure | None, reserved_s: float, usage: Usage, factors: CarbonFactors, boundary: str) -> Sci:
+    o_g = operational(energy, factors).g if energy else None
+    m_g = embodied(reserved_s, factors).g
+    total_g = o_g + m_g if o_g is not None else None
+    tokens = None if usage.input_tokens is None or usage.output_tokens is None else usage.input_tokens + usage.output_tokens
+    return Sci(
+        O_g=o_g,
+        M_g=m_g,
+        E_kwh=kwh_from_j(energy.j * factors.pue) if energy else None,
+        I_g_per_kwh=factors.intensity.g_per_kwh,
+        TE_kg=factors.embodied.central_kg,
+        EL_years=factors.embodied.life_years,
+        TiR_s=reserved_s,
+        RR=factors.resource_share,
+        ToR=1.0,
+        per_answer_g=total_g,
+        per_output_token_g=_per(total_g, usage.output_tokens),
+        per_token_g=_per(total_g, tokens),
+        boundary=boundary,
+    )
+
+
+def _per(total_g: float | None, count: int | None) -> float | None:
+    """A ratio, `None` for nothing known or nothing counted: a score of no tokens is no score."""
+    return total_g / count if total_g is not None and count else None

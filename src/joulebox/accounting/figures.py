@@ -1,0 +1,333 @@
+"""From a Trace to named energy figures: which channels count, what each figure is, how sure, and its grade. Pure."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from joulebox.accounting.energy import Estimate, Window, estimate
+from joulebox.accounting.power_model import profile_of
+from joulebox.accounting.uncertainty import COVERAGE_FACTOR, Sham, added, baseline, boundary, combined, sham_windows
+from joulebox.metering import Curve, curve_of, is_energy
+from joulebox.model import (
+    Channel,
+    Energy,
+    Figure,
+    Grade,
+    PhaseFigure,
+    PhaseMethod,
+    Power,
+    ReadingKind,
+    ScopeFigure,
+    Trace,
+    UncertaintyPart,
+)
+from joulebox.units import seconds
+
+GUARD_MIN_S: Final = 1.0
+WHOLE_SCOPES: Final = ("wall", "platform")
+"""Scopes that hold the whole machine, best first; where there is one, its parts are only shown beside it."""
+MODELLED: Final = "modelled"
+PHASES: Final = ("load", "prefill", "decode", "tail")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Scale:
+    """Joules of a curve's unit: `offset_w * seconds + slope * units`; `u` expanded. Counters: 0 and 1; the power model: watts."""
+
+    offset_w: float
+    offset_u_w: float
+    slope: float
+    slope_u: float
+    offset_source: str
+    slope_source: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Metered:
+    """One channel that counts towards the figures, with what the estimator found on it."""
+
+    channel: Channel
+    curve: Curve
+    window: Window
+    scale: Scale
+    found: Estimate
+    sham: Sham | None
+
+    def joules(self, units: float, duration_s: float) -> float:
+        """Units of the curve over a duration as joules."""
+        return self.scale.offset_w * duration_s + self.scale.slope * units
+
+    def systematic(self, units: float, duration_s: float) -> list[UncertaintyPart]:
+        """What the meter's own gain and offset leave open in `units` over `duration_s`."""
+        scale = self.scale
+        parts = [UncertaintyPart(source=scale.slope_source, j=abs(units) * scale.slope_u / COVERAGE_FACTOR)]
+        if scale.offset_u_w:
+            parts.append(UncertaintyPart(source=scale.offset_source, j=duration_s * scale.offset_u_w / COVERAGE_FACTOR))
+        return parts
+
+    def edges(self) -> list[UncertaintyPart]:
+        """What tick, resolution and guards leave open."""
+        return [
+            UncertaintyPart(source=source, j=self.scale.slope * units)
+            for source, units in boundary(self.channel, self.found).items()
+        ]
+
+    def idle(self, duration_s: float) -> UncertaintyPart:
+        """What the idle power taken off over `duration_s` leaves open."""
+        whole = self.scale.slope * baseline(self.found, self.window, self.sham)
+        return UncertaintyPart(source="idle baseline", j=whole * duration_s / self.window.duration_s)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reckoning:
+    """The energy figures of a trace and what the verdict needs to know of how they came about."""
+
+    energy: Energy
+    power: Power
+    metered: tuple[Metered, ...]
+    unmeasured: bool
+    """Meters were there, but the guards hold too few readings to say anything."""
+
+
+def reckon(trace: Trace) -> Reckoning:
+    """All energy figures of the trace. Where nothing can be known a figure is `None`, never zero."""
+    window = answer_window(trace)
+    candidates = [series.channel for series in trace.series if is_energy(series) and series.channel.part_of is None]
+    modelled = not candidates
+    all_metered = _metered(trace, window, modelled=modelled)
+    chosen = _headline(all_metered)
+    wanted = len(_scope_channels(candidates, chosen[0].channel.scope if chosen else "")) if candidates else len(chosen)
+    if not chosen or len(chosen) < wanted:
+        wished = any(series.channel.kind in (ReadingKind.ENERGY_J, ReadingKind.BUSY_RATIO) for series in trace.series)
+        return Reckoning(energy=_nothing(trace), power=Power(mean_w=None, idle_w=None, peak_w=None), metered=(), unmeasured=wished)
+    scope = MODELLED if modelled else _scope_name(chosen)
+    answer, parts = _figure(chosen, scope, "answer")
+    energy = Energy(
+        scope=scope,
+        missing=trace.missing,
+        answer=answer,
+        active=_figure(chosen, scope, "active")[0],
+        tail=_figure(chosen, scope, "tail")[0],
+        full=_full(chosen, scope, trace),
+        phases=_phases(chosen, trace, window, modelled=modelled),
+        scopes={} if modelled else _scopes(all_metered),
+        uncertainty=parts,
+    )
+    return Reckoning(energy=energy, power=_power(chosen, answer, window), metered=tuple(chosen), unmeasured=False)
+
+
+def answer_window(trace: Trace) -> tuple[int, int]:
+    """`t_s` and `t_e` of the trace. Raises `ValueError` where there is no answer in it."""
+    answer = trace.span("answer")
+    if answer is None or answer.end_ns <= answer.start_ns:
+        raise ValueError("the trace holds no answer span")
+    return answer.start_ns, answer.end_ns
+
+
+def guard_s(channel: Channel) -> float:
+    """How long the quiet stretches on either side of an answer are for this meter."""
+    return max(2 * channel.tick_s + channel.lag_s, GUARD_MIN_S)
+
+
+def _metered(trace: Trace, window: tuple[int, int], *, modelled: bool) -> list[Metered]:
+    quiet = trace.span("idle")
+    quiet_from_ns = quiet.start_ns if quiet else window[0]
+    result = []
+    for series in trace.series:
+        channel = series.channel
+        counts = channel.kind is ReadingKind.BUSY_RATIO if modelled else is_energy(series) and channel.part_of is None
+        if not counts:
+            continue
+        curve = curve_of(series)
+        own = Window(
+            start_ns=window[0], end_ns=window[1], guard_s=guard_s(channel), tick_s=channel.tick_s, lag_s=channel.lag_s
+        )
+        found = estimate(curve, own)
+        if found is not None:
+            sham = sham_windows(curve, own, max(quiet_from_ns, curve.t_ns[0]))
+            scale = _model_scale(trace) if modelled else _meter_scale(channel)
+            result.append(Metered(channel=channel, curve=curve, window=own, scale=scale, found=found, sham=sham))
+    return result
+
+
+def _meter_scale(channel: Channel) -> Scale:
+    return Scale(
+        offset_w=0.0,
+        offset_u_w=channel.offset_u,
+        slope=1.0,
+        slope_u=channel.gain_u_ratio,
+        offset_source=f"offset of the {channel.scope} meter",
+        slope_source=f"gain of the {channel.scope} meter",
+    )
+
+
+def _model_scale(trace: Trace) -> Scale:
+    profile = profile_of(trace.cores, trace.memory_bytes)
+    return Scale(
+        offset_w=profile.idle_w,
+        offset_u_w=profile.idle_u_w,
+        slope=profile.busy_core_w,
+        slope_u=profile.busy_core_u_w,
+        offset_source="power model: idle machine",
+        slope_source="power model: busy cores",
+    )
+
+
+def _headline(metered: Sequence[Metered]) -> list[Metered]:
+    """The channels whose sum is the figure: one whole-machine scope if there is one, else all the parts."""
+    for scope in WHOLE_SCOPES:
+        whole = [one for one in metered if one.channel.scope == scope]
+        if whole:
+            return whole
+    return list(metered)
+
+
+def _scope_channels(channels: Sequence[Channel], scope: str) -> list[Channel]:
+    if scope in WHOLE_SCOPES:
+        return [channel for channel in channels if channel.scope == scope]
+    return [channel for channel in channels if channel.scope not in WHOLE_SCOPES]
+
+
+def _scope_name(chosen: Sequence[Metered]) -> str:
+    order = {"cpu": 0, "dram": 1}
+    kinds = {"gpu" if one.channel.scope.startswith("gpu") else one.channel.scope for one in chosen}
+    return "+".join(sorted(kinds, key=lambda kind: (order.get(kind, 2), kind)))
+
+
+def _figure(chosen: Sequence[Metered], scope: str, name: str) -> tuple[Figure, tuple[UncertaintyPart, ...]]:
+    total_j = 0.0
+    groups = []
+    for one in chosen:
+        found, duration_s = one.found, one.window.duration_s
+        if name == "answer":
+            total_j += one.joules(found.answer, duration_s)
+            groups.append([*one.systematic(found.answer, duration_s), *one.edges()])
+        elif name == "active":
+            total_j += one.scale.slope * found.active
+            groups.append([*one.systematic(found.active, 0.0), *one.edges(), one.idle(duration_s)])
+        else:
+            total_j += one.scale.slope * found.tail
+            groups.append([*one.systematic(found.tail, 0.0), *one.edges(), one.idle(found.tail_s)])
+    parts = added(groups)
+    u = combined(parts)
+    return Figure(j=total_j, u=u, grade=grade(scope, total_j, u)), parts
+
+
+def _full(chosen: Sequence[Metered], scope: str, trace: Trace) -> Figure | None:
+    total_j = 0.0
+    groups = []
+    reserved_s = seconds(trace.released_ns - trace.leased_ns)
+    for one in chosen:
+        try:
+            units = one.curve.between(trace.leased_ns, trace.released_ns)
+        except ValueError:
+            return None
+        total_j += one.joules(units, reserved_s)
+        groups.append([*one.systematic(units, reserved_s), *one.edges()])
+    u = combined(added(groups))
+    return Figure(j=total_j, u=u, grade=grade(scope, total_j, u))
+
+
+def _phases(
+    chosen: Sequence[Metered], trace: Trace, window: tuple[int, int], *, modelled: bool
+) -> dict[str, PhaseFigure]:
+    method: PhaseMethod = "modelled" if modelled else "measured"
+    phases: dict[str, PhaseFigure] = {}
+    load = trace.span("load")
+    phases["load"] = _phase(chosen, (load.start_ns, load.end_ns), method) if load else _no_phase()
+    first_ns = trace.tokens[0].t_ns if trace.tokens else None
+    if first_ns is None or not window[0] < first_ns < window[1]:
+        phases["prefill"] = phases["decode"] = _no_phase()
+    else:
+        phases["prefill"] = _phase(chosen, (window[0], first_ns), method)
+        phases["decode"] = _phase(chosen, (first_ns, window[1]), method)
+    tail, _ = _figure(chosen, MODELLED, "tail")
+    phases["tail"] = PhaseFigure(j=tail.j, u=tail.u, s=max(one.found.tail_s for one in chosen), method=method)
+    return phases
+
+
+def _no_phase() -> PhaseFigure:
+    return PhaseFigure(j=None, u=None, s=None, method=None)
+
+
+def _phase(chosen: Sequence[Metered], span: tuple[int, int], method: PhaseMethod) -> PhaseFigure:
+    """What was drawn from one moment to another inside the record, idle included; null where ticks are too coarse."""
+    duration_s = seconds(span[1] - span[0])
+    total_j = 0.0
+    groups = []
+    for one in chosen:
+        blur_s = one.channel.tick_s + one.channel.lag_s + max(_distance_s(one.curve, edge) for edge in span)
+        try:
+            units = one.curve.between(*span)
+        except ValueError:
+            return PhaseFigure(j=None, u=None, s=duration_s, method=None)
+        if blur_s > duration_s / 4:
+            return PhaseFigure(j=None, u=None, s=duration_s, method=None)
+        total_j += one.joules(units, duration_s)
+        step_w = abs(units / duration_s - one.found.idle_rate) * one.scale.slope
+        groups.append([*one.systematic(units, duration_s), UncertaintyPart(source="tick", j=step_w * blur_s / 12**0.5)])
+    return PhaseFigure(j=total_j, u=combined(added(groups)), s=duration_s, method=method)
+
+
+def _distance_s(curve: Curve, t_ns: int) -> float:
+    """How far the nearest reading is from a moment."""
+    near = [t for t in (curve.last_at_or_before(t_ns), curve.first_at_or_after(t_ns)) if t is not None]
+    return min((abs(seconds(t - t_ns)) for t in near), default=float("inf"))
+
+
+def _scopes(metered: Sequence[Metered]) -> dict[str, ScopeFigure]:
+    scopes = {}
+    for scope in dict.fromkeys(one.channel.scope for one in metered):
+        figure, _ = _figure([one for one in metered if one.channel.scope == scope], scope, "answer")
+        scopes[scope] = ScopeFigure(j=figure.j, u=figure.u)
+    return scopes
+
+
+def _power(chosen: Sequence[Metered], answer: Figure, window: tuple[int, int]) -> Power:
+    times = [t for t in chosen[0].curve.t_ns if window[0] <= t <= window[1]]
+    peaks = []
+    start = 0
+    for end in range(1, len(times)):
+        if times[end] - times[start] < 50_000_000:
+            continue
+        peaks.append(sum(_rate_w(one, times[start], times[end]) for one in chosen))
+        start = end
+    return Power(
+        mean_w=answer.j / seconds(window[1] - window[0]),
+        idle_w=sum(one.scale.offset_w + one.scale.slope * one.found.idle_rate for one in chosen),
+        peak_w=max(peaks, default=None),
+    )
+
+
+def _rate_w(one: Metered, start_ns: int, end_ns: int) -> float:
+    try:
+        return one.scale.offset_w + one.scale.slope * one.curve.rate(start_ns, end_ns)
+    except ValueError:
+        return 0.0
+
+
+def _nothing(trace: Trace) -> Energy:
+    return Energy(
+        scope=None,
+        missing=trace.missing,
+        answer=None,
+        active=None,
+        tail=None,
+        full=None,
+        phases={name: _no_phase() for name in PHASES},
+        scopes={},
+        uncertainty=(),
+    )
+
+
+def grade(scope: str, j: float, u: float) -> Grade:
+    """A: at the wall, U <= 2 %. B: at the wall, U <= 10 %. C: measured, U <= 30 %, or big parts missing. D: modelled, or worse.
+
+    (B for counters of everything big, calibrated at the wall, comes with calibration.)
+    """
+    ratio = u / abs(j) if j else float("inf")
+    if scope == MODELLED or ratio > 0.30:
+        return "D"
+    if scope == "wall":
+        return "A" if ratio <= 0.02 else "B" if ratio <= 0.10 else "C"
+    return "C"

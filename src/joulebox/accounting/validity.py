@@ -1,0 +1,106 @@
+"""May the figures be trusted? One table of codes, each with its level, sentence and remedy. Pure."""
+
+from collections.abc import Iterator
+from typing import Final, Literal, NamedTuple
+
+from joulebox.accounting.figures import MODELLED, Reckoning
+from joulebox.model import Reason, Trace, Verdict
+
+NOISY_IDLE_RATIO: Final = 0.5
+"""Idle noise is told when it leaves more than this share of the active energy open."""
+GAP_READINGS: Final = 10
+"""A stretch without readings is told when it is as long as this many of the usual distances between readings."""
+
+
+class Rule(NamedTuple):
+    """A verdict code: what it does to the receipt, its sentence (with room for details), and what to do."""
+
+    level: Literal["note", "suspect", "invalid"]
+    sentence: str
+    remedy: str
+
+
+RULES: Final[dict[str, Rule]] = {
+    "modelled": Rule(
+        "note",
+        "No power meter was found: the energy is modelled from how busy the cores were.",
+        "Connect a meter (see `joulebox meters list`).",
+    ),
+    "unmetered": Rule(
+        "note", "No meter was recorded: this receipt has no energy.", "Give the node a meter, or `model:`."
+    ),
+    "missing_scope": Rule(
+        "note", "The figure does not cover: {}.", "Add a meter for these parts, or a wall meter for everything."
+    ),
+    "meter_gap": Rule(
+        "suspect", "Readings are missing around the answer ({}).", "Look at the meter's connection; ask again."
+    ),
+    "meter_reset": Rule(
+        "invalid", "A counter started anew during the answer ({}).", "Ask again; look at the meter if it happens twice."
+    ),
+    "too_short": Rule(
+        "suspect", "The answer took {}, too short for a meter that ticks every {}.", "Ask for more tokens."
+    ),
+    "noisy_idle": Rule(
+        "suspect",
+        "The idle machine was not quiet: its noise leaves {:.0%} of the active energy open.",
+        "Stop other programs on the node, then ask again.",
+    ),
+    "engine_cache": Rule(
+        "suspect", "{} input tokens came from the engine's cache, so reading them cost nothing here.", "Turn the cache off."
+    ),
+}
+
+
+def judge(trace: Trace, reckoning: Reckoning) -> tuple[Verdict, tuple[Reason, ...]]:
+    """The verdict with its reasons, worst first."""
+    order = {"invalid": 0, "suspect": 1, "note": 2}
+    reasons = sorted(_reasons(trace, reckoning), key=lambda reason: order[reason.level])
+    worst = reasons[0].level if reasons else "note"
+    return ("valid" if worst == "note" else worst), tuple(reasons)
+
+
+def _reason(code: str, *details: object) -> Reason:
+    rule = RULES[code]
+    return Reason(code=code, level=rule.level, sentence=f"{rule.sentence.format(*details)} {rule.remedy}")
+
+
+def _reasons(trace: Trace, reckoning: Reckoning) -> Iterator[Reason]:
+    energy = reckoning.energy
+    if energy.scope == MODELLED:
+        yield _reason("modelled")
+    elif energy.answer is None and not reckoning.unmeasured:
+        yield _reason("unmetered")
+    elif reckoning.unmeasured:
+        yield _reason("meter_gap", "too few before or after it")
+    elif trace.missing:
+        yield _reason("missing_scope", ", ".join(trace.missing))
+    if gap := _gap(reckoning):
+        yield _reason("meter_gap", gap)
+    for remark in trace.remarks:
+        if remark.code in RULES:
+            yield _reason(remark.code, remark.detail)
+    for one in reckoning.metered:
+        if any(one.window.start_ns <= t_ns <= one.window.end_ns for t_ns in one.curve.resets_ns):
+            yield _reason("meter_reset", one.channel.name)
+    slowest = max((one.channel.tick_s for one in reckoning.metered), default=0.0)
+    if reckoning.metered and reckoning.metered[0].window.duration_s < 2 * slowest:
+        yield _reason("too_short", f"{reckoning.metered[0].window.duration_s:.2g} s", f"{slowest:.2g} s")
+    if energy.active is not None:
+        idle_j = 2 * sum(one.idle(one.window.duration_s).j ** 2 for one in reckoning.metered) ** 0.5
+        if idle_j > NOISY_IDLE_RATIO * abs(energy.active.j):
+            yield _reason("noisy_idle", min(idle_j / abs(energy.active.j), 9.99) if energy.active.j else 9.99)
+    if trace.usage.cached_tokens:
+        yield _reason("engine_cache", trace.usage.cached_tokens)
+
+
+def _gap(reckoning: Reckoning) -> str | None:
+    """The longest hole in the readings of a channel that counts, if it is far longer than usual."""
+    for one in reckoning.metered:
+        times = one.curve.t_ns
+        usual_s = (times[-1] - times[0]) / 1e9 / max(len(times) - 1, 1)
+        guard_ns = round(one.window.guard_s * 1e9)
+        gap_s = one.curve.gap_s(one.window.start_ns - guard_ns, one.window.end_ns + guard_ns)
+        if gap_s > max(GAP_READINGS * usual_s, 1.0):
+            return f"{gap_s:.1f} s without a reading of {one.channel.name}"
+    return None
