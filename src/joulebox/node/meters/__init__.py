@@ -1,0 +1,126 @@
+"""Meters by kind. `open_meters` opens those an operator names, or what the machine has; `found` says what was looked for.
+
+A driver is a module in this package with `WHERE` (its usual place), `LOOKS_FOR` and `open(address) -> Meter`. It is
+imported when it is first wanted.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib import import_module
+from typing import Final
+
+from joulebox.errors import JouleboxError
+from joulebox.model import Channel
+from joulebox.node.meter import Meter
+
+KINDS: Final = {
+    "powercap": "joulebox.node.meters.powercap",
+    "hwmon": "joulebox.node.meters.hwmon",
+    "model": "joulebox.node.meters.power_model",
+    "none": "joulebox.node.meters.none",
+}
+ENERGY_KINDS: Final = ("powercap",)
+"""Kinds that measure energy or power and are looked for where nothing is named."""
+_TEMPERATURE_KINDS: Final = ("hwmon",)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Finding:
+    """What was looked for on this machine. `used`: a node without named meters would read it."""
+
+    kind: str
+    address: str
+    found: bool
+    used: bool
+    sentence: str
+    channels: tuple[Channel, ...] = ()
+
+
+def open_meters(addresses: Sequence[str]) -> list[Meter]:
+    """Open the meters `addresses` name (`KIND:ADDRESS`), or, where none is named, what the machine has.
+
+    Without an energy or power meter that is the power model, and nothing where even that cannot be read. Raises
+    `JouleboxError`: `unknown_meter`, `bad_setting` (not well formed, a kind twice), `meter_unreadable`; then nothing is
+    left open.
+    """
+    if not addresses:
+        return [meter for _, meter in _look() if meter is not None]
+    wanted = [parse(text) for text in addresses]
+    kinds = [kind for kind, _ in wanted]
+    for kind in kinds:
+        if kinds.count(kind) > 1:
+            raise JouleboxError(
+                "bad_setting",
+                f"Two {kind} meters are named, which would count the same energy twice: name one of them.",
+            )
+    meters: list[Meter] = []
+    try:
+        for kind, address in wanted:
+            meters.append(_open(kind, address))  # noqa: PERF401 - those already open must be known when one fails
+    except JouleboxError:
+        for meter in meters:
+            meter.close()
+        raise
+    return meters
+
+
+def found() -> list[Finding]:
+    """What was looked for on this machine, found or not, and why. Opens and closes each once."""
+    findings: list[Finding] = []
+    for finding, meter in _look(everything=True):
+        findings.append(finding)
+        if meter is not None:
+            meter.close()
+    return findings
+
+
+def parse(text: str) -> tuple[str, str]:
+    """`KIND:ADDRESS` as kind and address. Raises `JouleboxError` `bad_setting` or `unknown_meter`."""
+    kind, colon, rest = text.partition(":")
+    if not colon:
+        raise JouleboxError(
+            "bad_setting",
+            f"Meter {text!r} cannot be used: write KIND:ADDRESS, for example powercap:/sys/class/powercap.",
+        )
+    if kind not in KINDS:
+        choices = ", ".join(KINDS)
+        raise JouleboxError(
+            "unknown_meter",
+            f"There is no meter of kind {kind!r}. This version of Joulebox reads {choices}; other kinds come later.",
+            kinds=list(KINDS),
+        )
+    address, comma, options = rest.partition(",")
+    if comma:
+        raise JouleboxError(
+            "bad_setting", f"Meter {text!r} cannot be used: {kind} takes no options, leave out {options!r}."
+        )
+    return kind, address
+
+
+def _open(kind: str, address: str) -> Meter:
+    meter: Meter = import_module(KINDS[kind]).open(address)
+    return meter
+
+
+def _look(*, everything: bool = False) -> list[tuple[Finding, Meter | None]]:
+    """Try the kinds a machine may have at their usual places; the model last, and (but for a list) only where needed."""
+    tried = [_try(kind) for kind in (*ENERGY_KINDS, *_TEMPERATURE_KINDS)]
+    measured = any(meter is not None and finding.kind in ENERGY_KINDS for finding, meter in tried)
+    if everything or not measured:
+        tried.append(_try("model", used=not measured))
+    return tried
+
+
+def _try(kind: str, *, used: bool = True) -> tuple[Finding, Meter | None]:
+    module = import_module(KINDS[kind])
+    try:
+        meter = _open(kind, "")
+    except JouleboxError as error:
+        sentence = f"{module.LOOKS_FOR[0].upper()}{module.LOOKS_FOR[1:]}: not found. {error.detail}"
+        return Finding(kind=kind, address=f"{kind}:{module.WHERE}", found=False, used=False, sentence=sentence), None
+    channels = tuple(meter.channels())
+    names = ", ".join(channel.name for channel in channels)
+    sentence = f"{module.LOOKS_FOR[0].upper()}{module.LOOKS_FOR[1:]}: {names}."
+    if not used:
+        sentence += " Not used, because an energy meter was found."
+    return Finding(kind=kind, address=meter.address, found=True, used=used, sentence=sentence, channels=channels), meter
