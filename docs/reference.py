@@ -1,0 +1,101 @@
+"""Writes the pages of docs/reference from the code (`make docs`); `tests/test_reference.py` compares them."""
+
+import types
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final, Union, get_args, get_origin
+
+from pydantic.fields import FieldInfo
+
+from joulebox.errors import REGISTRY
+from joulebox.settings import Settings
+
+FOLDER: Final = Path(__file__).with_name("reference")
+_ERRORS: Final = """# Errors
+
+<!-- Made from the code by `make docs`; edits here are lost. -->
+
+Every failure has a code. Over HTTP it comes as a problem document (RFC 9457) with `code` and a `detail` that says what
+is wrong and what to do; on the command line as one sentence and an exit code. *Certain* means that the failure surely
+left nothing behind; where it does not, look before you try again.
+
+| Code | Meaning | HTTP | Exit | Certain |
+|---|---|--:|--:|---|
+"""
+_SETTINGS: Final = """# Settings
+
+<!-- Made from the code by `make docs`; edits here are lost. -->
+
+Flags win over environment variables, those over `joulebox.toml` in the working folder (keys as in the first column).
+Any variable may instead be named with `_FILE` at its end and hold the path of a file with the value, for secrets. A
+wrong value is refused with a sentence that names the setting.
+
+| Setting | Environment | Takes | Default | Meaning |
+|---|---|---|---|---|
+"""
+_FROM_THE_SYSTEM: Final = {
+    "data_dir": "`$XDG_DATA_HOME/joulebox`, else `~/.local/share/joulebox`",
+    "node": "the machine's name",
+}
+_LIMITS: Final = {
+    "ge": "at least {}",
+    "gt": "more than {}",
+    "le": "at most {}",
+    "lt": "less than {}",
+    "min_length": "at least {} character",
+    "max_length": "at most {} characters",
+}
+
+
+def errors_page() -> str:
+    """Every failure with a name: what it means, and how HTTP and the command line say it."""
+    return _ERRORS + "".join(
+        f"| `{code}` | {row.title} | {row.status} | {row.exit_code} | {'yes' if row.definite else 'no'} |\n"
+        for code, row in sorted(REGISTRY.items())
+    )
+
+
+def settings_page() -> str:
+    """Every setting with its environment variable, kind, default and meaning."""
+    return _SETTINGS + "".join(
+        f"| `{name}` | `JOULEBOX_{name.upper()}` | {_takes(field)} | {_default(name, field)} | {field.description} |\n"
+        for name, field in Settings.model_fields.items()
+    )
+
+
+PAGES: Final[dict[str, Callable[[], str]]] = {"errors.md": errors_page, "settings.md": settings_page}
+
+
+def _takes(field: FieldInfo) -> str:
+    limits = [
+        text.format(value)
+        for part in field.metadata
+        for name, text in _LIMITS.items()
+        if (value := getattr(part, name, None)) is not None
+    ]
+    return ", ".join([_kind(field.annotation), *limits])
+
+
+def _kind(annotation: object) -> str:
+    """A type in words a reader of settings knows."""
+    if get_origin(annotation) in (types.UnionType, Union):
+        return " or ".join(_kind(part) for part in get_args(annotation) if part is not types.NoneType)
+    if get_origin(annotation) is tuple:
+        return "list of " + _kind(get_args(annotation)[0])
+    return {str: "text", int: "whole number", float: "number", bool: "true or false", Path: "path"}[annotation]  # type: ignore[index]
+
+
+def _default(name: str, field: FieldInfo) -> str:
+    if field.default_factory is not None:
+        return _FROM_THE_SYSTEM[name]
+    return "none" if field.default in (None, ()) else f"`{field.default}`"
+
+
+def main() -> None:
+    """Write all pages."""
+    for name, page in PAGES.items():
+        (FOLDER / name).write_text(page(), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
