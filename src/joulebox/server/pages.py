@@ -1,0 +1,422 @@
+"""What people see: the ask page, the page of one prompt, a receipt. Pure functions from data to HTML, then routes.
+
+Everything works without JavaScript; `static/app.js` adds streaming. Every figure comes from the receipt handed in.
+"""
+
+import gzip
+import hashlib
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from functools import lru_cache
+from importlib.resources import files
+from typing import Any, Final, Protocol
+from urllib.parse import parse_qs, quote
+
+from fastapi import APIRouter, Request, Response
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from joulebox.errors import JouleboxError
+from joulebox.model import FINAL_STATES, Prompt
+from joulebox.server import figures
+from joulebox.units import wh_from_j
+
+Json = dict[str, Any]
+
+FORM_MAX_BYTES: Final = 1_000_000
+REFRESH_S: Final = 2
+"""How often the page of a prompt asks again where there is no JavaScript."""
+LAMP_W: Final = 10.0
+"""The lamp a joule is explained with: `answer` joules light it for a tenth as many seconds."""
+POLICY: Final = "default-src 'self'; img-src data:; base-uri 'none'; form-action 'self'; frame-ancestors 'none'"
+STATIC: Final = {"app.css": "text/css; charset=utf-8", "app.js": "text/javascript; charset=utf-8"}
+BIDI_AND_CONTROL: Final = dict.fromkeys(
+    [*range(0x20), 0x7F, 0x61C, 0x200E, 0x200F, *range(0x202A, 0x202F), *range(0x2066, 0x206A)], "\ufffd"
+)
+
+SCOPES: Final = {
+    "wall": "Whole machine, at the plug",
+    "platform": "Whole machine, built-in meter",
+    "machine": "Whole machine",
+    "modelled": "Whole machine",
+    "cpu": "CPU",
+    "dram": "Memory (DRAM)",
+    "gpu": "GPU",
+}
+PHASES: Final = {
+    "load": ("Load", "the model into memory"),
+    "prefill": ("Prefill", "reading your prompt"),
+    "decode": ("Decode", "writing the answer"),
+    "tail": ("Tail", "calming down after the last word"),
+}
+VERDICTS: Final = {
+    "valid": "Valid: nothing disturbed the measurement.",
+    "suspect": "Suspect: read these figures with care.",
+    "invalid": "Invalid: do not use these figures.",
+}
+INTENSITY: Final = {
+    "measured": "measured at the time",
+    "estimated": "estimated for the time",
+    "forecast": "forecast",
+    "yearly": "yearly mean",
+    "static": "fixed by the operator",
+}
+
+
+class Backend(Protocol):
+    """What the pages need of the service. Every method may raise `JouleboxError`, which is shown as its sentence."""
+
+    async def models(self) -> Sequence[Mapping[str, Any]]:
+        """The models that can be asked, as `GET /api/v1/models` lists them."""
+
+    async def nodes(self) -> Sequence[Mapping[str, Any]]:
+        """The nodes that have joined, as `GET /api/v1/nodes` lists them."""
+
+    async def status(self, prompt_id: str) -> Mapping[str, Any]:
+        """What `GET /api/v1/prompts/{id}` answers."""
+
+    async def receipt(self, receipt_id: str) -> Mapping[str, Any]:
+        """What `GET /api/v1/receipts/{id}` answers."""
+
+    async def submit(self, form: Mapping[str, Any]) -> str:
+        """Take a prompt, in the fields of `POST /api/v1/prompts`; its id."""
+
+    async def cancel(self, prompt_id: str) -> None:
+        """Stop a prompt; nothing happens where it is over."""
+
+
+# --- data to HTML -----------------------------------------------------------------------------------------------------
+
+
+def render_ask(
+    models: Sequence[Mapping[str, Any]],
+    nodes: Sequence[Mapping[str, Any]],
+    *,
+    form: Mapping[str, Any] | None = None,
+    problem: Mapping[str, Any] | None = None,
+) -> str:
+    """The ask page. `form` and `problem` show again what was sent and why it was refused."""
+    return _render("ask.html", models=models, nodes=nodes, form=form or {}, problem=problem, defaults=_defaults())
+
+
+def render_prompt(status: Mapping[str, Any], receipt: Mapping[str, Any] | None) -> str:
+    """The page of one prompt: where it stands, the answer so far, the receipt once there is one."""
+    final = status.get("state") in FINAL_STATES
+    return _render(
+        "prompt.html", status=status, sentence=sentence(status), final=final, refresh_s=REFRESH_S, **_told(receipt)
+    )
+
+
+def render_receipt(receipt: Mapping[str, Any], *, standalone: bool = False) -> str:
+    """A receipt on its own page. `standalone` makes one file that needs no server: style inside, no script."""
+    return _render("receipt.html", style=_text("app.css") if standalone else None, **_told(receipt))
+
+
+def render_problem(problem: Mapping[str, Any]) -> str:
+    """An RFC 9457 problem as a page: what is wrong, what to do."""
+    return _render("problem.html", problem=problem)
+
+
+def sentence(status: Mapping[str, Any]) -> str:
+    """Where a prompt stands, in one sentence."""
+    state = status.get("state")
+    if state == "completed":
+        return "Done."
+    if state == "cancelled":
+        return "Stopped, as asked."
+    if state == "discarded":
+        return "This prompt failed."
+    phase, node = status.get("phase"), status.get("node")
+    where = f" on {_name(node)}" if node else ""
+    phases = {
+        "settling": "Waiting until the machine is calm enough to measure.",
+        "loading": f"Loading the model{where}.",
+        "answering": f"Answering{where}.",
+        "measuring": "The answer is complete. Measuring until the machine is calm again.",
+    }
+    return phases.get(str(phase)) or _waiting(status)
+
+
+def _waiting(status: Mapping[str, Any]) -> str:
+    before, reason = status.get("position"), status.get("reason")
+    if not isinstance(before, int):
+        told = "Waiting for a node."
+    elif before <= 0:
+        told = "Yours is next."
+    else:
+        told = f"{before} prompt{'s' if before > 1 else ''} before yours."
+    return f"{told} {reason}" if reason else told
+
+
+def is_modelled(receipt: Mapping[str, Any]) -> bool:
+    """Whether the energy comes from a model of the machine and not from a meter."""
+    energy = receipt["energy"]
+    methods = {phase["method"] for phase in energy["phases"].values() if phase}
+    return energy["scope"] in {"modelled", "machine"} or "modelled" in methods
+
+
+def _told(receipt: Mapping[str, Any] | None) -> Json:
+    """A receipt with what the template says about it."""
+    if receipt is None:
+        return {"r": None}
+    energy, modelled = receipt["energy"], is_modelled(receipt)
+    marks = [word for word, true in (("modelled", modelled), ("simulated", receipt["simulated"])) if true]
+    answer = energy["answer"]
+    return {
+        "r": receipt,
+        "marks": marks,
+        "modelled": modelled,
+        "grade": grade_words(answer["grade"], modelled) if answer else None,
+        "verdict": VERDICTS[receipt["verdict"]],
+        "spent_s": {
+            "answer": receipt["times"]["duration_s"],
+            "tail": (energy["phases"].get("tail") or {}).get("s"),
+            "full": receipt["sci"]["reserved"]["TiR_s"],
+        },
+        "lamp_s": answer["j"] / LAMP_W if answer and answer["j"] > 0 else None,
+        "per_s": _rate(receipt),
+    }
+
+
+def grade_words(grade: str, modelled: bool) -> str:
+    """What a grade means, for somebody who has not read the method."""
+    if grade == "D":
+        return "Modelled, not measured." if modelled else "Measured, but too uncertain to rely on."
+    return {
+        "A": "A wall meter, within 2 %.",
+        "B": "Metered, within 10 %.",
+        "C": "Metered, within 30 %, or without a big part of the machine.",
+    }[grade]
+
+
+def _rate(receipt: Mapping[str, Any]) -> float | None:
+    per_token_s = receipt["times"]["time_per_output_token_s"]
+    return 1.0 / per_token_s if per_token_s else None
+
+
+def in_units(figure: Mapping[str, Any] | None, over_s: float | None) -> Json:
+    """An energy in the three units of the switch: joules, watt hours, and mean watts over its time."""
+    if figure is None or figure["j"] is None:
+        return {"j": figures.NOT_MEASURED, "wh": figures.NOT_MEASURED, "w": figures.NOT_MEASURED}
+    j, u = figure["j"], figure["u"]
+    mean = figures.quantity(j / over_s, None if u is None else u / over_s, "W") if over_s else figures.NOT_MEASURED
+    return {
+        "j": figures.quantity(j, u, "J"),
+        "wh": figures.quantity(wh_from_j(j), None if u is None else wh_from_j(u), "Wh"),
+        "w": mean,
+    }
+
+
+def scope_words(scope: str) -> str:
+    """What a scope covers, in words: `gpu0` is `GPU 0`, `cpu+dram` is `CPU + Memory (DRAM)`."""
+    if "+" in scope:
+        return " + ".join(scope_words(part) for part in scope.split("+"))
+    if scope.startswith("gpu") and scope[3:].isdigit():
+        return f"GPU {scope[3:]}"
+    return SCOPES.get(scope, scope)
+
+
+def _when(text: str) -> str:
+    """`23 November 2026, 07:31 UTC` from an ISO time; any other text as it is."""
+    try:
+        at = datetime.fromisoformat(text)
+    except ValueError:
+        return text
+    at = at.astimezone(UTC) if at.tzinfo else at
+    return f"{at.day} {at:%B %Y, %H:%M} UTC"
+
+
+def _name(text: object) -> str:
+    """A name on one line, without characters that steer the text around it."""
+    return str(text).translate(BIDI_AND_CONTROL)
+
+
+def _digest(digest: str) -> str:
+    return digest.rpartition(":")[2][:12]
+
+
+def _defaults() -> Json:
+    fields = Prompt.__dataclass_fields__
+    return {name: fields[name].default for name in ("max_tokens", "temperature", "seed")}
+
+
+# --- templates and static files ---------------------------------------------------------------------------------------
+
+
+@lru_cache(maxsize=1)
+def _environment() -> Environment:
+    environment = Environment(
+        loader=PackageLoader("joulebox.server"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {
+        "digest": _digest,
+        "name": _name,
+        "plain": figures.plain,
+        "scope": scope_words,
+        "segment": lambda text: quote(str(text), safe=""),
+        "size": figures.size,
+        "when": _when,
+    }
+    environment.globals |= {
+        "asset": lambda name: f"/static/{name}?v={_hash(name)}",
+        "in_units": in_units,
+        "INTENSITY": INTENSITY,
+        "NOT_MEASURED": figures.NOT_MEASURED,
+        "PHASES": PHASES,
+        "quantity": figures.quantity,
+        "ranged": figures.ranged,
+    }
+    return environment
+
+
+def _render(template: str, **context: object) -> str:
+    return _environment().get_template(template).render(context)
+
+
+@lru_cache
+def _text(name: str) -> str:
+    return files("joulebox.server").joinpath("static", name).read_text(encoding="utf-8")
+
+
+@lru_cache
+def _hash(name: str) -> str:
+    return hashlib.sha256(_text(name).encode()).hexdigest()[:12]
+
+
+# --- routes -----------------------------------------------------------------------------------------------------------
+
+
+def router(fetch: Backend) -> APIRouter:
+    """The pages over HTTP. Failures are shown as pages with their status."""
+    routes = APIRouter(include_in_schema=False)
+
+    @routes.get("/")
+    async def ask_page(request: Request) -> Response:
+        try:
+            return _page(request, render_ask(await fetch.models(), await fetch.nodes()))
+        except JouleboxError as error:
+            return _refused(request, error)
+
+    @routes.post("/ask")
+    async def ask(request: Request) -> Response:
+        fields: dict[str, str] = {}
+        try:
+            fields = await _fields(request)
+            return _see_other(f"/prompts/{quote(await fetch.submit(_prompt(fields)), safe='')}")
+        except JouleboxError as error:
+            page = render_ask(await fetch.models(), await fetch.nodes(), form=fields, problem=problem_of(error))
+            return _page(request, page, error.failure.status)
+
+    @routes.get("/prompts/{prompt_id}")
+    async def prompt_page(request: Request, prompt_id: str) -> Response:
+        try:
+            status = await fetch.status(prompt_id)
+            receipt_id = status.get("receipt_id")
+            receipt = await fetch.receipt(receipt_id) if receipt_id else None
+            return _page(request, render_prompt(status, receipt))
+        except JouleboxError as error:
+            return _refused(request, error)
+
+    @routes.post("/prompts/{prompt_id}/stop")
+    async def stop(request: Request, prompt_id: str) -> Response:
+        try:
+            _same_site(request)
+            await fetch.cancel(prompt_id)
+            return _see_other(f"/prompts/{quote(prompt_id, safe='')}")
+        except JouleboxError as error:
+            return _refused(request, error)
+
+    @routes.get("/receipts/{receipt_id}")
+    async def receipt_page(request: Request, receipt_id: str) -> Response:
+        try:
+            return _page(request, render_receipt(await fetch.receipt(receipt_id)))
+        except JouleboxError as error:
+            return _refused(request, error)
+
+    @routes.get("/static/{name}")
+    async def static(request: Request, name: str) -> Response:
+        if name not in STATIC:
+            return _refused(request, JouleboxError("not_found", f"There is no file {_name(name)} here."))
+        fresh = request.query_params.get("v") == _hash(name)
+        cache = "public, max-age=31536000, immutable" if fresh else "no-cache"
+        return _packed(request, _text(name), 200, {"Content-Type": STATIC[name], "Cache-Control": cache})
+
+    return routes
+
+
+def problem_of(error: JouleboxError) -> Json:
+    """The RFC 9457 document of a failure, as far as a page shows it."""
+    return {
+        "title": error.failure.title,
+        "status": error.failure.status,
+        "detail": error.detail,
+        "code": error.code,
+    }
+
+
+def _same_site(request: Request) -> None:
+    """Other sites must not press our buttons: browsers say where a form was sent from."""
+    if request.headers.get("sec-fetch-site", "same-origin") not in {"same-origin", "none"}:
+        raise JouleboxError("bad_request", "This form was sent by another site. Open the page itself and ask there.")
+
+
+async def _fields(request: Request) -> dict[str, str]:
+    """The fields of a form as they were sent, bounded."""
+    _same_site(request)
+    body = b""
+    async for chunk in request.stream():
+        body += chunk
+        if len(body) > FORM_MAX_BYTES:
+            raise JouleboxError(
+                "body_too_large", f"The form is larger than {FORM_MAX_BYTES} bytes. Shorten the prompt."
+            )
+    try:
+        fields = parse_qs(body.decode("utf-8"), keep_blank_values=True, errors="strict", max_num_fields=32)
+    except ValueError as error:
+        raise JouleboxError("bad_request", "The form is not valid UTF-8. Send it from the page itself.") from error
+    return {name: values[-1].replace("\r\n", "\n") for name, values in fields.items()}
+
+
+def _prompt(texts: Mapping[str, str]) -> Json:
+    """The ask form in the fields of `POST /api/v1/prompts`; empty options are left out."""
+    form: Json = {name: texts.get(name, "") for name in ("model", "prompt")}
+    if system := texts.get("system", "").strip():
+        form["system"] = system
+    for name, kind in (("max_tokens", int), ("temperature", float), ("seed", int)):
+        if text := texts.get(name, "").strip():
+            try:
+                form[name] = kind(text)
+            except ValueError as error:
+                raise JouleboxError("bad_request", f"{name} must be a number; {_name(text)[:40]} is none.") from error
+    return form
+
+
+def _page(request: Request, html: str, status: int = 200) -> Response:
+    headers = {
+        "Content-Type": "text/html; charset=utf-8",
+        "Cache-Control": "no-store",
+        "Content-Security-Policy": POLICY,
+        "Referrer-Policy": "no-referrer",
+    }
+    return _packed(request, html, status, headers)
+
+
+def _packed(request: Request, text: str, status: int, headers: dict[str, str]) -> Response:
+    """Text, compressed where the browser takes it; a page of receipts shrinks to a quarter."""
+    body = text.encode()
+    headers |= {"Vary": "Accept-Encoding", "X-Content-Type-Options": "nosniff"}
+    if "gzip" in request.headers.get("accept-encoding", ""):
+        body = gzip.compress(body, 9, mtime=0)
+        headers["Content-Encoding"] = "gzip"
+    return Response(body, status, headers)
+
+
+def _refused(request: Request, error: JouleboxError) -> Response:
+    return _page(request, render_problem(problem_of(error)), error.failure.status)
+
+
+def _see_other(address: str) -> Response:
+    return Response(status_code=303, headers={"Location": address})

@@ -1,0 +1,227 @@
+// Streams one prompt into the page. The pages work without this file; figures are formatted as in figures.py.
+
+const PREFIXES = [[1e9, "G"], [1e6, "M"], [1e3, "k"], [1, ""], [1e-3, "m"], [1e-6, "µ"], [1e-9, "n"]];
+const NOT_MEASURED = "not measured";
+const known = (x) => typeof x === "number" && Number.isFinite(x);
+
+const prefixOf = (x) =>
+  x === 0 || (x >= 0.01 && x < 1e4) ? [1, ""] : PREFIXES.find(([scale]) => x >= scale) ?? PREFIXES.at(-1);
+
+const placeOf = (x, digits) => Number(Math.abs(x).toExponential(digits - 1).split("e")[1]) + 1 - digits;
+
+const fixed = (x, place) => {
+  const step = 10 ** Math.max(place, 0);
+  const text = place > 0 ? String(Math.round(Math.abs(x) / step) * step) : Math.abs(x).toFixed(-place);
+  return x < 0 && /[1-9]/.test(text) ? `−${text}` : text;
+};
+
+/** `86.4 ± 3.1 J`: two significant digits of `u` decide the digits of both; without `u`, three of the value. */
+export const quantity = (value, u, unit) => {
+  if (!known(value)) return NOT_MEASURED;
+  const spread = known(u) && u > 0 ? u : 0;
+  const [scale, prefix] = prefixOf(Math.max(Math.abs(value), spread));
+  const place = spread ? placeOf(spread / scale, 2) : placeOf(value / scale, 3);
+  const shown = fixed(value / scale, place);
+  return spread ? `${shown} ± ${fixed(spread / scale, place)} ${prefix}${unit}` : `${shown} ${prefix}${unit}`;
+};
+
+/** `5.21 s`: a figure without uncertainty and without prefix. */
+export const plain = (value, unit = "", digits = 3) => {
+  if (!known(value)) return NOT_MEASURED;
+  const shown = value ? fixed(value, Math.min(0, placeOf(value, digits))) : "0";
+  return unit ? `${shown} ${unit}` : shown;
+};
+
+const $ = (id) => document.getElementById(id);
+const show = (node, on = true) => node?.toggleAttribute("hidden", !on);
+
+// --- the unit switch remembers ---
+
+const recall = (root = document) => {
+  let unit = "j";
+  try { unit = localStorage.getItem("unit") ?? unit; } catch { /* private window */ }
+  const radio = [...root.querySelectorAll("[name=unit]")].find((r) => r.value === unit);
+  if (radio) radio.checked = true;
+};
+const remember = ({ target }) => {
+  if (target.name !== "unit") return;
+  try { localStorage.setItem("unit", target.value); } catch { /* private window */ }
+};
+
+// --- one prompt ---
+
+let source;
+let text;
+let last;
+let tokens;
+let firstToken;
+let powers;
+
+const say = (words) => { $("state").textContent = words; };
+
+const waiting = ({ position, expected_start: start, reason }) => {
+  const told = !known(position) ? "Waiting for a node"
+    : position <= 0 ? "Yours is next" : `${position} prompt${position > 1 ? "s" : ""} before yours`;
+  const left = start === null || start === undefined ? NaN : (Date.parse(start) - Date.now()) / 1000;
+  const about = left > 1 ? `, about ${plain(left, "s", 2)}` : "";
+  return `${told}${about}.${reason ? ` ${reason}` : ""}`;
+};
+
+const blank = () => {
+  text.data = "";
+  tokens = 0;
+  firstToken = undefined;
+  powers = new Map();
+  for (const id of ["answer", "live", "spark"]) show($(id), false);
+};
+
+const done = (words, failed) => {
+  source?.close();
+  show($("stop"), false);
+  show($("live"), false);
+  $("run").dataset.final = "";
+  $("ask")?.querySelector("button").removeAttribute("disabled");
+  say(words);
+  $("state").classList.toggle("failed", Boolean(failed));
+};
+
+const token = ({ text: piece, n }, id) => {
+  const [attempt, seq] = id.split(".").map(Number);
+  if (last && (attempt < last[0] || (attempt === last[0] && seq <= last[1]))) return;
+  if (id) last = [attempt, seq];
+  if (firstToken === undefined) {
+    firstToken = performance.now();
+    say("Answering.");
+  } else {
+    tokens += n;
+    const elapsed = (performance.now() - firstToken) / 1000;
+    if (elapsed > 0.5) $("pace").textContent = plain(tokens / elapsed, "tokens/s", 2);
+  }
+  text.appendData(piece);
+  show($("answer"));
+  show($("live"));
+};
+
+const power = ({ t_s: t, w, scope }) => {
+  if (!known(w)) return;
+  const points = powers.get(scope) ?? [];
+  points.push([t, w]);
+  powers.set(scope, points.slice(-240));
+  $("power").textContent = [...powers].map(([name, p]) => `${name.toUpperCase()} ${plain(p.at(-1)[1], "W")}`).join(" · ");
+  const [first, curve] = powers.entries().next().value;
+  const top = Math.max(...curve.map((p) => p[1])) || 1;
+  const [start, end] = [curve[0][0], curve.at(-1)[0]];
+  const at = ([x, y]) => `${((x - start) / (end - start || 1)) * 120},${31 - (y / top) * 30}`;
+  const line = $("spark").firstElementChild;
+  line.setAttribute("points", curve.map(at).join(" "));
+  $("spark").setAttribute("aria-label", `Power of ${first}, from 0 to ${plain(top, "W")}`);
+  show($("spark"), curve.length > 2);
+  show($("live"));
+};
+
+const receipt = async (r) => {
+  const e = r.energy.answer;
+  const kind = e && ["modelled", "machine"].includes(r.energy.scope) ? ", modelled" : "";
+  done(e ? `Done. This answer took ${quantity(e.j, e.u, "J")}${kind}.` : "Done. Its energy was not measured.");
+  const address = `/receipts/${encodeURIComponent(r.id)}`;
+  const page = await fetch(address);
+  if (!page.ok) throw new Error(`no receipt at ${address}`);
+  const slip = new DOMParser().parseFromString(await page.text(), "text/html").querySelector(".receipt");
+  recall(slip);
+  $("slip").replaceChildren(document.adoptNode(slip));
+};
+
+const HANDLERS = {
+  queued: (d) => say(waiting(d)),
+  settling: (d) => say(`Letting the machine settle: ${d.sensor} at ${plain(d.now_c, "°C")}, waiting for `
+    + `${plain(d.target_c, "°C")}${known(d.expected_s) ? `, about ${plain(d.expected_s, "s", 2)}` : ""}.`),
+  phase: ({ phase }) => {
+    const words = {
+      settling: "Waiting until the machine is calm enough to measure.",
+      loading: "Loading the model.",
+      answering: "Reading your prompt.",
+      measuring: "The answer is complete. Measuring until the machine is calm again.",
+    }[phase];
+    if (words && !(phase === "answering" && text.data)) say(words);
+  },
+  started: ({ node }) => say(`Reading your prompt on ${node}.`),
+  token,
+  power,
+  restarted: ({ attempt }) => {
+    blank();
+    $("void").textContent = `The node stopped. The text shown so far is void; attempt ${attempt} begins.`;
+    show($("void"));
+  },
+  answer: () => {
+    show($("void"), false);
+    say("The answer is complete. Measuring until the machine is calm again.");
+  },
+  receipt: (r) => receipt(r).catch(() => location.reload()),
+  cancelled: () => done("Stopped, as asked."),
+  error: ({ detail }) => done(detail, true),
+};
+
+const follow = (id) => {
+  source?.close();
+  last = undefined;
+  text = new Text();
+  $("answer").replaceChildren(text);
+  blank();
+  delete $("run").dataset.final;
+  $("stop").action = `/prompts/${encodeURIComponent(id)}/stop`;
+  $("stop").dataset.id = id;
+  for (const part of ["run", "stop"]) show($(part));
+  source = new EventSource(`/api/v1/prompts/${encodeURIComponent(id)}/events`);
+  for (const [name, handle] of Object.entries(HANDLERS)) {
+    source.addEventListener(name, (event) => {
+      if (event.data !== undefined) handle(JSON.parse(event.data), event.lastEventId);
+      else if (source.readyState === EventSource.CLOSED) setTimeout(() => follow(id), 2000);
+    });
+  }
+};
+
+// --- asking and stopping ---
+
+const refuse = (words) => {
+  $("refused").textContent = words;
+  show($("refused"), Boolean(words));
+};
+
+const ask = async (event) => {
+  event.preventDefault();
+  const fields = Object.fromEntries(new FormData(event.target));
+  const body = { model: fields.model, prompt: fields.prompt };
+  if (fields.system.trim()) body.system = fields.system;
+  for (const name of ["max_tokens", "temperature", "seed"]) if (fields[name] !== "") body[name] = Number(fields[name]);
+  const button = event.target.querySelector("button");
+  button.disabled = true;
+  refuse("");
+  try {
+    const headers = { "Content-Type": "application/json" };
+    const reply = await fetch("/api/v1/prompts", { method: "POST", headers, body: JSON.stringify(body) });
+    const job = await reply.json();
+    if (!reply.ok) throw new Error(job.detail ?? job.title);
+    history.pushState(null, "", `/prompts/${encodeURIComponent(job.id)}`);
+    $("state").classList.remove("failed");
+    say(waiting(job));
+    follow(job.id);
+  } catch (error) {
+    button.disabled = false;
+    refuse(error instanceof TypeError ? "The server does not answer. Check that it runs, then ask again." : error.message);
+  }
+};
+
+const stop = async (event) => {
+  event.preventDefault();
+  await fetch(`/api/v1/prompts/${encodeURIComponent(event.target.dataset.id)}`, { method: "DELETE" }).catch(() => {});
+};
+
+recall();
+document.addEventListener("change", remember);
+addEventListener("popstate", () => location.reload());
+$("ask")?.addEventListener("submit", ask);
+$("ask")?.addEventListener("keydown", (event) => {
+  if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) event.currentTarget.requestSubmit();
+});
+$("stop")?.addEventListener("submit", stop);
+if ($("run")?.dataset.id && !("final" in $("run").dataset)) follow($("run").dataset.id);

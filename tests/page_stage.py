@@ -1,0 +1,425 @@
+"""A stage for the pages: receipts as machines of three kinds would get them, and a server that plays scripted streams.
+
+`python tests/page_stage.py PORT` serves it. The streams wait at gates, which `POST /stage/next` opens one by one, so
+that tests and pictures see each state for as long as they like.
+"""
+
+import asyncio
+import json
+import sys
+from collections.abc import AsyncIterator, Mapping, Sequence
+from dataclasses import asdict, replace
+from datetime import UTC, datetime, timedelta
+from itertools import count
+from typing import Any
+
+from fastapi import FastAPI, Request, Response
+from fastapi.responses import JSONResponse, StreamingResponse
+
+from joulebox import model as nouns
+from joulebox.errors import JouleboxError
+from joulebox.server.pages import problem_of, router
+
+Json = dict[str, Any]
+ANSWER = (
+    "Energy is what it takes to make something happen: to lift a cup, to warm a room, to answer a question.\n\n"
+    "Power is how fast energy is used. A lamp of ten watts uses ten joules every second, so an answer of a hundred "
+    "joules is that lamp, lit for ten seconds."
+)
+GRID = nouns.Intensity(
+    g_per_kwh=342.0,
+    low=171.0,
+    high=513.0,
+    zone="DE",
+    at="2025",
+    source="Electricity Maps (ODbL), yearly mean of 2025",
+    kind="average",
+    factor="lifecycle",
+    quality="yearly",
+)
+
+
+def _sci(o_g: float | None, m_g: float, e_j: float | None, used_s: float, boundary: str) -> nouns.Sci:
+    total_g = None if o_g is None else o_g + m_g
+    return nouns.Sci(
+        O_g=o_g,
+        M_g=m_g,
+        E_kwh=None if e_j is None else e_j / 3.6e6,
+        I_g_per_kwh=342.0,
+        TE_kg=316.0,
+        EL_years=4.0,
+        TiR_s=used_s,
+        RR=1.0,
+        ToR=1.0,
+        per_answer_g=total_g,
+        per_output_token_g=None if total_g is None else total_g / 96,
+        per_token_g=None if total_g is None else total_g / 138,
+        boundary=boundary,
+    )
+
+
+def modelled_receipt() -> nouns.Receipt:
+    """A machine with no meter: grade D, wide, modelled."""
+    answer_j, u_j, full_j = 61.4372, 34.1288, 187.221
+    operational = nouns.Grams(g=answer_j * 342 / 3.6e6, low=0.00129, high=0.0136)
+    embodied = nouns.Grams(g=0.013034, low=0.0079, high=0.0201)
+    o_full_g = full_j * 342 / 3.6e6
+    return nouns.Receipt(
+        schema="joulebox/receipt/1",
+        id="r_01JD3K7ZX4",
+        prompt_id="p_01JD3K7ZX4",
+        revision=1,
+        method_version="1",
+        created="2026-11-23T07:31:25+00:00",
+        simulated=False,
+        model=nouns.ModelInfo(
+            name="smollm2-135m-instruct",
+            digest="sha256:b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
+            quantization="Q4_1",
+        ),
+        engine=nouns.EngineInfo(name="llama.cpp", version="b10549"),
+        node="atelier",
+        zone="DE",
+        seed=0,
+        finish_reason="stop",
+        verdict="suspect",
+        reasons=(
+            nouns.Reason(
+                code="missing_scope",
+                level="note",
+                sentence="No meter covers this machine; its energy is modelled from how busy it was. Add a meter.",
+            ),
+            nouns.Reason(
+                code="shared_host",
+                level="suspect",
+                sentence="The machine is virtual, so other guests may have disturbed it. Use a machine of your own.",
+            ),
+        ),
+        usage=nouns.Usage(input_tokens=42, cached_tokens=0, output_tokens=96),
+        times=nouns.Times(
+            queued_s=0.0213,
+            settle_s=0.0,
+            load_s=0.5283,
+            time_to_first_token_s=0.2119,
+            time_per_output_token_s=0.012143,
+            duration_s=1.3655,
+        ),
+        energy=nouns.Energy(
+            scope="modelled",
+            missing=("wall", "cpu", "dram"),
+            answer=nouns.Figure(j=answer_j, u=u_j, grade="D"),
+            active=nouns.Figure(j=38.1034, u=27.7712, grade="D"),
+            tail=nouns.Figure(j=0.7214, u=4.1098, grade="D"),
+            full=nouns.Figure(j=full_j, u=104.6630, grade="D"),
+            phases={
+                "load": nouns.PhaseFigure(j=21.9, u=12.2, s=0.5283, method="modelled"),
+                "prefill": nouns.PhaseFigure(j=9.53, u=5.29, s=0.2119, method="modelled"),
+                "decode": nouns.PhaseFigure(j=51.9, u=28.8, s=1.1536, method="modelled"),
+                "tail": nouns.PhaseFigure(j=0.7214, u=4.1098, s=1.0, method="modelled"),
+            },
+            scopes={"modelled": nouns.ScopeFigure(j=answer_j, u=u_j)},
+            uncertainty=(
+                nouns.UncertaintyPart(source="power profile of the machine", j=16.9),
+                nouns.UncertaintyPart(source="busy ratio, resolution", j=0.41),
+                nouns.UncertaintyPart(source="idle, sham windows", j=2.2),
+            ),
+        ),
+        power=nouns.Power(mean_w=44.993, idle_w=17.09, peak_w=48.8),
+        temperature=(),
+        carbon=nouns.Carbon(
+            operational=operational,
+            embodied=embodied,
+            total=nouns.Grams(g=operational.g + embodied.g, low=0.0092, high=0.0337),
+            intensity=GRID,
+        ),
+        sci=nouns.SciBoundaries(
+            answer=_sci(operational.g, embodied.g, answer_j, 1.3655, "The node, from the request to the last token."),
+            reserved=_sci(
+                o_full_g, 0.0397, full_j, 4.16, "The node, from lease to release: load, guards, tail included."
+            ),
+        ),
+        meters=(
+            nouns.MeterInfo(
+                name="model:/busy",
+                kind="busy_ratio",
+                scope="machine",
+                tick_s=0.1,
+                lag_s=0.0,
+                accuracy="Desktop profile, idle to full load",
+            ),
+        ),
+        placement=nouns.Placement(policy="fastest", reason="The only node that has the model.", saved_g=None),
+    )
+
+
+def powercap_receipt() -> nouns.Receipt:
+    """The rig: CPU and memory counters, simulated."""
+    base = modelled_receipt()
+    operational = nouns.Grams(g=86.4321 * 342 / 3.6e6, low=0.00411, high=0.0123)
+    return replace(
+        base,
+        id="r_01JD3M0Q8B",
+        prompt_id="p_01JD3M0Q8B",
+        simulated=True,
+        verdict="valid",
+        reasons=(),
+        energy=nouns.Energy(
+            scope="cpu+dram",
+            missing=("wall", "gpu0"),
+            answer=nouns.Figure(j=86.4321, u=3.1442, grade="C"),
+            active=nouns.Figure(j=51.2087, u=3.9903, grade="C"),
+            tail=nouns.Figure(j=2.4471, u=1.1120, grade="D"),
+            full=nouns.Figure(j=1633.09, u=32.11, grade="C"),
+            phases={
+                "load": nouns.PhaseFigure(j=30.11, u=1.22, s=0.5283, method="measured"),
+                "prefill": nouns.PhaseFigure(j=13.06, u=0.71, s=0.2119, method="measured"),
+                "decode": nouns.PhaseFigure(j=73.37, u=2.80, s=1.1536, method="measured"),
+                "tail": nouns.PhaseFigure(j=None, u=None, s=None, method=None),
+            },
+            scopes={"cpu": nouns.ScopeFigure(j=80.1134, u=2.9910), "dram": nouns.ScopeFigure(j=6.3187, u=0.4102)},
+            uncertainty=(
+                nouns.UncertaintyPart(source="gain of the counters", j=1.31),
+                nouns.UncertaintyPart(source="idle, sham windows", j=0.86),
+            ),
+        ),
+        power=nouns.Power(mean_w=63.297, idle_w=25.8, peak_w=71.1),
+        temperature=(nouns.Temperature(sensor="cpu", start_c=41.2, end_c=55.03),),
+        carbon=replace(
+            base.carbon,
+            operational=operational,
+            total=nouns.Grams(g=operational.g + base.carbon.embodied.g, low=0.0120, high=0.0324),
+        ),
+        meters=(
+            nouns.MeterInfo(
+                name="powercap:/package-0", kind="energy_j", scope="cpu", tick_s=0.001, lag_s=0.0, accuracy="RAPL, 3 %"
+            ),
+            nouns.MeterInfo(
+                name="powercap:/dram", kind="energy_j", scope="dram", tick_s=0.001, lag_s=0.0, accuracy="RAPL, 6 %"
+            ),
+        ),
+    )
+
+
+def unmeasured_receipt() -> nouns.Receipt:
+    """No meter and no model: every energy is unknown, and nothing may look like zero."""
+    base = modelled_receipt()
+    sci = nouns.SciBoundaries(
+        answer=_sci(None, 0.013034, None, 1.3655, base.sci.answer.boundary),
+        reserved=_sci(None, 0.0397, None, 4.16, base.sci.reserved.boundary),
+    )
+    unknown = nouns.PhaseFigure(j=None, u=None, s=None, method=None)
+    return replace(
+        base,
+        id="r_01JD3N9W2C",
+        prompt_id="p_01JD3N9W2C",
+        verdict="invalid",
+        energy=nouns.Energy(
+            scope=None,
+            missing=("wall", "cpu", "dram"),
+            answer=None,
+            active=None,
+            tail=None,
+            full=None,
+            phases=dict.fromkeys(("load", "prefill", "decode", "tail"), unknown),
+            scopes={},
+            uncertainty=(),
+        ),
+        power=nouns.Power(mean_w=None, idle_w=None, peak_w=None),
+        carbon=replace(base.carbon, operational=None, total=None),
+        sci=sci,
+        meters=(),
+        reasons=(
+            nouns.Reason(
+                code="missing_scope",
+                level="invalid",
+                sentence="No meter gave a single reading. See joulebox meters check.",
+            ),
+        ),
+    )
+
+
+RECEIPTS = {"modelled": modelled_receipt, "powercap": powercap_receipt, "nothing": unmeasured_receipt}
+MODELS: Sequence[Json] = (
+    {"id": "modelled", "quantization": "Q4_1", "size_bytes": 98_000_000},
+    {"id": "powercap", "quantization": "Q4_K_M", "size_bytes": 1_117_320_736},
+    {"id": "nothing", "quantization": "Q8_0", "size_bytes": 491_400_032},
+)
+NODES: Sequence[Json] = ({"name": "atelier", "zone": "DE"},)
+
+
+def as_json(receipt: nouns.Receipt) -> Json:
+    """A receipt as it comes over the wire."""
+    plain: Json = json.loads(json.dumps(asdict(receipt)))
+    return plain
+
+
+# --- the server -------------------------------------------------------------------------------------------------------
+
+
+class Stage:
+    """Prompts in memory and their scripts; satisfies `pages.Backend`."""
+
+    def __init__(self) -> None:
+        self.jobs: dict[str, Json] = {}
+        self.forms: dict[str, Json] = {}
+        self.gate = asyncio.Semaphore(0)
+        self.stopped: set[str] = set()
+        self.connections: dict[str, int] = {}
+        self._ids = count(1)
+
+    async def models(self) -> Sequence[Mapping[str, Any]]:
+        return MODELS
+
+    async def nodes(self) -> Sequence[Mapping[str, Any]]:
+        return NODES
+
+    async def status(self, prompt_id: str) -> Mapping[str, Any]:
+        if prompt_id not in self.jobs:
+            raise JouleboxError("not_found", f"There is no prompt {prompt_id}. Ask again from the start page.")
+        return self.jobs[prompt_id]
+
+    async def receipt(self, receipt_id: str) -> Mapping[str, Any]:
+        for make in RECEIPTS.values():
+            if (receipt := as_json(make()))["id"] == receipt_id:
+                return receipt
+        raise JouleboxError("not_found", f"There is no receipt {receipt_id}.")
+
+    async def submit(self, form: Mapping[str, Any]) -> str:
+        if not form["prompt"].strip():
+            raise JouleboxError("empty_prompt", "The prompt is empty. Type a question and ask again.")
+        prompt_id = f"p{next(self._ids)}"
+        self.forms[prompt_id] = dict(form)
+        start = datetime.now(UTC) + timedelta(seconds=40)
+        self.jobs[prompt_id] = {
+            "id": prompt_id,
+            "state": "available",
+            "phase": "queued",
+            "position": 2,
+            "expected_start": start.isoformat(),
+            "reason": None,
+            "node": None,
+            "attempt": 0,
+            "answer": None,
+            "finish_reason": None,
+            "receipt_id": None,
+            "error": None,
+        }
+        return prompt_id
+
+    async def cancel(self, prompt_id: str) -> None:
+        self.stopped.add(prompt_id)
+        self.jobs[prompt_id] |= {"state": "cancelled", "phase": None}
+        self.gate.release()
+
+    def script(self, prompt_id: str) -> list[tuple[str, Json]]:
+        """The events of a prompt; `gate` waits, `cut` drops the connection once."""
+        form, job = self.forms[prompt_id], self.jobs[prompt_id]
+        prompt, receipt = form["prompt"], as_json(RECEIPTS[form["model"]]())
+        waiting = {"position": 2, "expected_start": job["expected_start"], "reason": None}
+        words = [part + " " for part in ANSWER.split(" ")]
+        if "hostile" in prompt:
+            words = ["<script>alert(1)</script>\n  ", "<img src=x onerror=alert(1)> ", "\u202eabc ", "&amp;"]
+        tokens: list[tuple[str, Json]] = []
+        for n, word in enumerate(words):
+            tokens.append(("token", {"text": word, "n": 1}))
+            if n % 4 == 1:
+                watts = 26 + 42 * min(1, n / 6) + (n * 7) % 5
+                tokens.append(("power", {"t_s": n / 10, "w": watts, "scope": "cpu"}))
+        half = len(tokens) // 2
+        if "restart" in prompt:
+            tokens[half:half] = [("gate", {}), ("restarted", {"attempt": 2}), ("gate", {}), *tokens[:half]]
+        if "cut" in prompt:
+            tokens[half:half] = [("cut", {})]
+        settling = {"sensor": "cpu", "now_c": 61.0, "target_c": 45.0, "expected_s": 18.0}
+        start = [
+            ("queued", waiting),
+            ("gate", {}),
+            ("settling", settling),
+            ("gate", {}),
+            ("phase", {"phase": "loading"}),
+            ("started", {"node": "atelier", "attempt": 1}),
+            ("phase", {"phase": "answering"}),
+        ]
+        if "fail" in prompt:
+            return [
+                *start,
+                ("error", {"code": "engine_died", "detail": "The engine stopped. Try a shorter prompt."}),
+            ]
+        measuring = [("answer", {"finish_reason": "stop"}), ("phase", {"phase": "measuring"}), ("gate", {})]
+        return [*start, *tokens[:half], ("gate", {}), *tokens[half:], *measuring, ("receipt", receipt)]
+
+    async def play(self, prompt_id: str, after: str | None) -> AsyncIterator[str]:
+        """The stream from after that event id on."""
+        attempt, done = 1, int(after.rpartition(".")[2]) if after else -1
+        self.connections[prompt_id] = self.connections.get(prompt_id, 0) + 1
+        yield "retry: 50\n\n"
+        for seq, (name, data) in enumerate(self.script(prompt_id)):
+            attempt = data["attempt"] if name == "restarted" else attempt
+            if seq <= done:
+                continue
+            if name == "gate":
+                await self.gate.acquire()
+                if prompt_id in self.stopped:
+                    yield f"id: {attempt}.{seq}\nevent: cancelled\ndata: {{}}\n\n"
+                    return
+            elif name == "cut":
+                if self.connections[prompt_id] == 1:
+                    return
+            else:
+                if "slowly" in self.forms[prompt_id]["prompt"]:
+                    await asyncio.sleep(0.03)
+                if name == "receipt":
+                    self.jobs[prompt_id] |= {
+                        "state": "completed",
+                        "phase": None,
+                        "receipt_id": data["id"],
+                        "answer": ANSWER,
+                    }
+                yield f"id: {attempt}.{seq}\nevent: {name}\ndata: {json.dumps(data)}\n\n"
+
+
+def application() -> FastAPI:
+    """The pages, and as much of the API as they speak to."""
+    app, stage = FastAPI(docs_url=None, redoc_url=None, openapi_url=None), Stage()
+    app.include_router(router(stage))
+
+    @app.post("/api/v1/prompts")
+    async def submit(request: Request) -> Response:
+        try:
+            prompt_id = await stage.submit(await request.json())
+        except JouleboxError as error:
+            return JSONResponse(problem_of(error), error.failure.status, media_type="application/problem+json")
+        return JSONResponse(stage.jobs[prompt_id], 202)
+
+    @app.get("/api/v1/prompts/{prompt_id}/events")
+    async def events(request: Request, prompt_id: str) -> Response:
+        stream = stage.play(prompt_id, request.headers.get("last-event-id"))
+        return StreamingResponse(stream, media_type="text/event-stream", headers={"Cache-Control": "no-store"})
+
+    @app.delete("/api/v1/prompts/{prompt_id}")
+    async def cancel(prompt_id: str) -> Json:
+        await stage.cancel(prompt_id)
+        return stage.jobs[prompt_id]
+
+    @app.post("/stage/next")
+    async def advance() -> Json:
+        stage.gate.release()
+        return {}
+
+    @app.get("/stage/forms/{prompt_id}")
+    async def sent(prompt_id: str) -> Json:
+        return stage.forms[prompt_id]
+
+    return app
+
+
+def serve(port: int) -> None:
+    """Serve the stage until told to stop."""
+    from granian import Granian
+    from granian.constants import Interfaces
+
+    Granian("page_stage:application", factory=True, address="127.0.0.1", port=port, interface=Interfaces.ASGI).serve()
+
+
+if __name__ == "__main__":
+    serve(int(sys.argv[1]))

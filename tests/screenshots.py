@@ -1,0 +1,122 @@
+"""Pictures of the pages, light and dark, wide and narrow: `python tests/screenshots.py FOLDER` plays the stage."""
+
+import argparse
+import shutil
+import socket
+import subprocess
+import sys
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Literal
+
+from playwright.sync_api import Browser, Page, ViewportSize, expect, sync_playwright
+
+from joulebox.clock import SystemClock
+
+CHROMIUM_ARGS = (
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--no-first-run",
+)
+WIDTHS = (1280, 320)
+SCHEMES: tuple[Literal["light", "dark"], ...] = ("light", "dark")
+
+
+@contextmanager
+def stage() -> Iterator[str]:
+    """The stage on a free port, as a process of its own; its address."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    program = [sys.executable, str(Path(__file__).with_name("page_stage.py")), str(port)]
+    process = subprocess.Popen(program, stdout=subprocess.DEVNULL, cwd=Path(__file__).parent)
+    address = f"http://127.0.0.1:{port}"
+    try:
+        _wait_for(address, process)
+        yield address
+    finally:
+        process.terminate()
+        process.wait(10)
+
+
+def _wait_for(address: str, process: subprocess.Popen[bytes]) -> None:
+    clock = SystemClock()
+    for _ in range(200):
+        assert process.poll() is None, "the stage ended before it served anything"
+        try:
+            urllib.request.urlopen(address, timeout=5).close()
+            return
+        except OSError:
+            clock.sleep_until(clock.now_ns() + 50_000_000)
+    raise AssertionError(f"nothing answers at {address}")
+
+
+@contextmanager
+def chromium() -> Iterator[Browser]:
+    """Headless Chromium as it is installed on this machine."""
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=list(CHROMIUM_ARGS))
+        try:
+            yield browser
+        finally:
+            browser.close()
+
+
+def advance(page: Page) -> None:
+    """Open the next gate of the script."""
+    page.request.post(page.url.split("/", 3)[0] + "//" + page.url.split("/", 3)[2] + "/stage/next")
+
+
+def ask(page: Page, prompt: str, model: str = "powercap") -> None:
+    """Fill in the form and press the button."""
+    page.get_by_label("Your prompt").fill(prompt)
+    page.get_by_label("Model", exact=True).select_option(model)
+    page.get_by_role("button", name="Ask").click()
+
+
+def pictures(folder: Path) -> None:
+    """Write all pictures into the folder."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with stage() as address, chromium() as browser:
+        for scheme in SCHEMES:
+            for width in WIDTHS:
+                size: ViewportSize = {"width": width, "height": 900 if width > 400 else 640}
+                page = browser.new_page(viewport=size, color_scheme=scheme, base_url=address)
+                _play(page, folder, f"{scheme}-{width}")
+                page.close()
+
+
+def _play(page: Page, folder: Path, suffix: str) -> None:
+    def shoot(name: str) -> None:
+        page.screenshot(path=folder / f"{name}-{suffix}.png", full_page=True)
+
+    page.goto("/")
+    shoot("1-idle")
+    ask(page, "What is the difference between energy and power? Explain slowly.")
+    expect(page.get_by_role("status")).to_contain_text("2 prompts before yours")
+    shoot("2-queued")
+    for gate in ("settle", "answering"):
+        advance(page)
+        expect(page.get_by_role("status")).to_contain_text(gate, ignore_case=True)
+    expect(page.locator("#spark")).to_be_visible()
+    expect(page.locator("#pace")).to_contain_text("tokens/s")
+    shoot("3-streaming")
+    advance(page)
+    advance(page)
+    expect(page.get_by_role("article")).to_be_visible()
+    shoot("4-receipt")
+    for name, receipt in (("5-modelled", "r_01JD3K7ZX4"), ("6-unmeasured", "r_01JD3N9W2C"), ("7-missing", "nowhere")):
+        page.goto(f"/receipts/{receipt}")
+        shoot(name)
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("folder", type=Path)
+    pictures(parser.parse_args().folder)
