@@ -1,7 +1,7 @@
 """Every failure Joulebox names: a code, an HTTP status, an exit code, what it means and what to do.
 
-A `JouleboxError` carries one clear sentence for the person (what is wrong, what to do). The table below is the only place
-where codes are made; `docs/reference/errors.md` is generated from it.
+A `JouleboxError` carries one clear sentence for the person (what is wrong, what to do). The table below is the only
+place where codes are made; `docs/reference/errors.md` is generated from it.
 """
 
 from dataclasses import dataclass

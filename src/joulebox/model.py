@@ -128,9 +128,9 @@ class Sampling(StrEnum):
 class Channel:
     """One stream of readings that a meter offers, as the meter's driver declares it.
 
-    A reading's value is `raw * step` in the unit of `kind`. `scope` is what the figure covers: `wall`, `platform`, `cpu`,
-    `dram`, `gpu0`..., or `machine` for a modelled whole. A channel with `part_of` covers a share of another scope and is
-    never added to it. `gain_u_ratio` and `offset_u` are expanded (k = 2); `accuracy` names their source.
+    A reading's value is `raw * step` in the unit of `kind`. `scope` is what the figure covers: `wall`, `platform`,
+    `cpu`, `dram`, `gpu0`..., or `machine` for a modelled whole. A channel with `part_of` covers a share of another
+    scope and is never added to it. `gain_u_ratio` and `offset_u` are expanded (k = 2); `accuracy` names their source.
     `wrap_raw` is the number of raw steps after which a counter starts again at zero.
     """
 
@@ -173,7 +173,8 @@ class Span:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TokenTime:
-    """When a piece of the answer arrived: `n` tokens, without their text (text is kept apart so that it can be deleted)."""
+    """When a piece of the answer arrived: `n` tokens, without their text (text is kept apart so that it can be
+    deleted)."""
 
     t_ns: int
     n: int
@@ -211,7 +212,8 @@ class Trace:
     """All spans and readings of one run, on one monotonic clock: the evidence, stored untouched.
 
     `origin` is the calendar time of `t_ns == 0`. `leased_ns` and `released_ns` bound the reservation of the machine.
-    `missing` names big parts that no meter covers, e.g. `gpu0` or `wall`. `cores` and `memory_bytes` describe the machine.
+    `missing` names big parts that no meter covers, e.g. `gpu0` or `wall`. `cores` and `memory_bytes` describe the
+    machine.
     """
 
     job_id: str

@@ -1,8 +1,9 @@
 """What server and node say to each other. HTTP and JSON; one version number; dataclasses both sides read.
 
-A node asks `POST /node/v1/lease` (held open until there is work), holds `GET /node/v1/attempts/{token}/hold` while it works
-(one JSON line per word of the server: `{"say": "hello"}`, `{"say": "cancel"}`), sends `Batch`es to `POST .../events`, and
-`Finish` to `POST .../finish`. The token fences: whatever comes with a stale one is answered 409 `stale_attempt`.
+A node asks `POST /node/v1/lease` (held open until there is work), holds `GET /node/v1/attempts/{token}/hold` while it
+works (one JSON line per word of the server: `{"say": "hello"}`, `{"say": "cancel"}`), sends `Batch`es to `POST
+.../events`, and `Finish` to `POST .../finish`. The token fences: whatever comes with a stale one is answered 409
+`stale_attempt`.
 """
 
 import base64
@@ -57,8 +58,8 @@ EventKind = Literal["settling", "loading", "started", "token", "power", "measuri
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NodeEvent:
-    """One thing a watching person may see. `seq` counts from 0 within the attempt, without gaps, and stays the same when
-    the event is sent again. `data` is what the public event of the same name carries."""
+    """One thing a watching person may see. `seq` counts from 0 within the attempt, without gaps, and stays the same
+    when the event is sent again. `data` is what the public event of the same name carries."""
 
     seq: int
     kind: EventKind

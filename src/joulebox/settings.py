@@ -1,4 +1,4 @@
-"""Settings: `JOULEBOX_*` environment, `joulebox.toml` in the working folder, flags. Flags win, then environment, then file.
+"""Settings: flags win, then the environment (`JOULEBOX_*`), then `joulebox.toml` in the working folder.
 
 Any setting may also come from a file named by `JOULEBOX_<NAME>_FILE` (for secrets). A wrong value is refused with one
 sentence that names the setting.
@@ -35,12 +35,13 @@ class Settings(BaseModel):
     port: Annotated[int, Field(ge=0, le=65535, description="Port the server listens on.")] = 8080
     server: Annotated[str, Field(description="Where node and command line find the server.")] = "http://127.0.0.1:8080"
     zone: Annotated[
-        str | None, Field(description="Grid zone of the node (Electricity Maps key, e.g. `DE`); without it, the world mean.")
+        str | None,
+        Field(description="Grid zone of the node (Electricity Maps key, e.g. `DE`); without it, the world mean."),
     ] = None
     pue: Annotated[float, Field(ge=1.0, le=5.0, description="Power usage effectiveness of the building.")] = 1.0
-    embodied_low_kg: Annotated[float | None, Field(gt=0, description="Embodied emissions of the machine, low, kg.")] = None
-    embodied_kg: Annotated[float | None, Field(gt=0, description="Embodied emissions of the machine, central, kg.")] = None
-    embodied_high_kg: Annotated[float | None, Field(gt=0, description="Embodied emissions of the machine, high, kg.")] = None
+    embodied_low_kg: Annotated[float | None, Field(gt=0, description="Embodied kg of the machine, low.")] = None
+    embodied_kg: Annotated[float | None, Field(gt=0, description="Embodied kg of the machine, central.")] = None
+    embodied_high_kg: Annotated[float | None, Field(gt=0, description="Embodied kg of the machine, high.")] = None
     embodied_source: Annotated[str | None, Field(description="Where these kilograms come from.")] = None
     life_years: Annotated[float, Field(gt=0, le=30, description="Years over which the machine is written off.")] = 4.0
     meters: Annotated[
@@ -53,7 +54,7 @@ class Settings(BaseModel):
     threads: Annotated[int | None, Field(ge=1, description="Threads of the engine; without it, one per core.")] = None
     context_tokens: Annotated[int, Field(ge=256, le=1_048_576, description="Context the engine sets aside.")] = 4096
     receipt_wait_s: Annotated[float, Field(ge=0, description="How long an answer waits for its energy.")] = 30.0
-    grace_s: Annotated[float, Field(gt=0, description="How long a silent node keeps its job before it is rescued.")] = 15.0
+    grace_s: Annotated[float, Field(gt=0, description="How long a silent node keeps its job until rescue.")] = 15.0
     attempts_max: Annotated[int, Field(ge=1, le=20, description="How often a failing prompt is tried.")] = 3
 
     @property
@@ -82,7 +83,8 @@ def load_settings(**flags: object) -> Settings:
             try:
                 values[name] = Path(file).read_text(encoding="utf-8").strip()
             except OSError as error:
-                raise JouleboxError("bad_setting", f"{key}_FILE names {file}, which cannot be read: {error.strerror}.") from error
+                sentence = f"{key}_FILE names {file}, which cannot be read: {error.strerror}."
+                raise JouleboxError("bad_setting", sentence) from error
     values |= {name: value for name, value in flags.items() if value is not None}
     if isinstance(values.get("meters"), str):
         values["meters"] = tuple(values["meters"].split())

@@ -1,7 +1,8 @@
 """The contract of a meter driver: say what you cover, read once. No sleep, no loop, no retry, no arithmetic.
 
-Times belong to the recorder: a driver never stamps a reading. Four outcomes, kept apart: a raw number; `None` (no data at
-this moment); `MeterFault` (broken now, may come back); `JouleboxError("meter_unreadable")` when it cannot be opened at all.
+Times belong to the recorder: a driver never stamps a reading. Four outcomes, kept apart: a raw number; `None` (no data
+at this moment); `MeterFault` (broken now, may come back); `JouleboxError("meter_unreadable")` when it cannot be opened
+at all.
 """
 
 from collections.abc import Sequence
