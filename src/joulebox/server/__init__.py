@@ -1,0 +1,1 @@
+"""The server: takes prompts, queues them, hands them to nodes, keeps the books and shows the receipts."""
