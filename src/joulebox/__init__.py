@@ -1,0 +1,16 @@
+"""Joulebox: pick an open model, put in a prompt, get the answer and its receipt.
+
+The map, one prompt from top to bottom:
+
+1. somebody asks                `joulebox.server.api`            Prompt -> job id
+2. it waits                     `joulebox.server.jobs`           Prompt -> Job
+3. a node is chosen             `joulebox.server.desk`           model, waiting nodes -> node, with the reason
+4. the node takes it            `joulebox.node.agent`            lease -> settle -> measure -> deliver
+5. under the meters             `joulebox.node.measurement`      Job -> Trace
+6. joules                       `joulebox.accounting.figures`    Trace -> Energy, with uncertainty
+7. carbon                       `joulebox.accounting.carbon`     joules, seconds, CarbonFactors -> grams, SCI
+8. the whole method             `joulebox.accounting.account`    Trace, CarbonFactors -> Receipt
+9. somebody reads               `joulebox.server.pages`          Receipt -> HTML, JSON
+"""
+
+__version__ = "0.1.0"

@@ -5,14 +5,18 @@ not built yet.
 """
 
 from bisect import bisect_left, bisect_right
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from joulebox.model import ReadingKind, Sampling, Series
+from joulebox.model import Channel, ReadingKind, Sampling, Series
 from joulebox.units import NS_PER_S, seconds
 
 PLAUSIBLE_W: Final = 20_000.0
 """A counter that would mean more power than this between two readings was reset, not wrapped."""
+
+WHOLE_SCOPES: Final = ("wall", "platform")
+"""Scopes that hold the whole machine, best first; where there is one, its parts are only shown beside it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,6 +110,12 @@ def value_at(series: Series, t_ns: int) -> float | None:
     return series.raw[index] * series.channel.step
 
 
-def is_energy(series: Series) -> bool:
-    """Whether the series is a counter of joules."""
-    return series.channel.kind is ReadingKind.ENERGY_J and series.channel.sampling is Sampling.COUNTER
+def headline(channels: Sequence[Channel]) -> list[Channel]:
+    """The channels whose sum is the machine's figure: one whole-machine scope if there is one, else all parts, else the
+    busy counter of the power model, else none. Parts of other scopes are never added."""
+    energy = [one for one in channels if one.kind is ReadingKind.ENERGY_J and one.part_of is None]
+    for scope in WHOLE_SCOPES:
+        whole = [one for one in energy if one.scope == scope]
+        if whole:
+            return whole
+    return energy or [one for one in channels if one.kind is ReadingKind.BUSY_RATIO]

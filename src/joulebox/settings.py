@@ -28,6 +28,9 @@ class Settings(BaseModel):
     data_dir: Annotated[Path, Field(description="Where database, models and undelivered results are kept.")] = Field(
         default_factory=_data_dir
     )
+    models_dir: Annotated[
+        Path | None, Field(description="Where the list of models and fetched models are kept; without it, the data folder.")
+    ] = None
     database_url: Annotated[
         str | None, Field(description="SQLAlchemy URL of the database; without it, `joulebox.db` in the data folder.")
     ] = None
@@ -56,6 +59,11 @@ class Settings(BaseModel):
     receipt_wait_s: Annotated[float, Field(ge=0, description="How long an answer waits for its energy.")] = 30.0
     grace_s: Annotated[float, Field(gt=0, description="How long a silent node keeps its job until rescue.")] = 15.0
     attempts_max: Annotated[int, Field(ge=1, le=20, description="How often a failing prompt is tried.")] = 3
+
+    @property
+    def models_folder(self) -> Path:
+        """The folder of the list of models."""
+        return self.models_dir or self.data_dir
 
     @property
     def database(self) -> str:

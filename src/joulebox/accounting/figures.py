@@ -7,7 +7,7 @@ from typing import Final
 from joulebox.accounting.energy import Estimate, Window, estimate
 from joulebox.accounting.power_model import profile_of
 from joulebox.accounting.uncertainty import COVERAGE_FACTOR, Sham, added, baseline, boundary, combined, sham_windows
-from joulebox.metering import Curve, curve_of, is_energy
+from joulebox.metering import Curve, curve_of, headline
 from joulebox.model import (
     Channel,
     Energy,
@@ -24,8 +24,6 @@ from joulebox.model import (
 from joulebox.units import seconds
 
 GUARD_MIN_S: Final = 1.0
-WHOLE_SCOPES: Final = ("wall", "platform")
-"""Scopes that hold the whole machine, best first; where there is one, its parts are only shown beside it."""
 MODELLED: Final = "modelled"
 PHASES: Final = ("load", "prefill", "decode", "tail")
 
@@ -92,14 +90,14 @@ class Reckoning:
 def reckon(trace: Trace) -> Reckoning:
     """All energy figures of the trace. Where nothing can be known a figure is `None`, never zero."""
     window = answer_window(trace)
-    candidates = [series.channel for series in trace.series if is_energy(series) and series.channel.part_of is None]
-    modelled = not candidates
-    all_metered = _metered(trace, window, modelled=modelled)
-    chosen = _headline(all_metered)
-    wanted = len(_scope_channels(candidates, chosen[0].channel.scope if chosen else "")) if candidates else len(chosen)
-    if not chosen or len(chosen) < wanted:
-        wished = any(series.channel.kind in (ReadingKind.ENERGY_J, ReadingKind.BUSY_RATIO) for series in trace.series)
-        return Reckoning(energy=_nothing(trace), power=Power(mean_w=None, idle_w=None, peak_w=None), metered=(), unmeasured=wished)
+    channels = [series.channel for series in trace.series]
+    wanted = headline(channels)
+    modelled = any(channel.kind is ReadingKind.BUSY_RATIO for channel in wanted)
+    metered = _metered(trace, window, wanted, modelled=modelled)
+    chosen = [one for one in metered if one.channel in wanted]
+    if not wanted or len(chosen) < len(wanted):
+        nothing = Power(mean_w=None, idle_w=None, peak_w=None)
+        return Reckoning(energy=_nothing(trace), power=nothing, metered=(), unmeasured=bool(wanted))
     scope = MODELLED if modelled else _scope_name(chosen)
     answer, parts = _figure(chosen, scope, "answer")
     energy = Energy(
@@ -110,7 +108,7 @@ def reckon(trace: Trace) -> Reckoning:
         tail=_figure(chosen, scope, "tail")[0],
         full=_full(chosen, scope, trace),
         phases=_phases(chosen, trace, window, modelled=modelled),
-        scopes={} if modelled else _scopes(all_metered),
+        scopes={} if modelled else _scopes(metered),
         uncertainty=parts,
     )
     return Reckoning(energy=energy, power=_power(chosen, answer, window), metered=tuple(chosen), unmeasured=False)
@@ -129,14 +127,17 @@ def guard_s(channel: Channel) -> float:
     return max(2 * channel.tick_s + channel.lag_s, GUARD_MIN_S)
 
 
-def _metered(trace: Trace, window: tuple[int, int], *, modelled: bool) -> list[Metered]:
+def _metered(
+    trace: Trace, window: tuple[int, int], wanted: Sequence[Channel], *, modelled: bool
+) -> list[Metered]:
+    """Every channel with an energy figure of its own: those of the headline, and the scopes shown beside it."""
     quiet = trace.span("idle")
     quiet_from_ns = quiet.start_ns if quiet else window[0]
     result = []
     for series in trace.series:
         channel = series.channel
-        counts = channel.kind is ReadingKind.BUSY_RATIO if modelled else is_energy(series) and channel.part_of is None
-        if not counts:
+        beside = channel.kind is ReadingKind.ENERGY_J and channel.part_of is None
+        if not beside and channel not in wanted:
             continue
         curve = curve_of(series)
         own = Window(
@@ -171,21 +172,6 @@ def _model_scale(trace: Trace) -> Scale:
         offset_source="power model: idle machine",
         slope_source="power model: busy cores",
     )
-
-
-def _headline(metered: Sequence[Metered]) -> list[Metered]:
-    """The channels whose sum is the figure: one whole-machine scope if there is one, else all the parts."""
-    for scope in WHOLE_SCOPES:
-        whole = [one for one in metered if one.channel.scope == scope]
-        if whole:
-            return whole
-    return list(metered)
-
-
-def _scope_channels(channels: Sequence[Channel], scope: str) -> list[Channel]:
-    if scope in WHOLE_SCOPES:
-        return [channel for channel in channels if channel.scope == scope]
-    return [channel for channel in channels if channel.scope not in WHOLE_SCOPES]
 
 
 def _scope_name(chosen: Sequence[Metered]) -> str:

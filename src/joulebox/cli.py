@@ -1,0 +1,397 @@
+"""The command line: wiring only. Everything heavy is imported where it is used, so that `--help` is instant."""
+
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+
+import typer
+
+from joulebox.errors import JouleboxError
+
+if TYPE_CHECKING:
+    from joulebox.settings import Settings
+
+app = typer.Typer(
+    name="joulebox",
+    help="Pick an open model, put in a prompt, get the answer and its receipt: joules with an interval, CO2e, SCI.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+)
+models_app = typer.Typer(help="Models on this machine.", no_args_is_help=True, rich_markup_mode=None)
+meters_app = typer.Typer(help="Meters of this machine.", no_args_is_help=True, rich_markup_mode=None)
+receipts_app = typer.Typer(help="Receipts of past prompts.", no_args_is_help=True, rich_markup_mode=None)
+rig_app = typer.Typer(help="The simulated lab.", no_args_is_help=True, rich_markup_mode=None)
+app.add_typer(models_app, name="models")
+app.add_typer(meters_app, name="meters")
+app.add_typer(receipts_app, name="receipts")
+app.add_typer(rig_app, name="rig")
+
+DEFAULT_MODEL = "smollm2-135m-instruct"
+
+ServerOption = Annotated[str | None, typer.Option("--server", help="Address of the server.", metavar="URL")]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+PortOption = Annotated[int | None, typer.Option("--port", help="Port of the server; 0 takes any free one.")]
+ZoneOption = Annotated[str | None, typer.Option("--zone", help="Grid zone, such as DE; without it, the world mean.")]
+MeterOption = Annotated[
+    list[str] | None, typer.Option("--meter", help="A meter, KIND:ADDRESS; repeatable.", metavar="KIND:ADDRESS")
+]
+DataOption = Annotated[Path | None, typer.Option("--data-dir", help="Where database, models and results are kept.")]
+
+
+def main() -> NoReturn:
+    """Run a command; a `JouleboxError` is one sentence on stderr and its exit code."""
+    try:
+        app(standalone_mode=False)
+    except JouleboxError as error:
+        print(f"joulebox: {error.detail}", file=sys.stderr)
+        sys.exit(error.failure.exit_code)
+    except (KeyboardInterrupt, typer.Abort):
+        sys.exit(130)
+    except typer.Exit as leave:
+        sys.exit(leave.exit_code)
+    except Exception as error:
+        show = getattr(error, "show", None)  # a usage error of the command line library shows itself
+        if show is None:
+            raise
+        show()
+        sys.exit(2)
+    sys.exit(0)
+
+
+# --- the service ------------------------------------------------------------------------------------------------------
+
+
+@app.command()
+def up(
+    port: PortOption = None,
+    open_page: Annotated[bool, typer.Option("--open", help="Open the page in a browser.")] = False,
+    zone: ZoneOption = None,
+    meter: MeterOption = None,
+    data_dir: DataOption = None,
+) -> None:
+    """Start a server and one node on this machine, until Ctrl-C."""
+    from joulebox.settings import load_settings
+
+    settings = load_settings(port=port, zone=zone, meters=_meters(meter), data_dir=data_dir)
+    _check(settings)
+    _default_model(settings)
+    service = _Service(settings)
+    try:
+        url = service.start()
+        print(f"Joulebox is up: {url}  (Ctrl-C ends it)", flush=True)
+        print(f'Ask from another terminal: joulebox ask "What is the capital of France?"{_elsewhere(url)}', flush=True)
+        if open_page:
+            typer.launch(url)
+        service.watch()
+    finally:
+        service.stop()
+
+
+@app.command()
+def serve(port: PortOption = None, data_dir: DataOption = None) -> None:
+    """Start the server alone; nodes join it with `joulebox node`."""
+    from joulebox.server.app import serve as run
+    from joulebox.settings import load_settings
+    from joulebox.supervisor import end_with_parent, say_ready
+
+    settings = load_settings(port=port, data_dir=data_dir)
+    end_with_parent()
+
+    def ready(url: str) -> None:
+        if not say_ready(url):
+            print(f"Joulebox serves at {url}  (Ctrl-C ends it)", flush=True)
+
+    run(settings, ready)
+
+
+@app.command()
+def node(
+    server: ServerOption = None, zone: ZoneOption = None, meter: MeterOption = None, data_dir: DataOption = None
+) -> None:
+    """Start a measuring node on this machine; it takes prompts from the server one at a time."""
+    from joulebox.node.run import run
+    from joulebox.settings import load_settings
+    from joulebox.supervisor import end_with_parent, say_ready
+
+    settings = load_settings(server=server, zone=zone, meters=_meters(meter), data_dir=data_dir)
+    _check(settings)
+    end_with_parent()
+    run(settings, on_ready=say_ready)
+
+
+# --- asking -----------------------------------------------------------------------------------------------------------
+
+
+@app.command()
+def ask(
+    prompt: Annotated[str, typer.Argument(help="What to ask; - reads it from stdin.")],
+    model: Annotated[str | None, typer.Option("--model", help="Which model; see `joulebox models list`.")] = None,
+    system: Annotated[str | None, typer.Option("--system", help="System prompt.")] = None,
+    max_tokens: Annotated[int | None, typer.Option("--max-tokens", help="Longest answer in tokens.")] = None,
+    temperature: Annotated[float | None, typer.Option("--temperature", help="0 repeats the same answer.")] = None,
+    seed: Annotated[int | None, typer.Option("--seed", help="Seed of the choice of tokens.")] = None,
+    server: ServerOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Ask a model: the answer as it comes, then its receipt."""
+    from joulebox.client import Client
+    from joulebox.settings import load_settings
+
+    text = sys.stdin.read() if prompt == "-" else prompt
+    fields = {"prompt": text, "system": system, "max_tokens": max_tokens, "temperature": temperature, "seed": seed}
+    with Client(load_settings(server=server).server) as client:
+        _ask(client, {"model": model} | fields, as_json=as_json)
+
+
+def _ask(client: Any, fields: dict[str, object], *, as_json: bool) -> tuple[str, dict[str, Any]]:
+    from joulebox.console import Progress, follow, show_receipt
+
+    progress = Progress()
+    fields["model"] = fields.get("model") or _some_model(client)
+    status = client.submit(**fields)
+    try:
+        answer, receipt = follow(client.events(status["id"]), progress, None if as_json else sys.stdout)
+    except KeyboardInterrupt:
+        client.cancel(status["id"])
+        progress.clear()
+        print("joulebox: the prompt was cancelled.", file=sys.stderr)
+        raise
+    if as_json:
+        print(json.dumps({"answer": answer, "receipt": receipt}, ensure_ascii=False, indent=2))
+    else:
+        print()
+        show_receipt(receipt)
+    return answer, receipt
+
+
+def _some_model(client: Any) -> str:
+    """The default model if a node has it, else the first one."""
+    names = [str(one["id"]) for one in client.models()]
+    if not names:
+        raise JouleboxError("no_node", "No node offers a model yet. Start one with `joulebox up` or `joulebox node`.")
+    return DEFAULT_MODEL if DEFAULT_MODEL in names else names[0]
+
+
+@app.command()
+def demo(folder: Annotated[Path, typer.Option("--folder", help="Where the receipt is left.")] = Path()) -> None:
+    """Start the service, ask one real question, print answer and receipt, leave both as files, and stop."""
+    from joulebox.client import Client
+    from joulebox.console import Progress
+    from joulebox.server.pages import render_receipt
+    from joulebox.settings import load_settings
+
+    settings = load_settings(port=0)
+    _default_model(settings)
+    progress = Progress()
+    progress.say("starting server and node")
+    service = _Service(settings.model_copy(update={"node": f"{settings.node}-demo"}), own="demo")
+    try:
+        url = service.start()
+        question = "What is the capital of France?"
+        with Client(url) as client:
+            progress.clear()
+            print(f"> {question}\n", flush=True)
+            _, receipt = _ask(client, {"prompt": question, "max_tokens": 64}, as_json=False)
+    finally:
+        service.stop()
+    page, data = folder / "demo-receipt.html", folder / "demo-receipt.json"
+    page.write_text(render_receipt(receipt, standalone=True), encoding="utf-8")
+    data.write_text(json.dumps(receipt, ensure_ascii=False, indent=2) + "\n", encoding="utf-8")
+    print(f"\nThe receipt is in {page} and {data}. The page, the queue and the API: make up (or joulebox up).")
+
+
+# --- models, meters, receipts, rig ------------------------------------------------------------------------------------
+
+
+@models_app.command("list")
+def models_list(as_json: JsonOption = False, data_dir: DataOption = None) -> None:
+    """Models on this machine, with file size and memory need."""
+    from joulebox.node.models import available_memory_bytes, size_text
+
+    registry = _registry(data_dir)
+    files = [model.file for model in registry.list()]
+    room_bytes = available_memory_bytes()
+    if as_json:
+        print(json.dumps([_described(file, room_bytes) for file in files], indent=2))
+        return
+    if not files:
+        print(f"No models yet. Add one: joulebox models add {DEFAULT_MODEL}, or joulebox models add PATH.gguf")
+    for file in files:
+        fits = "" if file.memory_bytes <= room_bytes else "  does not fit"
+        print(
+            f"{file.id}  {file.quantization}  file {size_text(file.size_bytes)}, "
+            f"memory {size_text(file.memory_bytes)} with {file.context_tokens} tokens of context{fits}"
+        )
+    print(f"This machine has {size_text(room_bytes)} of memory for a model.")
+    for trouble in registry.troubles():
+        print(f"joulebox: {trouble.detail}", file=sys.stderr)
+
+
+@models_app.command("add")
+def models_add(
+    source: Annotated[str, typer.Argument(help=f"A GGUF file, or {DEFAULT_MODEL} to fetch it.", metavar="PATH.gguf")],
+    name: Annotated[str | None, typer.Option("--name", help="Call it so.")] = None,
+    data_dir: DataOption = None,
+) -> None:
+    """Take up a model, if it fits this machine's memory."""
+    from joulebox.console import Progress
+    from joulebox.node.models import size_text
+
+    registry = _registry(data_dir)
+    progress = Progress()
+    if source == DEFAULT_MODEL:
+        _fetch(registry, progress)
+        file = registry.get(DEFAULT_MODEL).file
+    else:
+        path = Path(source)
+        if not path.is_file():
+            raise JouleboxError("broken_model", f"There is no file {source}. Give the path of a GGUF file.")
+        file = registry.add(path, name, lambda done, total: progress.share("reading the file", done, total)).file
+    progress.clear()
+    print(f"{file.id}: file {size_text(file.size_bytes)}, memory {size_text(file.memory_bytes)}")
+
+
+@models_app.command("remove")
+def models_remove(name: str, data_dir: DataOption = None) -> None:
+    """Forget a model; your own file stays where it is."""
+    _registry(data_dir).remove(name)
+    print(f"{name} removed.")
+
+
+@meters_app.command("list")
+def meters_list(as_json: JsonOption = False) -> None:
+    """What was found on this machine, what was not, and why."""
+    from dataclasses import asdict
+
+    from joulebox.node.meters import found
+
+    findings = found()
+    if as_json:
+        print(json.dumps([asdict(finding) for finding in findings], indent=2))
+        return
+    for finding in findings:
+        mark = "used" if finding.used else "found" if finding.found else "not found"
+        print(f"{finding.address}  [{mark}]\n  {finding.sentence}")
+        for channel in finding.channels:
+            print(f"    {channel.name}: {channel.kind.value}, scope {channel.scope}; {channel.accuracy}")
+
+
+@receipts_app.command("show")
+def receipts_show(receipt_id: str, server: ServerOption = None, as_json: JsonOption = False) -> None:
+    """Print a receipt."""
+    from joulebox.client import Client
+    from joulebox.console import show_receipt
+    from joulebox.settings import load_settings
+
+    with Client(load_settings(server=server).server) as client:
+        receipt = client.receipt(receipt_id)
+    if as_json:
+        print(json.dumps(receipt, ensure_ascii=False, indent=2))
+    else:
+        show_receipt(receipt)
+
+
+@rig_app.command("run")
+def rig_run(
+    folder: Annotated[Path, typer.Option("--folder", help="Where the simulated meters are laid out.")] = Path("rig"),
+    seed: Annotated[int, typer.Option("--seed", help="The same seed, the same machine.")] = 1,
+) -> None:
+    """Serve the meters of a simulated machine whose power follows this machine's real work, until Ctrl-C."""
+    from joulebox.rig.serve import run
+
+    run(folder, seed)
+
+
+# --- wiring shared by commands ----------------------------------------------------------------------------------------
+
+
+class _Service:
+    """Server and node of `up` and `demo` as watched processes. `own` gives them a data folder of that name."""
+
+    def __init__(self, settings: "Settings", own: str = "") -> None:
+        from joulebox.clock import SystemClock
+        from joulebox.supervisor import Supervisor
+
+        self._settings = settings
+        self._data_dir = settings.data_dir / own if own else settings.data_dir
+        self._supervisor = Supervisor(SystemClock())
+
+    def start(self) -> str:
+        """Start both; the server's address."""
+        settings = self._settings
+        common = {"JOULEBOX_DATA_DIR": str(self._data_dir), "JOULEBOX_MODELS_DIR": str(settings.models_folder)}
+        if settings.zone:
+            common["JOULEBOX_ZONE"] = settings.zone
+        if settings.meters:
+            common["JOULEBOX_METERS"] = " ".join(settings.meters)
+        url = self._supervisor.start("server", ["serve", "--port", str(settings.port)], common)
+        self._supervisor.keep_port("server", url)
+        node = common | {"JOULEBOX_SERVER": url, "JOULEBOX_NODE": settings.node}
+        self._supervisor.start("node", ["node"], node)
+        return url
+
+    def watch(self) -> None:
+        """Keep them running until told to end."""
+        import signal
+
+        signal.signal(signal.SIGTERM, lambda *_: self._supervisor.leave())
+        self._supervisor.watch()
+
+    def stop(self) -> None:
+        """End both."""
+        self._supervisor.stop()
+
+
+def _check(settings: "Settings") -> None:
+    """Refuse at once what would fail later: an unknown zone, a wrong carbon setting."""
+    from datetime import UTC, datetime
+
+    from joulebox.server.grid import factors_for
+
+    factors_for(settings.zone, settings, datetime(2026, 1, 1, tzinfo=UTC))
+
+
+def _registry(data_dir: Path | None) -> Any:
+    from joulebox.node.models import Registry
+    from joulebox.settings import load_settings
+
+    settings = load_settings(data_dir=data_dir)
+    return Registry(settings.models_folder, settings.context_tokens)
+
+
+def _default_model(settings: "Settings") -> None:
+    """Fetch the default model where there is none yet, showing how far it is."""
+    from joulebox.console import Progress
+    from joulebox.node.models import Registry
+
+    registry = Registry(settings.models_folder, settings.context_tokens)
+    if not registry.list():
+        _fetch(registry, Progress())
+
+
+def _fetch(registry: Any, progress: Any) -> None:
+    from joulebox.node.fetch import fetch_default
+
+    progress.say(f"fetching {DEFAULT_MODEL} (98 MB, once)")
+    fetch_default(registry, lambda done, total: progress.share(f"fetching {DEFAULT_MODEL}", done, total))
+    progress.clear()
+
+
+def _described(file: Any, room_bytes: int) -> dict[str, Any]:
+    from dataclasses import asdict
+
+    return asdict(file) | {"fits": file.memory_bytes <= room_bytes}
+
+
+def _meters(named: list[str] | None) -> tuple[str, ...] | None:
+    return tuple(named) if named else None
+
+
+def _elsewhere(url: str) -> str:
+    return "" if url.endswith(":8080") else f" --server {url}"
+
+
+if __name__ == "__main__":
+    main()

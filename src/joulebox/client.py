@@ -1,0 +1,157 @@
+"""The one HTTP client: node, command line and users speak to a server through it.
+
+Every failure is a `JouleboxError`: the server's own problem document, or `no_server` where nobody answers.
+"""
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, Final, Self
+
+import httpx2
+
+from joulebox.clock import SystemClock
+from joulebox.errors import REGISTRY, JouleboxError
+from joulebox.units import nanoseconds
+
+CONNECT_S: Final = 5.0
+RECONNECTS_MAX: Final = 20
+"""How often a cut event stream is taken up again in a row before the client gives up."""
+RECONNECT_WAIT_S: Final = 0.5
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServerEvent:
+    """One server-sent event of a prompt; `data` is its JSON."""
+
+    name: str
+    id: str | None
+    data: dict[str, Any]
+
+
+class Client:
+    """A server at a URL. `token` goes into the Authorization header where the server asks for one."""
+
+    def __init__(self, server: str, token: str | None = None, timeout_s: float = 30.0) -> None:
+        self.server = server.rstrip("/")
+        self._clock = SystemClock()
+        headers = {"Authorization": f"Bearer {token}"} if token else {}
+        timeout = httpx2.Timeout(timeout_s, connect=CONNECT_S)
+        try:
+            # trust_env off: a proxy of the environment must not get between a node and its own server
+            self._http = httpx2.Client(base_url=self.server, headers=headers, timeout=timeout, trust_env=False)
+        except (httpx2.InvalidURL, httpx2.UnsupportedProtocol, ValueError) as error:
+            raise JouleboxError("bad_setting", f"{server!r} is no server address: write http://HOST:PORT.") from error
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close all connections."""
+        self._http.close()
+
+    def call(self, method: str, path: str, body: bytes | None = None, timeout_s: float | None = None) -> Any:
+        """One request; its JSON, or `None` for 204. Raises `JouleboxError`."""
+        headers = {"Content-Type": "application/json"} if body is not None else {}
+        extra: dict[str, Any] = {} if timeout_s is None else {"timeout": httpx2.Timeout(timeout_s, connect=CONNECT_S)}
+        try:
+            reply = self._http.request(method, path, content=body, headers=headers, **extra)
+        except httpx2.HTTPError as error:
+            raise self._unreachable(error) from error
+        if reply.status_code == 204:
+            return None
+        if reply.is_error:
+            raise _problem(reply)
+        try:
+            return reply.json()
+        except ValueError as error:
+            raise JouleboxError("no_server", f"What answers at {self.server} is not Joulebox.") from error
+
+    def lines(self, path: str) -> Iterator[dict[str, Any]]:
+        """JSON lines of a stream held open without a time limit; ends when the server ends it or is gone."""
+        timeout = httpx2.Timeout(None, connect=CONNECT_S)
+        try:
+            with self._http.stream("GET", path, timeout=timeout) as reply:
+                if reply.is_error:
+                    reply.read()
+                    raise _problem(reply)
+                for line in reply.iter_lines():
+                    if line.strip():
+                        yield json.loads(line)
+        except (httpx2.HTTPError, ValueError) as error:
+            raise self._unreachable(error) from error
+
+    def models(self) -> list[dict[str, Any]]:
+        """The models that nodes offer."""
+        found: list[dict[str, Any]] = self.call("GET", "/api/v1/models")["models"]
+        return found
+
+    def submit(self, **fields: object) -> dict[str, Any]:
+        """Queue a prompt; the fields of `POST /api/v1/prompts`, those that are `None` left out. Returns its status."""
+        body = {name: value for name, value in fields.items() if value is not None}
+        status: dict[str, Any] = self.call("POST", "/api/v1/prompts", json.dumps(body).encode())
+        return status
+
+    def status(self, prompt_id: str) -> dict[str, Any]:
+        """Where a prompt is."""
+        status: dict[str, Any] = self.call("GET", f"/api/v1/prompts/{prompt_id}")
+        return status
+
+    def cancel(self, prompt_id: str) -> None:
+        """Cancel a prompt."""
+        self.call("DELETE", f"/api/v1/prompts/{prompt_id}")
+
+    def receipt(self, receipt_id: str) -> dict[str, Any]:
+        """A receipt."""
+        receipt: dict[str, Any] = self.call("GET", f"/api/v1/receipts/{receipt_id}")
+        return receipt
+
+    def events(self, prompt_id: str) -> Iterator[ServerEvent]:
+        """The prompt's events to the last one (`receipt`, `cancelled` or `error`); a cut stream is taken up without a gap."""
+        last_id: str | None = None
+        cuts = 0
+        while True:
+            try:
+                for event in self._events(prompt_id, last_id):
+                    cuts = 0
+                    last_id = event.id or last_id
+                    yield event
+                    if event.name in ("receipt", "cancelled", "error"):
+                        return
+            except JouleboxError as error:
+                if error.code != "no_server" or cuts >= RECONNECTS_MAX:
+                    raise
+            cuts += 1
+            self._clock.sleep_until(self._clock.now_ns() + nanoseconds(RECONNECT_WAIT_S))
+
+    def _events(self, prompt_id: str, last_id: str | None) -> Iterator[ServerEvent]:
+        headers = {"Accept": "text/event-stream"} | ({"Last-Event-ID": last_id} if last_id else {})
+        timeout = httpx2.Timeout(None, connect=CONNECT_S)
+        path = f"/api/v1/prompts/{prompt_id}/events"
+        try:
+            with self._http.stream("GET", path, headers=headers, timeout=timeout) as reply:
+                if reply.is_error:
+                    reply.read()
+                    raise _problem(reply)
+                for event in httpx2.EventSource(reply):
+                    yield ServerEvent(name=event.event, id=event.id or None, data=json.loads(event.data or "{}"))
+        except (httpx2.HTTPError, ValueError) as error:
+            raise self._unreachable(error) from error
+
+    def _unreachable(self, error: Exception) -> JouleboxError:
+        hint = f"No server answers at {self.server}. Start one with `joulebox up`, or name another with --server URL."
+        return JouleboxError("no_server", hint, cause=str(error))
+
+
+def _problem(reply: httpx2.Response) -> JouleboxError:
+    """The server's problem document (RFC 9457) as an error."""
+    try:
+        document = reply.json()
+        code, detail = document["code"], document["detail"]
+    except (ValueError, KeyError, TypeError):
+        return JouleboxError("internal", f"The server answered {reply.status_code} without saying why.")
+    known = code if code in REGISTRY else "internal"
+    return JouleboxError(known, str(detail))

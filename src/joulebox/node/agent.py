@@ -1,0 +1,221 @@
+"""The node: lease, settle, measure, deliver; one prompt at a time, for ever."""
+
+import logging
+import secrets
+import threading
+from collections.abc import Callable
+from typing import Final
+
+from pydantic import TypeAdapter, ValidationError
+
+from joulebox.client import Client
+from joulebox.clock import Clock
+from joulebox.errors import JouleboxError
+from joulebox.evidence import encode_trace
+from joulebox.model import Problem
+from joulebox.node.engine import Engine, LocalModel
+from joulebox.node.measurement import Machine, Measured, measure
+from joulebox.node.recorder import Recorder
+from joulebox.node.relay import Relay
+from joulebox.node.spool import Spool
+from joulebox.protocol import LEASE_WAIT_S, VERSION, Finish, Lease, LeaseRequest, pack_trace, to_json
+from joulebox.units import nanoseconds
+
+LOG: Final = logging.getLogger("joulebox.node")
+_LEASE: Final = TypeAdapter(Lease)
+RETRY_FIRST_S: Final = 0.1
+RETRY_MAX_S: Final = 3.0
+NAME_TAKEN_WAIT_S: Final = 8.0
+"""So long a name may stay taken after a start (an earlier self may still be on the line) before the node gives up."""
+RETRIED: Final = frozenset({"engine_died", "energy_interrupted", "internal"})
+"""Failures that another attempt may mend."""
+TRY_AGAIN: Final = frozenset({"no_server", "database", "internal"})
+"""Answers to a delivery after which it is tried again."""
+
+
+class Agent:
+    """A node at work. `models` is asked before every lease, so that models added meanwhile are offered."""
+
+    def __init__(
+        self,
+        client: Client,
+        machine: Machine,
+        engine: Engine,
+        recorder: Recorder,
+        models: Callable[[], list[LocalModel]],
+        spool: Spool,
+        clock: Clock,
+        memory_bytes: int,
+    ) -> None:
+        self._client = client
+        self._machine = machine
+        self._engine = engine
+        self._recorder = recorder
+        self._models = models
+        self._spool = spool
+        self._clock = clock
+        self._memory_bytes = memory_bytes
+        self._instance = secrets.token_hex(8)
+        self._stopped = threading.Event()
+        self._quiet_since_ns = clock.now_ns()
+
+    def run(self) -> None:
+        """Work until `stop`. Raises `JouleboxError("node_name_taken")` where another node has this name."""
+        self._recorder.start()
+        try:
+            self._deliver_all()
+            while not self._stopped.is_set():
+                lease = self._lease()
+                if lease is not None:
+                    self._work(lease)
+        finally:
+            self._engine.unload()
+            self._recorder.stop()
+
+    def stop(self) -> None:
+        """End after what is under way; from any thread."""
+        self._stopped.set()
+
+    def _lease(self) -> Lease | None:
+        """The next job, or `None` after a quiet while. Waits for a server that is away."""
+        taken_until_ns = self._clock.now_ns() + nanoseconds(NAME_TAKEN_WAIT_S)
+        wait_s, told = RETRY_FIRST_S, False
+        while not self._stopped.is_set():
+            try:
+                answer = self._client.call("POST", "/node/v1/lease", to_json(self._offer()), timeout_s=LEASE_WAIT_S + 15)
+                return _read_lease(answer) if answer is not None else None
+            except JouleboxError as error:
+                taken = error.code == "node_name_taken"
+                if error.code not in TRY_AGAIN and not (taken and self._clock.now_ns() < taken_until_ns):
+                    raise
+                if not told and not taken:
+                    LOG.info("waiting for the server at %s", self._client.server)
+                    told = True
+            self._stopped.wait(wait_s)
+            wait_s = min(wait_s * 1.5, RETRY_MAX_S)
+        return None
+
+    def _offer(self) -> LeaseRequest:
+        loaded = self._engine.loaded
+        return LeaseRequest(
+            version=VERSION,
+            node=self._machine.node,
+            instance=self._instance,
+            zone=self._machine.zone,
+            memory_bytes=self._memory_bytes,
+            engine=self._engine.info,
+            models=tuple(model.file for model in self._models() if model.file.memory_bytes <= self._memory_bytes),
+            channels=self._recorder.channels,
+            missing=self._recorder.missing,
+            loaded=loaded.file.id if loaded else None,
+            temperature_c=self._recorder.latest_temperature_c(),
+        )
+
+    def _work(self, lease: Lease) -> None:
+        """One attempt from lease to acknowledged result."""
+        LOG.info("prompt %s, attempt %d, model %s", lease.job_id, lease.attempt, lease.prompt.model)
+        hold = Hold(self._client, lease.token, self._engine.cancel)
+        relay = Relay(self._client, lease.token, lease.prompt.mode, self._recorder, self._clock, self._engine.cancel)
+        finish = self._attempt(lease, relay, hold)
+        self._quiet_since_ns = self._clock.now_ns()
+        relay.close()
+        self._spool.put(lease.token, finish(relay))
+        self._deliver_all()
+        hold.release()
+
+    def _attempt(self, lease: Lease, relay: Relay, hold: "Hold") -> Callable[[Relay], Finish]:
+        """What became of the prompt; the chunks are only known once the relay has closed."""
+        try:
+            model = next((one for one in self._models() if one.file.id == lease.prompt.model), None)
+            if model is None:
+                raise JouleboxError("unknown_model", f"This node no longer holds {lease.prompt.model}. Choose another.")
+            measured = measure(
+                lease,
+                model,
+                self._machine,
+                self._engine,
+                self._recorder,
+                self._clock,
+                relay,
+                self._quiet_since_ns,
+            )
+        except JouleboxError as error:
+            LOG.warning("prompt %s failed: %s", lease.job_id, error.detail)
+            problem, retry = Problem(code=error.code, detail=error.detail), error.code in RETRIED
+            return lambda _: Finish(outcome="failed", problem=problem, retry=retry)
+        except Exception as error:
+            LOG.exception("prompt %s broke the node", lease.job_id)
+            problem = Problem(code="internal", detail=f"The node broke on this prompt ({type(error).__name__}). Ask again.")
+            return lambda _: Finish(outcome="failed", problem=problem, retry=True)
+        if hold.cancelled or measured.finish_reason == "cancelled":
+            return lambda _: Finish(outcome="cancelled")
+        return lambda relay: _done(measured, relay)
+
+    def _deliver_all(self) -> None:
+        """Hand every kept result to the server; one that is refused for good is dropped, with the reason in the log."""
+        for token, body in list(self._spool.waiting()):
+            wait_s = RETRY_FIRST_S
+            while not self._stopped.is_set():
+                try:
+                    self._client.call("POST", f"/node/v1/attempts/{token}/finish", body, timeout_s=60)
+                    self._spool.done(token)
+                    break
+                except JouleboxError as error:
+                    if error.code not in TRY_AGAIN:
+                        LOG.warning("the server does not take a result: %s", error.detail)
+                        self._spool.done(token)
+                        break
+                self._stopped.wait(wait_s)
+                wait_s = min(wait_s * 1.5, RETRY_MAX_S)
+
+
+class Hold:
+    """The connection held open while a job runs, in a thread blocked in reading it: it costs no wake-ups, the server sees
+    at once when this node dies, and a cancelled prompt is told through it. Cut, it is taken up again."""
+
+    def __init__(self, client: Client, token: str, on_cancel: Callable[[], None]) -> None:
+        self._client = client
+        self._path = f"/node/v1/attempts/{token}/hold"
+        self._on_cancel = on_cancel
+        self._released = threading.Event()
+        self.cancelled = False
+        self._thread = threading.Thread(target=self._run, name="hold", daemon=True)
+        self._thread.start()
+
+    def release(self) -> None:
+        """The job is over: do not take the line up again."""
+        self._released.set()
+
+    def _run(self) -> None:
+        wait_s = RETRY_FIRST_S
+        while not self._released.is_set():
+            try:
+                for word in self._client.lines(self._path):
+                    wait_s = RETRY_FIRST_S
+                    if word.get("say") == "cancel":
+                        self.cancelled = True
+                        self._on_cancel()
+                    elif word.get("say") == "bye":
+                        return
+            except JouleboxError as error:
+                if error.code == "stale_attempt":
+                    return
+            self._released.wait(wait_s)
+            wait_s = min(wait_s * 1.5, RETRY_MAX_S)
+
+
+def _done(measured: Measured, relay: Relay) -> Finish:
+    return Finish(
+        outcome="done",
+        answer=measured.answer,
+        finish_reason=measured.finish_reason,
+        chunks=relay.chunks,
+        trace_b64=pack_trace(encode_trace(measured.trace)),
+    )
+
+
+def _read_lease(answer: dict[str, object]) -> Lease:
+    try:
+        return _LEASE.validate_python(answer)
+    except ValidationError as error:
+        raise JouleboxError("protocol_version", "The server's lease cannot be read: update node and server.") from error

@@ -1,0 +1,188 @@
+"""One prompt under the meters: load, settle, answer between quiet guards, and the Trace of it all."""
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from datetime import timedelta
+from typing import Any, Protocol
+
+from joulebox.clock import Clock
+from joulebox.errors import JouleboxError
+from joulebox.model import Span, SpanName, TokenTime, Trace
+from joulebox.node.engine import Engine, Finished, LocalModel, Token
+from joulebox.node.recorder import Recorder
+from joulebox.node.settle import restless, settle
+from joulebox.protocol import EventKind, Lease
+from joulebox.units import nanoseconds, seconds
+
+class Sink(Protocol):
+    """Where a run's events go while it lasts."""
+
+    def __call__(self, kind: EventKind, **data: Any) -> None:
+        """One event; returns at once."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Machine:
+    """What the node knows of itself."""
+
+    node: str
+    zone: str | None
+    cores: int
+    memory_bytes: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Measured:
+    """The answer and its evidence."""
+
+    answer: str
+    finish_reason: str
+    trace: Trace
+
+
+@dataclass(slots=True)
+class Run:
+    """The moments of a run as they pass, on the clock's own nanoseconds."""
+
+    leased_ns: int
+    quiet_from_ns: int
+    spans: list[Span] = field(default_factory=list)
+    tokens: list[TokenTime] = field(default_factory=list)
+    text: list[str] = field(default_factory=list)
+    finished: Finished | None = None
+
+    def add(self, name: SpanName, start_ns: int, end_ns: int) -> None:
+        """Note a stretch of time."""
+        self.spans.append(Span(name=name, start_ns=start_ns, end_ns=end_ns))
+
+
+def measure(
+    lease: Lease,
+    model: LocalModel,
+    machine: Machine,
+    engine: Engine,
+    recorder: Recorder,
+    clock: Clock,
+    sink: Sink,
+    quiet_since_ns: int,
+) -> Measured:
+    """Answer the lease's prompt under the meters. `quiet_since_ns`: since when the machine has been idle.
+
+    Nothing is sent between request and last token but what `sink` does with the events it is given. Raises the engine's
+    `JouleboxError`s.
+    """
+    leased_ns = recorder.read_now()
+    recorder.hold(held=True)
+    try:
+        run = Run(leased_ns=leased_ns, quiet_from_ns=max(quiet_since_ns, recorder.oldest_ns() or leased_ns))
+        _load(run, model, engine, recorder, sink)
+        if restless(recorder, clock.now_ns(), leased_ns, run.quiet_from_ns):
+            sink("settling", sensor=None, now_c=None, target_c=None, expected_s=round(recorder.guard_s, 2))
+        run.spans.append(settle(recorder, clock, run.quiet_from_ns))
+        end_ns = _answer(run, lease, engine, recorder, sink)
+        released_ns = _post_guard(run, end_ns, recorder, clock, sink)
+        return _measured(run, lease, model, machine, engine, recorder, clock, released_ns)
+    finally:
+        recorder.hold(held=False)
+
+
+def _load(run: Run, model: LocalModel, engine: Engine, recorder: Recorder, sink: Sink) -> None:
+    if engine.loaded == model:
+        return
+    sink("loading", model=model.file.id)
+    start_ns = recorder.read_now()
+    engine.load(model)
+    run.quiet_from_ns = recorder.read_now()
+    run.add("load", start_ns, run.quiet_from_ns)
+
+
+def _answer(run: Run, lease: Lease, engine: Engine, recorder: Recorder, sink: Sink) -> int:
+    """From request to last token; its end in nanoseconds."""
+    start_ns = recorder.read_now()
+    run.add("idle", run.quiet_from_ns, start_ns)
+    sink("started")
+    for event in engine.generate(lease.prompt):
+        if isinstance(event, Token):
+            if not run.tokens:
+                recorder.read_now()
+            run.tokens.append(TokenTime(t_ns=event.t_ns, n=event.n))
+            run.text.append(event.text)
+            sink("token", text=event.text, n=event.n)
+        elif isinstance(event, Finished):
+            run.finished = event
+    if run.finished is None:
+        raise JouleboxError("engine_died", "The engine ended the answer without saying so. Ask again.")
+    end_ns = run.tokens[-1].t_ns if run.tokens else run.finished.t_ns
+    recorder.read_now()
+    run.add("answer", start_ns, end_ns)
+    if run.tokens:
+        run.add("prefill", start_ns, run.tokens[0].t_ns)
+        run.add("decode", run.tokens[0].t_ns, end_ns)
+    return end_ns
+
+
+def _post_guard(run: Run, end_ns: int, recorder: Recorder, clock: Clock, sink: Sink) -> int:
+    """The quiet after the answer: a reading as soon as every meter holds all of it, then idling to the guard's end."""
+    slack_ns = nanoseconds(recorder.slack_s)
+    if recorder.channels:
+        clock.sleep_until(end_ns + slack_ns + nanoseconds(0.0005))
+        recorder.read_now()
+    assert run.finished is not None
+    sink("answer", finish_reason=run.finished.finish_reason)
+    if recorder.guard_s:
+        sink("measuring", expected_s=round(recorder.guard_s + seconds(slack_ns), 2))
+        clock.sleep_until(end_ns + slack_ns + nanoseconds(recorder.guard_s))
+    released_ns = recorder.read_now()
+    run.add("post", end_ns, released_ns)
+    return released_ns
+
+
+def _measured(
+    run: Run,
+    lease: Lease,
+    model: LocalModel,
+    machine: Machine,
+    engine: Engine,
+    recorder: Recorder,
+    clock: Clock,
+    released_ns: int,
+) -> Measured:
+    """Everything on one time line whose zero is the first reading of the evidence."""
+    assert run.finished is not None
+    origin_ns = min(run.leased_ns, run.quiet_from_ns)
+    now_ns = clock.now_ns()
+    shift = _shift(origin_ns)
+    trace = Trace(
+        job_id=lease.job_id,
+        attempt=lease.attempt,
+        node=machine.node,
+        zone=machine.zone,
+        origin=clock.utc() - timedelta(microseconds=(now_ns - origin_ns) // 1_000),
+        leased_ns=run.leased_ns - origin_ns,
+        released_ns=released_ns - origin_ns,
+        spans=tuple(shift(span) for span in run.spans),
+        tokens=tuple(TokenTime(t_ns=token.t_ns - origin_ns, n=token.n) for token in run.tokens),
+        series=recorder.series(origin_ns, now_ns),
+        usage=run.finished.usage,
+        finish_reason=run.finished.finish_reason,
+        model=model.file,
+        engine=engine.info,
+        seed=lease.prompt.seed,
+        cores=machine.cores,
+        memory_bytes=machine.memory_bytes,
+        missing=recorder.missing,
+        remarks=recorder.remarks(origin_ns, now_ns),
+        queued_s=lease.queued_s,
+    )
+    return Measured(answer="".join(run.text), finish_reason=run.finished.finish_reason, trace=trace)
+
+
+def _shift(origin_ns: int) -> Callable[[Span], Span]:
+    return lambda span: replace(span, start_ns=span.start_ns - origin_ns, end_ns=span.end_ns - origin_ns)
+
+
+def this_machine(node: str, zone: str | None) -> Machine:
+    """The machine the node runs on, as far as the operating system tells."""
+    memory_bytes = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    return Machine(node=node, zone=zone, cores=os.cpu_count() or 1, memory_bytes=memory_bytes)

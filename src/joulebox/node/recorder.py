@@ -1,0 +1,184 @@
+"""Reads every meter at absolute deadlines, all the time, and keeps what was read.
+
+Idle readings are kept for `KEEP_S` (they are the next prompt's guard and idle record); while a run is held nothing is
+thrown away. `read_now` reads everything at once from the calling thread: the marks at a run's edges.
+"""
+
+import threading
+from collections import deque
+from collections.abc import Sequence
+from typing import Final
+
+from joulebox.clock import Clock, Repeating
+from joulebox.metering import headline
+from joulebox.model import Channel, ReadingKind, Remark, Series
+from joulebox.node.meter import Meter, MeterFault
+from joulebox.units import nanoseconds, seconds
+
+KEEP_S: Final = 120.0
+REMARKS_MAX: Final = 100
+
+
+class _Log:
+    """What one meter said: rows of (time, raw values), oldest first."""
+
+    def __init__(self, meter: Meter) -> None:
+        self.meter = meter
+        self.channels = tuple(meter.channels())
+        self.rows: deque[tuple[int, Sequence[int | None]]] = deque()
+
+
+class Recorder:
+    """Records from `start` to `stop`."""
+
+    def __init__(self, meters: Sequence[Meter], clock: Clock, reading_hz: float) -> None:
+        self._logs = [_Log(meter) for meter in meters]
+        self._clock = clock
+        self._period_s = 1.0 / reading_hz
+        self._lock = threading.Lock()
+        self._repeating: Repeating | None = None
+        self._held = False
+        self._remarks: list[Remark] = []
+        self.missing = tuple(dict.fromkeys(part for meter in meters for part in meter.missing))
+
+    @property
+    def channels(self) -> tuple[Channel, ...]:
+        """All channels of all meters."""
+        return tuple(channel for log in self._logs for channel in log.channels)
+
+    @property
+    def slack_s(self) -> float:
+        """After so long every meter's reading holds what was drawn until now: the slowest tick and lag."""
+        return max((channel.tick_s + channel.lag_s for channel in self._counting), default=0.0)
+
+    @property
+    def guard_s(self) -> float:
+        """How long the quiet stretches around an answer are; 0 without meters."""
+        return max((max(2 * channel.tick_s + channel.lag_s, 1.0) for channel in self._counting), default=0.0)
+
+    @property
+    def _counting(self) -> list[Channel]:
+        return [channel for channel in self.channels if channel.kind is not ReadingKind.TEMPERATURE_C]
+
+    def start(self) -> None:
+        """Begin to record."""
+        if self._logs:
+            self._repeating = self._clock.every(self._period_s, self._turn, "recorder")
+
+    def stop(self) -> None:
+        """Stop recording and close the meters."""
+        if self._repeating is not None:
+            self._repeating.stop()
+        for log in self._logs:
+            log.meter.close()
+
+    def hold(self, *, held: bool) -> None:
+        """While held, nothing is thrown away."""
+        self._held = held
+
+    def read_now(self) -> int:
+        """Read every meter at once; the moment just after, in the clock's nanoseconds."""
+        self._turn()
+        return self._clock.now_ns()
+
+    def _turn(self) -> None:
+        with self._lock:
+            for log in self._logs:
+                self._read(log)
+            if not self._held:
+                self._forget(self._clock.now_ns() - nanoseconds(KEEP_S))
+
+    def _read(self, log: _Log) -> None:
+        before_ns = self._clock.now_ns()
+        try:
+            raw = log.meter.read()
+        except MeterFault as fault:
+            if len(self._remarks) < REMARKS_MAX:
+                self._remarks.append(Remark(code="meter_gap", detail=f"{log.meter.address}: {fault}", t_ns=before_ns))
+            return
+        t_ns = (before_ns + self._clock.now_ns()) // 2
+        if not log.rows or t_ns > log.rows[-1][0]:
+            log.rows.append((t_ns, raw))
+
+    def _forget(self, before_ns: int) -> None:
+        for log in self._logs:
+            while log.rows and log.rows[0][0] < before_ns:
+                log.rows.popleft()
+        self._remarks = [remark for remark in self._remarks if remark.t_ns is None or remark.t_ns >= before_ns]
+
+    def oldest_ns(self) -> int | None:
+        """The time from which every meter has readings; `None` where one has none."""
+        with self._lock:
+            if not self._logs or not all(log.rows for log in self._logs):
+                return None
+            return max(log.rows[0][0] for log in self._logs)
+
+    def series(self, start_ns: int, end_ns: int) -> tuple[Series, ...]:
+        """All readings of a stretch of time, times counted from `start_ns`."""
+        with self._lock:
+            copies = [(log.channels, [row for row in log.rows if start_ns <= row[0] <= end_ns]) for log in self._logs]
+        return tuple(
+            _series(channel, index, rows, start_ns)
+            for channels, rows in copies
+            for index, channel in enumerate(channels)
+        )
+
+    def remarks(self, start_ns: int, end_ns: int) -> tuple[Remark, ...]:
+        """What went wrong in a stretch of time, times counted from `start_ns`."""
+        with self._lock:
+            kept = list(self._remarks)
+        return tuple(
+            Remark(code=one.code, detail=one.detail, t_ns=one.t_ns - start_ns)
+            for one in kept
+            if one.t_ns is not None and start_ns <= one.t_ns <= end_ns
+        )
+
+    def latest_power(self) -> tuple[int, float, str] | None:
+        """Time, mean power over the last two readings and scope of the headline channels, for the live curve.
+
+        With the power model the figure is busy cores, scope `modelled`: watts are the server's arithmetic.
+        """
+        chosen = headline(self.channels)
+        with self._lock:
+            total, moment = 0.0, 0
+            for log in self._logs:
+                indices = [index for index, channel in enumerate(log.channels) if channel in chosen]
+                if not indices or len(log.rows) < 2:
+                    continue
+                (earlier_ns, earlier), (moment, later) = log.rows[-2], log.rows[-1]
+                for index in indices:
+                    rate = _rate(log.channels[index], earlier[index], later[index], seconds(moment - earlier_ns))
+                    if rate is None:
+                        return None
+                    total += rate
+        if not moment or not chosen:
+            return None
+        return moment, total, "modelled" if chosen[0].kind is ReadingKind.BUSY_RATIO else chosen[0].scope
+
+    def latest_temperature_c(self) -> float | None:
+        """The highest temperature last read."""
+        with self._lock:
+            found = [
+                raw * channel.step
+                for log in self._logs
+                if log.rows
+                for channel, raw in zip(log.channels, log.rows[-1][1], strict=True)
+                if raw is not None and channel.kind is ReadingKind.TEMPERATURE_C
+            ]
+        return max(found, default=None)
+
+
+def _series(
+    channel: Channel, index: int, rows: Sequence[tuple[int, Sequence[int | None]]], origin_ns: int
+) -> Series:
+    pairs = [(t_ns - origin_ns, raw) for t_ns, values in rows if (raw := values[index]) is not None]
+    return Series(channel=channel, t_ns=tuple(t for t, _ in pairs), raw=tuple(raw for _, raw in pairs))
+
+
+def _rate(channel: Channel, earlier: int | None, later: int | None, wait_s: float) -> float | None:
+    if earlier is None or later is None or wait_s <= 0:
+        return None
+    step_raw = later - earlier
+    if step_raw < 0:
+        step_raw += channel.wrap_raw or 0
+    return step_raw * channel.step / wait_s

@@ -1,0 +1,133 @@
+"""Sends a run's events to the server from a thread of its own, at most `SENDS_PER_S` times a second.
+
+Nothing waits for it: while the server is away events are kept, and sent again from where the server says it stands. A `live`
+run sends tokens as they come, with the power reading riding on them; a `quiet` run sends nothing between request and the
+end of the post-guard.
+"""
+
+import threading
+from collections.abc import Callable
+from typing import Any, Final
+
+from joulebox.client import Client
+from joulebox.clock import Clock
+from joulebox.errors import JouleboxError
+from joulebox.model import Mode
+from joulebox.node.recorder import Recorder
+from joulebox.protocol import SENDS_PER_S, Batch, BatchReply, EventKind, NodeEvent, to_json
+from joulebox.units import nanoseconds, seconds
+
+FLUSH_WAIT_S: Final = 10.0
+SILENT_KINDS: Final = frozenset({"started", "token", "power", "answer"})
+
+
+class Relay:
+    """The events of one attempt. Call it like `measurement.Sink`; `chunks` are the pieces of text as they were sent."""
+
+    def __init__(
+        self,
+        client: Client,
+        token: str,
+        mode: Mode,
+        recorder: Recorder,
+        clock: Clock,
+        on_cancel: Callable[[], None],
+    ) -> None:
+        self._client = client
+        self._path = f"/node/v1/attempts/{token}/events"
+        self._quiet = mode == "quiet"
+        self._recorder = recorder
+        self._clock = clock
+        self._on_cancel = on_cancel
+        self._start_ns = clock.now_ns()
+        self._events: list[NodeEvent] = []
+        self._pending = ""
+        self._pending_n = 0
+        self._sent = 0
+        self._silent = False
+        self._closed = False
+        self._wake = threading.Condition()
+        self._thread = threading.Thread(target=self._run, name="relay", daemon=True)
+        self._thread.start()
+
+    def __call__(self, kind: EventKind, **data: Any) -> None:
+        """Take one event; returns at once."""
+        with self._wake:
+            if kind == "started":
+                self._start_ns = self._clock.now_ns()
+                self._silent = self._quiet
+            if kind == "token":
+                self._pending += data["text"]
+                self._pending_n += data["n"]
+            else:
+                self._gather()
+                self._events.append(NodeEvent(seq=len(self._events), kind=kind, data=data))
+            if kind == "measuring":
+                self._silent = self._quiet
+            self._wake.notify()
+
+    def close(self) -> None:
+        """Send what is left, waiting for it at most `FLUSH_WAIT_S`; what stays behind is in `Finish` anyway."""
+        with self._wake:
+            self._gather()
+            self._closed = True
+            self._silent = False
+            self._wake.notify()
+        self._thread.join(timeout=FLUSH_WAIT_S)
+
+    @property
+    def chunks(self) -> tuple[tuple[int, str], ...]:
+        """The pieces of text with the number of the event that carried each."""
+        return tuple((event.seq, event.data["text"]) for event in self._events if event.kind == "token")
+
+    def _gather(self) -> None:
+        """Make the text that has come in since the last send one event, with the power reading behind it."""
+        if not self._pending_n:
+            return
+        data = {"text": self._pending, "n": self._pending_n}
+        self._events.append(NodeEvent(seq=len(self._events), kind="token", data=data))
+        self._pending, self._pending_n = "", 0
+        power = self._recorder.latest_power()
+        if power is not None:
+            t_ns, rate, scope = power
+            unit = "busy_cores" if scope == "modelled" else "w"
+            data = {"t_s": round(seconds(t_ns - self._start_ns), 3), unit: round(rate, 4), "scope": scope}
+            self._events.append(NodeEvent(seq=len(self._events), kind="power", data=data))
+
+    def _run(self) -> None:
+        next_send_ns = 0
+        while True:
+            with self._wake:
+                self._wake.wait_for(lambda: self._closed or (not self._silent and self._news()))
+                last = self._closed
+            if not last:
+                self._clock.sleep_until(next_send_ns)
+            with self._wake:
+                if not self._silent:
+                    self._gather()
+                batch = tuple(self._events[self._sent :])
+            if batch:
+                self._send(batch)
+            if last:
+                return
+            next_send_ns = self._clock.now_ns() + nanoseconds(1 / SENDS_PER_S)
+
+    def _news(self) -> bool:
+        return self._pending_n > 0 or len(self._events) > self._sent
+
+    def _send(self, events: tuple[NodeEvent, ...]) -> None:
+        try:
+            answer = self._client.call("POST", self._path, to_json(Batch(events=events)))
+            reply = BatchReply(next_seq=int(answer["next_seq"]), cancel=bool(answer.get("cancel")))
+        except (JouleboxError, KeyError, TypeError, ValueError):
+            # the server is away or has given the job to another: the hold and the delivery deal with that
+            with self._wake:
+                self._sent = len(self._events)
+            return
+        with self._wake:
+            behind = reply.next_seq <= events[0].seq
+            self._sent = min(reply.next_seq, len(self._events))
+        if behind and reply.next_seq < events[0].seq:
+            self._send(tuple(self._events[reply.next_seq :]))
+        if reply.cancel:
+            self._on_cancel()

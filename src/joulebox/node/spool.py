@@ -1,0 +1,35 @@
+"""Results that the server has not acknowledged yet, on disk: a node that is killed or cut off delivers them later, once."""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+from joulebox.protocol import Finish, to_json
+
+
+class Spool:
+    """A folder with one file per undelivered result, named by its token."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        folder.mkdir(parents=True, exist_ok=True)
+
+    def put(self, token: str, finish: Finish) -> Path:
+        """Keep a result, whole or not at all."""
+        path = self._folder / f"{token}.json"
+        part = path.with_suffix(".part")
+        with part.open("wb") as file:
+            file.write(to_json(finish))
+            file.flush()
+            os.fsync(file.fileno())
+        part.replace(path)
+        return path
+
+    def waiting(self) -> Iterator[tuple[str, bytes]]:
+        """Token and body of each undelivered result, oldest first."""
+        for path in sorted(self._folder.glob("*.json"), key=lambda path: path.stat().st_mtime_ns):
+            yield path.stem, path.read_bytes()
+
+    def done(self, token: str) -> None:
+        """Forget a result that was delivered or refused for good."""
+        (self._folder / f"{token}.json").unlink(missing_ok=True)
