@@ -17,6 +17,8 @@ from joulebox.units import nanoseconds, seconds
 
 COVERAGE_FACTOR: Final = 2.0
 SHAM_WINDOWS_MIN: Final = 3
+COMMON: Final = ("gain", "offset", "power model")
+"""What the names of parts begin with that are the same error in every channel of their name."""
 _T95: Final = (12.71, 4.30, 3.18, 2.78, 2.57, 2.45, 2.36, 2.31, 2.26, 2.23, 2.20, 2.18, 2.16, 2.14, 2.13, 2.12, 2.11, 2.10)
 """Student's t for 95 %, 1 to 18 degrees of freedom (any table of the distribution); 2.0 beyond."""
 
@@ -87,9 +89,13 @@ def combined(parts: Iterable[UncertaintyPart]) -> float:
 
 
 def added(groups: Sequence[Sequence[UncertaintyPart]]) -> tuple[UncertaintyPart, ...]:
-    """Parts of several independent channels as one list: parts of one name are added in quadrature."""
-    squares: dict[str, float] = {}
+    """Parts of several channels as one list. Meters of one kind err alike, so that a gain or offset of one name adds up;
+    every other part is independent and adds in quadrature."""
+    together: dict[str, list[float]] = {}
     for group in groups:
         for part in group:
-            squares[part.source] = squares.get(part.source, 0.0) + part.j * part.j
-    return tuple(UncertaintyPart(source=source, j=sqrt(square)) for source, square in squares.items())
+            together.setdefault(part.source, []).append(part.j)
+    return tuple(
+        UncertaintyPart(source=source, j=sum(js) if source.startswith(COMMON) else sqrt(sum(j * j for j in js)))
+        for source, js in together.items()
+    )

@@ -1,0 +1,55 @@
+"""A trace as bytes: everything comes back, and nothing else is taken for a trace."""
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from joulebox.evidence import decode_trace, encode_trace
+from joulebox.model import Series
+from traces import channel, series, trace, work
+
+GOOD = encode_trace(trace(series(channel(), work(10.0, 50.0, 30.0, 32.0), 34.0)))
+
+
+@given(st.lists(st.tuples(st.integers(1, 10**12), st.integers(-(2**40), 2**40)), max_size=50))
+def test_round_trip(steps: list[tuple[int, int]]) -> None:
+    """Any readings in any order of values come back the same."""
+    t_ns, raw, t, value = [], [], 0, 0
+    for wait, change in steps:
+        t, value = t + wait, value + change
+        t_ns.append(t)
+        raw.append(value)
+    run = trace(Series(channel=channel(), t_ns=tuple(t_ns), raw=tuple(raw)))
+    assert decode_trace(encode_trace(run)) == run
+
+
+def test_small() -> None:
+    """A minute of four channels at 10 Hz takes less than 8 kB."""
+    channels = [series(channel(f"package-{i}"), work(10.0, 50.0, 30.0, 32.0), 60.0) for i in range(4)]
+    assert len(encode_trace(trace(*channels))) < 8_000
+
+
+@settings(max_examples=300)
+@given(st.data())
+def test_damage_is_refused(data: st.DataObject) -> None:
+    """Bytes that were cut, changed or made up are refused with a sentence or read as a whole trace: never a crash."""
+    blob = bytearray(GOOD)
+    kind = data.draw(st.sampled_from(["cut", "flip", "random"]))
+    if kind == "cut":
+        blob = blob[: data.draw(st.integers(0, len(blob) - 1))]
+    elif kind == "flip":
+        for _ in range(data.draw(st.integers(1, 4))):
+            blob[data.draw(st.integers(0, len(blob) - 1))] = data.draw(st.integers(0, 255))
+    else:
+        blob = bytearray(b"JBT1" + data.draw(st.binary(max_size=200)))
+    try:
+        decode_trace(bytes(blob))
+    except ValueError as error:
+        assert str(error)
+
+
+def test_times_must_increase() -> None:
+    """Readings whose times stand still are refused: a meter cannot read twice at once."""
+    bad = Series(channel=channel(), t_ns=(5, 5), raw=(1, 2))
+    with pytest.raises(ValueError, match="do not increase"):
+        decode_trace(encode_trace(trace(bad)))
