@@ -103,7 +103,8 @@ def test_coarse_ticks_give_no_phases() -> None:
 
 
 def test_modelled_is_grade_d_and_says_so() -> None:
-    """Without a meter the figure is watts by busy cores, grade D, scope modelled, with the published spread as interval."""
+    """Without a meter the figure is watts by busy cores, grade D, scope modelled, with the published spread as
+    interval."""
     busy = channel("busy", "machine", kind=ReadingKind.BUSY_RATIO, step=0.01, tick_s=0.01)
     counter = series(busy, work(0.02, 2.0, 30.0, 32.0), 34.0)
     receipt = receipt_of(trace(counter))

@@ -110,7 +110,8 @@ class Client:
         return receipt
 
     def events(self, prompt_id: str) -> Iterator[ServerEvent]:
-        """The prompt's events to the last one (`receipt`, `cancelled` or `error`); a cut stream is taken up without a gap."""
+        """The prompt's events to the last one (`receipt`, `cancelled` or `error`); a cut stream is taken up without a
+        gap."""
         last_id: str | None = None
         cuts = 0
         while True:

@@ -1,4 +1,5 @@
-"""What the terminal shows: a prompt as it goes, and its receipt. Model output is hostile: control characters are taken out."""
+"""What the terminal shows: a prompt as it goes, and its receipt. Model output is hostile: control characters are taken
+out."""
 
 import sys
 from collections.abc import Iterable, Mapping
@@ -115,7 +116,11 @@ def receipt_panel(receipt: Mapping[str, Any]) -> Panel:
     table.add_column()
     for label, value in _rows(receipt):
         table.add_row(label, value)
-    marks = [mark for mark in ("simulated" if receipt["simulated"] else "", "modelled" if is_modelled(receipt) else "") if mark]
+    marks = [
+        mark
+        for mark in ("simulated" if receipt["simulated"] else "", "modelled" if is_modelled(receipt) else "")
+        if mark
+    ]
     title = f"Receipt {receipt['id']}" + (f" ({', '.join(marks)})" if marks else "")
     return Panel(table, title=Text(title), subtitle=Text(NOTE, style="dim"), width=WIDTH_MAX, padding=(1, 2))
 
@@ -144,9 +149,12 @@ def _rows(receipt: Mapping[str, Any]) -> Iterable[tuple[str, Text]]:
     yield "CO2e", _carbon(carbon)
     yield "SCI", _sci(receipt)
     yield "Grid", _grid(carbon["intensity"])
-    yield "Time", Text(
-        f"{plain(times['duration_s'], 's')}, first token after {plain(times['time_to_first_token_s'], 's')}, "
-        f"in line {plain(times['queued_s'], 's')}"
+    yield (
+        "Time",
+        Text(
+            f"{plain(times['duration_s'], 's')}, first token after {plain(times['time_to_first_token_s'], 's')}, "
+            f"in line {plain(times['queued_s'], 's')}"
+        ),
     )
     usage = receipt["usage"]
     yield "Tokens", Text(f"{_count(usage['input_tokens'])} in, {_count(usage['output_tokens'])} out")
@@ -162,7 +170,9 @@ def _headline(receipt: Mapping[str, Any]) -> Text:
     modelled = is_modelled(receipt)
     words = grade_words(answer["grade"], modelled)
     mark = " modelled" if modelled else ""
-    return Text.assemble((quantity(answer["j"], answer["u"], "J") + mark, "bold"), f"  grade {answer['grade']}: {words}")
+    return Text.assemble(
+        (quantity(answer["j"], answer["u"], "J") + mark, "bold"), f"  grade {answer['grade']}: {words}"
+    )
 
 
 def _figure(figure: Mapping[str, Any] | None, meaning: str, *, modelled: bool) -> Text:

@@ -1,8 +1,8 @@
 """A Trace as bytes, and back: what the node sends and the server keeps, untouched.
 
-Layout: magic `JBT1`, the length of the header (4 bytes, big endian), the header (JSON: everything but the readings, with
-each channel and its number of readings), then one zlib stream: per channel the times and the raw values as differences of
-64-bit integers, bytes of equal weight side by side. Equal traces give equal bytes.
+Layout: magic `JBT1`, the length of the header (4 bytes, big endian), the header (JSON: everything but the readings,
+with each channel and its number of readings), then one zlib stream: per channel the times and the raw values as
+differences of 64-bit integers, bytes of equal weight side by side. Equal traces give equal bytes.
 """
 
 import json
@@ -65,9 +65,7 @@ def decode_trace(blob: bytes) -> Trace:
     if len(counts) != len(channels) or not all(type(n) is int and 0 <= n <= READINGS_MAX for n in counts):
         raise ValueError("the trace's numbers of readings do not fit its channels")
     columns = _columns(blob[8 + size :], counts)
-    series = tuple(
-        _series(channel, t_ns, raw) for channel, (t_ns, raw) in zip(channels, columns, strict=True)
-    )
+    series = tuple(_series(channel, t_ns, raw) for channel, (t_ns, raw) in zip(channels, columns, strict=True))
     return replace(trace, series=series)
 
 

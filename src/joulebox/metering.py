@@ -21,9 +21,11 @@ WHOLE_SCOPES: Final = ("wall", "platform")
 
 @dataclass(frozen=True, slots=True)
 class Curve:
-    """A running total against time: `total[i]` in the unit of the channel (J, or core-seconds) at `t_ns[i]`, 0 at first.
+    """A running total against time: `total[i]` in the unit of the channel (J, or core-seconds) at `t_ns[i]`, 0 at
+    first.
 
-    `resets_ns` are the times of readings before which the counter started anew: nothing is known of the stretch before.
+    `resets_ns` are the times of readings before which the counter started anew: nothing is known of the stretch
+    before.
     """
 
     t_ns: tuple[int, ...]

@@ -29,7 +29,8 @@ class Settings(BaseModel):
         default_factory=_data_dir
     )
     models_dir: Annotated[
-        Path | None, Field(description="Where the list of models and fetched models are kept; without it, the data folder.")
+        Path | None,
+        Field(description="Where the list of models and fetched models are kept; without it, the data folder."),
     ] = None
     database_url: Annotated[
         str | None, Field(description="SQLAlchemy URL of the database; without it, `joulebox.db` in the data folder.")

@@ -1,4 +1,4 @@
-"""The whole method on one screen: `account` makes a Receipt of a Trace and CarbonFactors. Pure, versioned, repeatable."""
+"""The whole method on one screen: `account` makes a Receipt of Trace and CarbonFactors. Pure, versioned, repeatable."""
 
 import json
 from dataclasses import asdict

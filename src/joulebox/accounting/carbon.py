@@ -1,15 +1,18 @@
 """Grams: operational O = E * I, embodied M = TE * TiR/EL * RR/ToR, and SCI = (O + M) per R (ISO/IEC 21031). Pure."""
 
+from typing import Final
+
 from joulebox.model import Carbon, CarbonFactors, Figure, Grams, Sci, SciBoundaries, Usage
 from joulebox.units import G_PER_KG, S_PER_YEAR, kwh_from_j
 
-ANSWER_BOUNDARY = (
-    "Everything the meters' scope drew from request to last token, idle included, and the machine's embodied emissions over"
-    " that time. Training, network and the reader's device are outside."
+OUTSIDE: Final = "Training, network and the reader's device are outside."
+ANSWER_BOUNDARY: Final = (
+    "Everything the meters' scope drew from request to last token, idle included, and the machine's embodied emissions"
+    f" over that time. {OUTSIDE}"
 )
-RESERVED_BOUNDARY = (
-    "Everything the meters' scope drew from taking the prompt to being free again (load, settling, guards, answer, tail), and"
-    " the machine's embodied emissions over that time. Training, network and the reader's device are outside."
+RESERVED_BOUNDARY: Final = (
+    "Everything the meters' scope drew from taking the prompt to being free again (load, settling, guards, answer,"
+    f" tail), and the machine's embodied emissions over that time. {OUTSIDE}"
 )
 
 
@@ -53,7 +56,9 @@ def _sci(energy: Figure | None, reserved_s: float, usage: Usage, factors: Carbon
     o_g = operational(energy, factors).g if energy else None
     m_g = embodied(reserved_s, factors).g
     total_g = o_g + m_g if o_g is not None else None
-    tokens = None if usage.input_tokens is None or usage.output_tokens is None else usage.input_tokens + usage.output_tokens
+    tokens = (
+        None if usage.input_tokens is None or usage.output_tokens is None else usage.input_tokens + usage.output_tokens
+    )
     return Sci(
         O_g=o_g,
         M_g=m_g,

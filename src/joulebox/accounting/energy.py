@@ -1,8 +1,8 @@
 """Joules from a curve: the answer, what it added above idle, and what came after. Pure.
 
-The estimator stands on readings, never on the prompt's edges alone. `k1` is the last reading at or before `t_s`, `k2` the
-first one that surely holds everything up to `t_e` (tick and lag later). What lies between the edges and these readings is
-taken out at the power that the guards themselves measured: idle before, idle and tail after.
+The estimator stands on readings, never on the prompt's edges alone. `k1` is the last reading at or before `t_s`, `k2`
+the first one that surely holds everything up to `t_e` (tick and lag later). What lies between the edges and these
+readings is taken out at the power that the guards themselves measured: idle before, idle and tail after.
 """
 
 from dataclasses import dataclass
@@ -31,8 +31,9 @@ class Window:
 class Estimate:
     """Energy of one curve over one window, in the unit of the curve.
 
-    `answer` is everything from start to end; `active` what lies above `idle_rate`; `tail` what lies above it afterwards,
-    up to `tail_s` after the end. `before_s` and `after_s` are the stretches taken out at `idle_rate` and `after_rate`.
+    `answer` is everything from start to end; `active` what lies above `idle_rate`; `tail` what lies above it
+    afterwards, up to `tail_s` after the end. `before_s` and `after_s` are the stretches taken out at `idle_rate` and
+    `after_rate`.
     """
 
     answer: float

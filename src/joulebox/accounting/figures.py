@@ -30,7 +30,8 @@ PHASES: Final = ("load", "prefill", "decode", "tail")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Scale:
-    """Joules of a curve's unit: `offset_w * seconds + slope * units`; `u` expanded. Counters: 0 and 1; the power model: watts."""
+    """Joules of a curve's unit: `offset_w * seconds + slope * units`; `u` expanded. Counters: 0 and 1; the power
+    model: watts."""
 
     offset_w: float
     offset_u_w: float
@@ -127,9 +128,7 @@ def guard_s(channel: Channel) -> float:
     return max(2 * channel.tick_s + channel.lag_s, GUARD_MIN_S)
 
 
-def _metered(
-    trace: Trace, window: tuple[int, int], wanted: Sequence[Channel], *, modelled: bool
-) -> list[Metered]:
+def _metered(trace: Trace, window: tuple[int, int], wanted: Sequence[Channel], *, modelled: bool) -> list[Metered]:
     """Every channel with an energy figure of its own: those of the headline, and the scopes shown beside it."""
     quiet = trace.span("idle")
     quiet_from_ns = quiet.start_ns if quiet else window[0]
@@ -307,7 +306,8 @@ def _nothing(trace: Trace) -> Energy:
 
 
 def grade(scope: str, j: float, u: float) -> Grade:
-    """A: at the wall, U <= 2 %. B: at the wall, U <= 10 %. C: measured, U <= 30 %, or big parts missing. D: modelled, or worse.
+    """A: at the wall, U <= 2 %. B: at the wall, U <= 10 %. C: measured, U <= 30 %, or big parts missing. D: modelled,
+    or worse.
 
     (B for counters of everything big, calibrated at the wall, comes with calibration.)
     """

@@ -1,9 +1,9 @@
 """Where no meter exists: watts from how busy the cores were. Always grade D, always called modelled.
 
-Watts per hardware thread, idle and fully busy, of whole servers in SPECpower_ssj2008, by microarchitecture, and watts per
-gigabyte of memory, as published by Cloud Carbon Footprint (Apache-2.0, cloud-carbon-footprint, CloudConstants of 2024;
-architectures before 2013 left out). The machine's own architecture is not looked at: the mean over the table is the
-figure and twice its standard deviation the expanded uncertainty, which is honest about how little a model knows.
+Watts per hardware thread, idle and fully busy, of whole servers in SPECpower_ssj2008, by microarchitecture, and watts
+per gigabyte of memory, as published by Cloud Carbon Footprint (Apache-2.0, cloud-carbon-footprint, CloudConstants of
+2024; architectures before 2013 left out). The machine's own architecture is not looked at: the mean over the table is
+the figure and twice its standard deviation the expanded uncertainty, which is honest about how little a model knows.
 """
 
 from dataclasses import dataclass
@@ -22,8 +22,6 @@ WATTS_PER_THREAD: Final[dict[str, tuple[float, float]]] = {
 MEMORY_W_PER_GB: Final = 0.392
 MEMORY_U_RATIO: Final = 1.0
 """Memory power differs about twofold between generations; the source gives no spread, so all of it is uncertain."""
-
-SOURCE: Final = "power model: SPECpower_ssj2008 means per thread (Cloud Carbon Footprint 2024), U = 2 standard deviations"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

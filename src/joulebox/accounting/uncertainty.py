@@ -1,8 +1,8 @@
 """How sure a figure is: every part by name, as a standard uncertainty (k = 1), and the whole expanded (k = 2).
 
-The baseline part is the spread of the very same estimator over sham windows: stretches of the idle record with the same
-length and the same guards, where the true active energy is zero. (Scatter over the square root of n, the usual way, covers
-5-76 % of the truth where sham windows cover 94-98 %.)
+The baseline part is the spread of the very same estimator over sham windows: stretches of the idle record with the
+same length and the same guards, where the true active energy is zero. (Scatter over the square root of n, the usual
+way, covers 5-76 % of the truth where sham windows cover 94-98 %.)
 """
 
 from collections.abc import Iterable, Sequence
@@ -19,7 +19,26 @@ COVERAGE_FACTOR: Final = 2.0
 SHAM_WINDOWS_MIN: Final = 3
 COMMON: Final = ("gain", "offset", "power model")
 """What the names of parts begin with that are the same error in every channel of their name."""
-_T95: Final = (12.71, 4.30, 3.18, 2.78, 2.57, 2.45, 2.36, 2.31, 2.26, 2.23, 2.20, 2.18, 2.16, 2.14, 2.13, 2.12, 2.11, 2.10)
+_T95: Final = (
+    12.71,
+    4.30,
+    3.18,
+    2.78,
+    2.57,
+    2.45,
+    2.36,
+    2.31,
+    2.26,
+    2.23,
+    2.20,
+    2.18,
+    2.16,
+    2.14,
+    2.13,
+    2.12,
+    2.11,
+    2.10,
+)
 """Student's t for 95 %, 1 to 18 degrees of freedom (any table of the distribution); 2.0 beyond."""
 
 
@@ -30,7 +49,8 @@ class Sham:
     spread: float
     n: float
     stretched: float
-    """By how much the spread was scaled up because the idle record is shorter than the window needs; 1.0 if it is not."""
+    """By how much the spread was scaled up because the idle record is shorter than the window needs; 1.0 if it is not.
+    """
 
 
 def sham_windows(curve: Curve, window: Window, quiet_from_ns: int) -> Sham | None:
@@ -89,8 +109,8 @@ def combined(parts: Iterable[UncertaintyPart]) -> float:
 
 
 def added(groups: Sequence[Sequence[UncertaintyPart]]) -> tuple[UncertaintyPart, ...]:
-    """Parts of several channels as one list. Meters of one kind err alike, so that a gain or offset of one name adds up;
-    every other part is independent and adds in quadrature."""
+    """Parts of several channels as one list. Meters of one kind err alike, so that a gain or offset of one name adds
+    up; every other part is independent and adds in quadrature."""
     together: dict[str, list[float]] = {}
     for group in groups:
         for part in group:

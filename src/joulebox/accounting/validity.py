@@ -47,7 +47,9 @@ RULES: Final[dict[str, Rule]] = {
         "Stop other programs on the node, then ask again.",
     ),
     "engine_cache": Rule(
-        "suspect", "{} input tokens came from the engine's cache, so reading them cost nothing here.", "Turn the cache off."
+        "suspect",
+        "{} input tokens came from the engine's cache, so reading them cost nothing here.",
+        "Turn the cache off.",
     ),
 }
 

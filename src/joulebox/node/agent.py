@@ -82,7 +82,9 @@ class Agent:
         wait_s, told = RETRY_FIRST_S, False
         while not self._stopped.is_set():
             try:
-                answer = self._client.call("POST", "/node/v1/lease", to_json(self._offer()), timeout_s=LEASE_WAIT_S + 15)
+                answer = self._client.call(
+                    "POST", "/node/v1/lease", to_json(self._offer()), timeout_s=LEASE_WAIT_S + 15
+                )
                 return _read_lease(answer) if answer is not None else None
             except JouleboxError as error:
                 taken = error.code == "node_name_taken"
@@ -145,7 +147,9 @@ class Agent:
             return lambda _: Finish(outcome="failed", problem=problem, retry=retry)
         except Exception as error:
             LOG.exception("prompt %s broke the node", lease.job_id)
-            problem = Problem(code="internal", detail=f"The node broke on this prompt ({type(error).__name__}). Ask again.")
+            problem = Problem(
+                code="internal", detail=f"The node broke on this prompt ({type(error).__name__}). Ask again."
+            )
             return lambda _: Finish(outcome="failed", problem=problem, retry=True)
         if hold.cancelled or measured.finish_reason == "cancelled":
             return lambda _: Finish(outcome="cancelled")
@@ -170,8 +174,8 @@ class Agent:
 
 
 class Hold:
-    """The connection held open while a job runs, in a thread blocked in reading it: it costs no wake-ups, the server sees
-    at once when this node dies, and a cancelled prompt is told through it. Cut, it is taken up again."""
+    """The connection held open while a job runs, in a thread blocked in reading it: it costs no wake-ups, the server
+    sees at once when this node dies, and a cancelled prompt is told through it. Cut, it is taken up again."""
 
     def __init__(self, client: Client, token: str, on_cancel: Callable[[], None]) -> None:
         self._client = client

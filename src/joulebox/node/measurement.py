@@ -15,6 +15,7 @@ from joulebox.node.settle import restless, settle
 from joulebox.protocol import EventKind, Lease
 from joulebox.units import nanoseconds, seconds
 
+
 class Sink(Protocol):
     """Where a run's events go while it lasts."""
 

@@ -168,9 +168,7 @@ class Recorder:
         return max(found, default=None)
 
 
-def _series(
-    channel: Channel, index: int, rows: Sequence[tuple[int, Sequence[int | None]]], origin_ns: int
-) -> Series:
+def _series(channel: Channel, index: int, rows: Sequence[tuple[int, Sequence[int | None]]], origin_ns: int) -> Series:
     pairs = [(t_ns - origin_ns, raw) for t_ns, values in rows if (raw := values[index]) is not None]
     return Series(channel=channel, t_ns=tuple(t for t, _ in pairs), raw=tuple(raw for _, raw in pairs))
 

@@ -1,8 +1,8 @@
 """Sends a run's events to the server from a thread of its own, at most `SENDS_PER_S` times a second.
 
-Nothing waits for it: while the server is away events are kept, and sent again from where the server says it stands. A `live`
-run sends tokens as they come, with the power reading riding on them; a `quiet` run sends nothing between request and the
-end of the post-guard.
+Nothing waits for it: while the server is away events are kept, and sent again from where the server says it stands. A
+`live` run sends tokens as they come, with the power reading riding on them; a `quiet` run sends nothing between
+request and the end of the post-guard.
 """
 
 import threading

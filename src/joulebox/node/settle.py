@@ -35,8 +35,8 @@ def settle(recorder: Recorder, clock: Clock, quiet_since_ns: int) -> Span:
 
 
 def restless(recorder: Recorder, now_ns: int, leased_ns: int, quiet_since_ns: int) -> bool:
-    """Whether the last guard holds more than idling. Without enough of an idle record to compare with, a whole guard has to
-    pass after the lease, so that at least the asking itself is not in it."""
+    """Whether the last guard holds more than idling. Without enough of an idle record to compare with, a whole guard
+    has to pass after the lease, so that at least the asking itself is not in it."""
     guard_ns = nanoseconds(recorder.guard_s)
     rates = _idle_rates(recorder, now_ns, guard_ns, quiet_since_ns)
     if len(rates) <= HISTORY_MIN:
@@ -48,7 +48,7 @@ def restless(recorder: Recorder, now_ns: int, leased_ns: int, quiet_since_ns: in
 
 
 def _idle_rates(recorder: Recorder, now_ns: int, guard_ns: int, quiet_since_ns: int) -> list[float]:
-    """The machine's rate (W or busy cores) in stretches of one guard's length, oldest first, the last one ending now."""
+    """The machine's rate (W or busy cores) over stretches of one guard, oldest first, the last one ending now."""
     origin_ns = max(quiet_since_ns, recorder.oldest_ns() or now_ns)
     chosen = headline(recorder.channels)
     totals: list[float] = []

@@ -1,4 +1,5 @@
-"""Results that the server has not acknowledged yet, on disk: a node that is killed or cut off delivers them later, once."""
+"""Results that the server has not acknowledged yet, on disk: a node that is killed or cut off delivers them later,
+once."""
 
 import os
 from collections.abc import Iterator
