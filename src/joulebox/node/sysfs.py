@@ -1,4 +1,4 @@
-"""Kernel files that hold one number each: opened once, read with `pread`, closed once. What powercap and hwmon share."""
+"""Kernel files that hold one number each: opened once, read with `pread`. What powercap and hwmon share."""
 
 import errno
 import os
@@ -20,8 +20,8 @@ def unreadable(path: Path, error: Exception) -> JouleboxError:
     """`meter_unreadable` with one sentence that names the file and what to do."""
     if isinstance(error, PermissionError):
         remedy = (
-            f"permission denied: {path} is readable by root only. Run `sudo chmod a+r {path}` (until the next start), or "
-            "add a udev rule that does it, or run the node as a user that may read it"
+            f"Permission denied: {path} is readable by root only. Run `sudo chmod a+r {path}` (lasts until the next "
+            "start), add a udev rule that does it, or run the node as a user that may read it"
         )
     elif isinstance(error, FileNotFoundError):
         remedy = f"{path} does not exist. Give the folder that holds it, or leave this meter out"
@@ -56,7 +56,7 @@ class NumberFiles:
     """Files with one number each, kept open: `open()` at each reading costs three times as much as `pread`."""
 
     def __init__(self, paths: Sequence[Path]) -> None:
-        """Open and read each once. Raises `JouleboxError("meter_unreadable")` naming the file, with nothing left open."""
+        """Open and read each once. Raises `meter_unreadable` naming the file, with nothing left open."""
         self._paths = tuple(paths)
         self._open: list[int] | None = []
         for path in self._paths:

@@ -1,4 +1,4 @@
-"""Meters by kind. `open_meters` opens those an operator names, or what the machine has; `found` says what was looked for.
+"""Meters by kind: `open_meters` opens those an operator names, or what the machine has; `found` says what there is.
 
 A driver is a module in this package with `WHERE` (its usual place), `LOOKS_FOR` and `open(address) -> Meter`. It is
 imported when it is first wanted.
@@ -51,12 +51,12 @@ def open_meters(addresses: Sequence[str]) -> list[Meter]:
         if kinds.count(kind) > 1:
             raise JouleboxError(
                 "bad_setting",
-                f"Two {kind} meters are named, which would count the same energy twice: name one of them.",
+                f"Two {kind} meters are named: name each kind once, or readings would count twice.",
             )
     meters: list[Meter] = []
     try:
         for kind, address in wanted:
-            meters.append(_open(kind, address))  # noqa: PERF401 - those already open must be known when one fails
+            meters.append(_open(kind, address))
     except JouleboxError:
         for meter in meters:
             meter.close()
@@ -80,7 +80,7 @@ def parse(text: str) -> tuple[str, str]:
     if not colon:
         raise JouleboxError(
             "bad_setting",
-            f"Meter {text!r} cannot be used: write KIND:ADDRESS, for example powercap:/sys/class/powercap.",
+            f"Meter {text!r} cannot be used: write KIND:ADDRESS, such as powercap:/sys/class/powercap.",
         )
     if kind not in KINDS:
         choices = ", ".join(KINDS)
@@ -103,7 +103,7 @@ def _open(kind: str, address: str) -> Meter:
 
 
 def _look(*, everything: bool = False) -> list[tuple[Finding, Meter | None]]:
-    """Try the kinds a machine may have at their usual places; the model last, and (but for a list) only where needed."""
+    """Try the kinds a machine may have at their usual places; the model last and, but for a list, only where needed."""
     tried = [_try(kind) for kind in (*ENERGY_KINDS, *_TEMPERATURE_KINDS)]
     measured = any(meter is not None and finding.kind in ENERGY_KINDS for finding, meter in tried)
     if everything or not measured:

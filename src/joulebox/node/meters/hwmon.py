@@ -46,8 +46,8 @@ class HwmonMeter:
         if not sensors:
             raise JouleboxError(
                 "meter_unreadable",
-                f"{folder} {'shows no CPU temperature' if folder.is_dir() else 'does not exist'}. Load the sensor's kernel "
-                "module (coretemp on Intel, k10temp on AMD), give another folder, or leave this meter out.",
+                f"{folder} {'shows no CPU temperature' if folder.is_dir() else 'does not exist'}. Load the kernel "
+                "module of the sensor (coretemp on Intel, k10temp on AMD), give another folder, or leave it out.",
                 path=str(folder),
             )
         simulated = sysfs.simulated(folder)
@@ -86,7 +86,7 @@ def open(address: str) -> HwmonMeter:  # noqa: A001 - the name every driver offe
 
 
 def _chip_sensors(folder: Path) -> Iterator[_Sensor]:
-    """Each CPU chip's sensors; of an AMD chip that has both, the real temperature (Tdie) and not the control value (Tctl)."""
+    """Each CPU chip's sensors; of an AMD chip that has both, the temperature (Tdie), not the control value (Tctl)."""
     chips = [(sysfs.text_in(chip / "name") or "", chip) for chip in _numbered(folder, "hwmon*")]
     seen: Counter[str] = Counter()
     for name, chip in chips:

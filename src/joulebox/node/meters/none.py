@@ -34,6 +34,6 @@ class NoneMeter:
         self._closed = True
 
 
-def open(address: str) -> NoneMeter:  # noqa: A001, ARG001 - the name and form every driver offers
+def open(address: str) -> NoneMeter:  # noqa: A001 - the name every driver offers
     """Nothing to open."""
     return NoneMeter()

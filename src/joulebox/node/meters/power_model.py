@@ -3,9 +3,10 @@
 Kind `busy_ratio` with a counter means busy core-seconds: what was added in a window, divided by its seconds and by the
 cores, is the ratio. Any window can be told, whatever the reading rate.
 
-The source is `/proc/stat`, in ticks of 10 ms. Finer ones were tried: `/proc/schedstat` counts a thread only when it leaves
-its core, so an engine that computes for a second shows up a second late; a control group's nanoseconds are the whole
-machine's only outside containers. At worst 10 ms of 600 in a 0.3 s prompt on two cores: far below what the profile knows.
+The source is `/proc/stat`, in ticks of 10 ms. Finer ones were looked at: `/proc/schedstat` counts a thread only when it
+leaves its core, so that an engine computing for a second shows up a second late; a control group's nanoseconds are the
+whole machine's only outside containers. 10 ms of the 600 in a 0.3 s prompt on two cores is far below what the profile
+of watts leaves open.
 """
 
 import os
@@ -55,8 +56,8 @@ class PowerModelMeter:
             self.close()
             raise JouleboxError(
                 "meter_unreadable",
-                f"{self._path} cannot be read ({getattr(error, 'strerror', None) or error}): the power model learns how "
-                "busy the cores are from Linux's /proc/stat. Run the node on Linux, or give a meter.",
+                f"{self._path} cannot be read ({getattr(error, 'strerror', None) or error}): the power model learns "
+                "from Linux's /proc/stat how busy the cores are. Run the node on Linux, or give a meter.",
                 path=str(self._path),
             ) from error
 

@@ -1,8 +1,8 @@
-"""`powercap:PATH`: RAPL energy counters, as Linux shows them in `class/powercap`. Intel and AMD both appear as `intel-rapl`.
+"""`powercap:PATH`: RAPL energy counters, as Linux shows them in `class/powercap`; AMD's too appear as `intel-rapl`.
 
-The kernel lists each zone twice, flat (`intel-rapl:0:0`) and nested (`intel-rapl:0/intel-rapl:0:0`): its id counts once. A
-zone that another control type (`intel-rapl-mmio`) shows again under the same name is the same counter, and left out. Core
-and uncore are shares of their package; on AMD, `core` is one core only. psys is the platform, which holds the packages.
+The kernel lists each zone twice, flat (`intel-rapl:0:0`) and nested (`intel-rapl:0/intel-rapl:0:0`): taken once by id.
+What another control type (`intel-rapl-mmio`) shows again under the same name is the same counter, and left out.
+Core and uncore are shares of their package; on AMD, `core` is one core only. psys is the platform, with the packages.
 """
 
 import re
@@ -24,12 +24,12 @@ _COUNTS: Final = 2**32
 _TICK_S: Final = 0.001
 
 # Uncalibrated, k = 2. Intel measures at the voltage regulator since Haswell (Hackenberg et al. 2015; follows plug power
-# closely: Khan et al. 2018); older Intel and AMD Zen work it out from a model (Schöne et al. 2021), and the zone does not
-# say which it is: one figure for all. Memory: Desrochers et al. 2016, worst when idle. psys: nobody has published a check.
+# closely: Khan et al. 2018); older Intel and AMD Zen work it out from a model (Schöne et al. 2021), and the zone does
+# not say which: one figure for all. Memory: Desrochers et al. 2016, worst when idle. psys: no check is known to us.
 _GAIN_U: Final = {
     "cpu": (0.10, "RAPL, not calibrated: 10 % (Hackenberg 2015, Khan 2018, Schöne 2021)"),
     "dram": (0.20, "RAPL memory, not calibrated: 20 % (Desrochers 2016)"),
-    "platform": (0.20, "RAPL platform, not calibrated: 20 % (no published check)"),
+    "platform": (0.20, "RAPL platform, not calibrated: 20 % (no check known)"),
 }
 
 
@@ -50,12 +50,7 @@ class PowercapMeter:
         self.address = f"powercap:{folder}"
         zones = _zones(folder)
         if not zones:
-            raise JouleboxError(
-                "meter_unreadable",
-                f"{folder} holds no RAPL zone (intel-rapl:0 and so on): this machine or virtual machine shows no RAPL. "
-                "Give a folder laid out like the kernel's class/powercap, or leave this meter out.",
-                path=str(folder),
-            )
+            raise _no_rapl(folder, "holds no RAPL zone such as intel-rapl:0")
         simulated = sysfs.simulated(folder)
         self._channels = tuple(_channel(zone, self.address, simulated) for zone in zones)
         scopes = {channel.scope for channel in self._channels}
@@ -104,6 +99,8 @@ def _zone_folders(folder: Path) -> Iterator[Path]:
     """Folders of zones, flat and nested. Only names of zones and control types are entered: others lead in circles."""
     try:
         inside = sorted(folder.iterdir())
+    except FileNotFoundError as error:
+        raise _no_rapl(folder, "does not exist") from error
     except OSError as error:
         raise sysfs.unreadable(folder, error) from error
     for path in inside:
@@ -112,12 +109,21 @@ def _zone_folders(folder: Path) -> Iterator[Path]:
             yield from _zone_folders(path)
 
 
+def _no_rapl(folder: Path, what: str) -> JouleboxError:
+    return JouleboxError(
+        "meter_unreadable",
+        f"{folder} {what} (this machine or virtual machine shows no RAPL). Load the kernel module intel_rapl_msr, give "
+        "a folder laid out like the kernel's class/powercap, or leave this meter out.",
+        path=str(folder),
+    )
+
+
 def _channel(zone: _Zone, address: str, simulated: bool) -> Channel:
     last = zone.name.rpartition("/")[2]
     scope = "platform" if last.startswith("psys") else "dram" if last.startswith("dram") else "cpu"
     gain_u_ratio, accuracy = _GAIN_U[scope]
-    # max_energy_range_uj is the largest count of a 32-bit counter, in µJ; zero comes one hardware step after it (61 µJ on
-    # most machines). Taking the range itself, or the range and one, as the period loses up to a step at each wrap.
+    # max_energy_range_uj is the largest count of a 32-bit counter, in µJ; zero comes one hardware step after it (61 µJ
+    # on most machines). The range itself, or the range and one, taken as the period, loses that step at each wrap.
     range_uj = sysfs.number_in(zone.folder / "max_energy_range_uj")
     return Channel(
         name=zone.name,
