@@ -1,0 +1,5 @@
+"""What is kept: jobs, attempts, evidence, receipts, nodes. The only place that speaks SQL; SQLite now."""
+
+from joulebox.server.store.store import Store
+
+__all__ = ["Store"]

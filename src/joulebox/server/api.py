@@ -1,0 +1,110 @@
+"""The public routes: JSON in, JSON out, events as they come."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Depends, Header, Query, Response
+from fastapi.responses import StreamingResponse
+from fastapi.sse import EventSourceResponse, ServerSentEvent
+from starlette.exceptions import HTTPException
+
+from joulebox.model import FINAL_STATES
+from joulebox.server.events import Seen, seen_until, watch
+from joulebox.server.export import trace_csv, trace_json
+from joulebox.server.service import PromptBody, Service
+
+Json = dict[str, Any]
+Limit = Annotated[int, Query(ge=1, le=100)]
+
+
+def router(service: Service) -> APIRouter:
+    """All public routes."""
+    routes = APIRouter()
+    _prompts(routes, service)
+    _receipts(routes, service)
+    _fleet(routes, service)
+    return routes
+
+
+def _prompts(routes: APIRouter, service: Service) -> None:
+    @routes.post("/api/v1/prompts", status_code=202)
+    async def ask(body: PromptBody) -> Json:
+        """Ask a model. Follow the events of the id you get."""
+        return await service.ask(body)
+
+    @routes.get("/api/v1/prompts")
+    async def prompts(limit: Limit = 20, cursor: str | None = None) -> Json:
+        """Prompts, newest first."""
+        return await service.prompts(limit, cursor)
+
+    @routes.get("/api/v1/prompts/{prompt_id}")
+    async def status(prompt_id: str) -> Json:
+        """Where a prompt stands."""
+        return await service.status(prompt_id)
+
+    @routes.delete("/api/v1/prompts/{prompt_id}")
+    async def cancel(prompt_id: str) -> Json:
+        """Stop a prompt. One that runs stops as soon as its node hears of it; one that is over stays as it is."""
+        return await service.stop(prompt_id)
+
+    async def place(prompt_id: str, last_event_id: Annotated[str | None, Header(alias="Last-Event-ID")] = None) -> Seen:
+        record = await service.record(prompt_id)
+        seen = seen_until(last_event_id)
+        if seen.attempt > record.job.attempt:
+            return Seen()
+        if seen.over and record.job.state in FINAL_STATES:
+            raise HTTPException(204)  # tells a browser's EventSource not to come again
+        return Seen(attempt=seen.attempt) if seen.over else seen
+
+    @routes.get("/api/v1/prompts/{prompt_id}/events", response_class=EventSourceResponse)
+    async def events(prompt_id: str, seen: Annotated[Seen, Depends(place)]) -> AsyncIterator[ServerSentEvent]:
+        """Everything that happens to a prompt until its receipt; `Last-Event-ID` resumes without a gap."""
+        async for event in watch(prompt_id, seen, service.desk, service.store):
+            yield event
+
+
+def _receipts(routes: APIRouter, service: Service) -> None:
+    @routes.get("/api/v1/receipts/{receipt_id}")
+    async def receipt(receipt_id: str) -> Response:
+        """A receipt, byte for byte as it was made."""
+        return Response(await service.receipt_body(receipt_id), media_type="application/json")
+
+    @routes.delete("/api/v1/receipts/{receipt_id}")
+    async def erase(receipt_id: str) -> Json:
+        """Remove the texts of prompt and answer; receipt and readings hold none and are kept."""
+        return await service.erase(receipt_id)
+
+    @routes.get("/api/v1/receipts/{receipt_id}/trace.json")
+    async def trace_as_json(receipt_id: str) -> Response:
+        """The evidence behind a receipt."""
+        body = await asyncio.to_thread(trace_json, await service.trace(receipt_id))
+        return Response(body, media_type="application/json")
+
+    @routes.get("/api/v1/receipts/{receipt_id}/trace.csv")
+    async def trace_as_csv(receipt_id: str) -> Response:
+        """The readings behind a receipt, one a row."""
+        return StreamingResponse(trace_csv(await service.trace(receipt_id)), media_type="text/csv; charset=utf-8")
+
+
+def _fleet(routes: APIRouter, service: Service) -> None:
+    @routes.get("/api/v1/models")
+    async def models() -> Json:
+        """The models that can be asked."""
+        return {"models": await service.models()}
+
+    @routes.get("/api/v1/nodes")
+    async def nodes() -> Json:
+        """The nodes that have joined."""
+        return {"nodes": await service.nodes()}
+
+    @routes.get("/healthz")
+    async def healthz() -> Json:
+        """The process answers."""
+        return {"status": "ok"}
+
+    @routes.get("/readyz")
+    async def readyz() -> Json:
+        """The database answers too."""
+        await service.store.check()
+        return {"status": "ready"}

@@ -1,0 +1,162 @@
+"""Wiring: the application, and the process that serves it on a socket of its own."""
+
+import asyncio
+import os
+import signal
+import socket
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import Final
+
+from fastapi import FastAPI
+from granian.constants import HTTPModes, Interfaces
+from granian.net import SocketHolder  # type: ignore[attr-defined]
+from granian.server.embed import Server
+from starlette.middleware.gzip import DEFAULT_EXCLUDED_CONTENT_TYPES, GZipMiddleware
+
+from joulebox.clock import Clock, SystemClock
+from joulebox.errors import JouleboxError
+from joulebox.server import api, node_api, pages
+from joulebox.server.desk import Desk
+from joulebox.server.problems import Shell, install
+from joulebox.server.service import Service
+from joulebox.server.store import Store
+from joulebox.settings import Settings
+
+BACKLOG: Final = 1024
+REQUESTS_MAX: Final = 8192
+"""Requests held at once: every waiting node is one, and every person who watches a prompt."""
+KEEP_ALIVE: Final = ((socket.TCP_KEEPIDLE, 10), (socket.TCP_KEEPINTVL, 5), (socket.TCP_KEEPCNT, 3))
+"""A node whose machine has vanished is noticed after 10 + 3 * 5 s; probes cost the node no wake-up."""
+STOP_S: Final = 3.0
+
+
+def build_app(settings: Settings, clock: Clock | None = None) -> FastAPI:
+    """The application. Its lifespan opens the database and takes up what an earlier server left.
+
+    Raises `JouleboxError("bad_setting")`; entering the lifespan raises `JouleboxError("database")`.
+    """
+    store = Store(settings.database)
+    desk = Desk(store, settings, clock or SystemClock())
+    service = Service(desk, store)
+
+    @asynccontextmanager
+    async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
+        await store.open()
+        try:
+            await desk.open()
+            yield
+        finally:
+            await desk.close()
+            await store.close()
+
+    app = FastAPI(title="Joulebox", lifespan=lifespan, docs_url=None, redoc_url=None)
+    app.state.desk = desk
+    app.add_middleware(
+        GZipMiddleware,
+        minimum_size=1000,
+        compresslevel=6,
+        exclude_content_types=(*DEFAULT_EXCLUDED_CONTENT_TYPES, "application/x-ndjson"),
+    )
+    app.add_middleware(Shell, large=[node_api.LARGE])
+    install(app)
+    app.include_router(api.router(service))
+    app.include_router(node_api.router(desk))
+    app.include_router(pages.router(service))
+    return app
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """A listening socket whose connections keep alive by themselves (accepted sockets inherit the options).
+
+    Raises `JouleboxError("port_in_use")`; port 0 takes a free one.
+    """
+    family, kind, protocol, _, address = _resolve(host, port)
+    sock = socket.socket(family, kind, protocol)
+    try:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        for option, value in KEEP_ALIVE:
+            sock.setsockopt(socket.IPPROTO_TCP, option, value)
+        sock.bind(address)
+        sock.listen(BACKLOG)
+    except OSError as error:
+        sock.close()
+        reason = f"Port {port} on {host} cannot be used: {error.strerror}"
+        raise JouleboxError("port_in_use", f"{reason}. Choose another with --port, or stop what uses it.") from error
+    sock.setblocking(False)
+    return sock
+
+
+def _resolve(host: str, port: int) -> tuple[int, int, int, str, tuple[str, int] | tuple[str, int, int, int]]:
+    try:
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    except OSError as error:
+        raise JouleboxError("bad_setting", f"Setting host = {host!r} cannot be used: {error.strerror}.") from error
+    return found[0]  # type: ignore[return-value]
+
+
+def url_of(host: str, sock: socket.socket) -> str:
+    """Where the server is found."""
+    return f"http://{f'[{host}]' if ':' in host else host}:{sock.getsockname()[1]}"
+
+
+class _Server(Server):
+    """granian on a socket that is already open."""
+
+    def __init__(self, app: FastAPI, sock: socket.socket) -> None:
+        super().__init__(
+            app,
+            interface=Interfaces.ASGINL,  # the lifespan is entered here, so that its failures are seen
+            http=HTTPModes.http1,
+            websockets=False,
+            backlog=BACKLOG,
+            backpressure=REQUESTS_MAX,
+            log_enabled=False,
+        )
+        self._own = sock
+
+    def _init_shared_socket(self) -> None:
+        self._ssp = None
+        self._shd = SocketHolder(self._own.fileno(), False, self.backlog)  # type: ignore[assignment,call-arg]
+
+
+@asynccontextmanager
+async def running(app: FastAPI, sock: socket.socket) -> AsyncIterator[None]:
+    """Serve `app` on `sock` as long as the block lasts. Streams that are open at its end are ended, not waited for."""
+    async with app.router.lifespan_context(app):
+        server = _Server(app, sock)
+        serving = asyncio.ensure_future(server.serve())
+        try:
+            yield
+        finally:
+            await app.state.desk.close()
+            server.stop()  # type: ignore[no-untyped-call]
+            await serving
+
+
+def serve(settings: Settings, on_ready: Callable[[str], None] | None = None) -> None:
+    """Serve until SIGTERM or SIGINT. `on_ready` is told the URL as soon as requests are taken.
+
+    Raises `JouleboxError`: `port_in_use`, `database`, `bad_setting`.
+    """
+    app = build_app(settings)
+    with listen(settings.host, settings.port) as sock:
+        asyncio.run(_serve(app, sock, lambda: on_ready(url_of(settings.host, sock)) if on_ready else None))
+
+
+async def _serve(app: FastAPI, sock: socket.socket, on_ready: Callable[[], None]) -> None:
+    loop = asyncio.get_running_loop()
+    stop = asyncio.Event()
+
+    def stopping() -> None:
+        stop.set()
+        # Everything that matters is in the database by now; a stuck connection must not keep the process alive.
+        loop.call_later(STOP_S, os._exit, 0)
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stopping)
+    async with running(app, sock):
+        on_ready()
+        await stop.wait()

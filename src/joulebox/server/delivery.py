@@ -1,0 +1,66 @@
+"""A delivery becomes a receipt: evidence decoded, factors chosen, `account` applied. Evidence is kept in any case."""
+
+import asyncio
+import logging
+from dataclasses import asdict
+
+from joulebox.errors import JouleboxError
+from joulebox.model import Placement, Problem, Trace
+from joulebox.protocol import Finish, NodeEvent, unpack_trace
+from joulebox.server.jobs import FASTEST, Attempt, Delivery, StoredReceipt, new_id
+from joulebox.settings import Settings
+
+_log = logging.getLogger(__name__)
+
+
+async def deliver(attempt: Attempt, finish: Finish, log: list[NodeEvent], settings: Settings) -> Delivery:
+    """What a finished attempt leaves behind, receipt included. Runs the accounting in a thread.
+
+    Raises `JouleboxError("bad_evidence")` when answer or trace are missing or cannot be read.
+    """
+    return await asyncio.to_thread(_deliver, attempt, finish, log, settings)
+
+
+def _deliver(attempt: Attempt, finish: Finish, log: list[NodeEvent], settings: Settings) -> Delivery:
+    blob, trace = _evidence(attempt, finish)
+    receipt, error = _receipt(attempt, trace, settings)
+    return Delivery(
+        answer=finish.answer or "",
+        finish_reason=finish.finish_reason or trace.finish_reason,
+        chunks=finish.chunks,
+        answer_seq=next((event.seq for event in reversed(log) if event.kind == "answer"), None),
+        trace=blob,
+        receipt=receipt,
+        error=error,
+    )
+
+
+def _evidence(attempt: Attempt, finish: Finish) -> tuple[bytes, Trace]:
+    from joulebox.evidence import decode_trace
+
+    if finish.answer is None or finish.trace_b64 is None:
+        raise JouleboxError("bad_evidence", "A finished attempt needs its answer and its trace.")
+    try:
+        blob = unpack_trace(finish.trace_b64)
+        trace = decode_trace(blob)
+    except ValueError as error:
+        raise JouleboxError("bad_evidence", f"The trace of node {attempt.node} cannot be read: {error}.") from error
+    if (trace.job_id, trace.attempt, trace.node) != (attempt.job_id, attempt.number, attempt.node):
+        raise JouleboxError("bad_evidence", f"The trace of node {attempt.node} belongs to another attempt.")
+    return blob, trace
+
+
+def _receipt(attempt: Attempt, trace: Trace, settings: Settings) -> tuple[StoredReceipt | None, Problem | None]:
+    from joulebox.accounting import account, receipt_bytes
+    from joulebox.server.grid import factors_for
+
+    placement = Placement(policy=FASTEST, reason=attempt.reason, saved_g=None)
+    receipt_id = new_id()
+    try:
+        factors = factors_for(trace.zone, settings, trace.origin)
+        body = receipt_bytes(account(trace, factors, receipt_id=receipt_id, placement=placement))
+    except Exception as error:  # noqa: BLE001 - answer and evidence are worth more than a receipt that can be made later
+        _log.exception("no receipt for job %s", attempt.job_id)
+        detail = f"The answer is complete and its evidence is kept, but the receipt could not be made: {error}"
+        return None, Problem(code="internal", detail=detail)
+    return StoredReceipt(id=receipt_id, factors=asdict(factors), body=body), None

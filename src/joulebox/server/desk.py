@@ -1,0 +1,531 @@
+"""The live side of the queue, in the memory of one server: who waits for work, who works, what they say, who watches.
+
+Nothing here polls. Whoever waits, waits on a future; timers exist only while a lease request is held or a silent node
+has its period of grace. What must survive a crash is in the `Queue`; after a restart a running attempt begins in grace.
+"""
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import AsyncIterator, Coroutine, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Final, Literal, Never
+from weakref import WeakValueDictionary
+
+from joulebox.clock import Clock
+from joulebox.errors import JouleboxError
+from joulebox.model import AttemptState, JobState, Phase, Problem, Prompt
+from joulebox.protocol import (
+    EVENTS_MAX,
+    LEASE_WAIT_S,
+    VERSION,
+    Batch,
+    BatchReply,
+    EventKind,
+    Finish,
+    FinishReply,
+    Lease,
+    LeaseRequest,
+    NodeEvent,
+)
+from joulebox.server.delivery import deliver
+from joulebox.server.grid import check_zone
+from joulebox.server.jobs import RECENT, Attempt, Claim, Ending, NodeRecord, Queue, Record, Waiting, check, eligible
+from joulebox.server.outlook import Outlook, Scene, outlook
+from joulebox.server.presence import Presence, Visit
+from joulebox.settings import Settings
+from joulebox.units import nanoseconds, seconds
+
+_log = logging.getLogger(__name__)
+
+Word = Literal["hello", "cancel", "bye"]
+PHASES: Final[dict[EventKind, Phase]] = {
+    "settling": "settling",
+    "loading": "loading",
+    "started": "answering",
+    "token": "answering",
+    "measuring": "measuring",
+    "answer": "measuring",
+}
+
+
+class Bell:
+    """Many wait for the next ring; nobody polls. Take `next()` before looking, so that no ring is missed."""
+
+    __slots__ = ("__weakref__", "_next")
+
+    def __init__(self) -> None:
+        self._next: asyncio.Future[None] | None = None
+
+    def next(self) -> asyncio.Future[None]:
+        """A future that is done at the next ring."""
+        if self._next is None:
+            self._next = asyncio.get_running_loop().create_future()
+        return self._next
+
+    def ring(self) -> None:
+        """Wake everybody who waits."""
+        if self._next is not None and not self._next.done():
+            self._next.set_result(None)
+        self._next = None
+
+
+@dataclass(slots=True, eq=False)
+class Live:
+    """A running attempt: everything it has said, in order of `seq`, and the connection that holds it."""
+
+    attempt: Attempt
+    cancel: bool
+    log: list[NodeEvent] = field(default_factory=list)
+    phase: Phase | None = None
+    hold: "Hold | None" = None
+    grace: asyncio.TimerHandle | None = None
+    finishing: int = 0
+    over: bool = False
+
+
+class Hold:
+    """The connection a node holds open while it works: what the server says down it."""
+
+    def __init__(self, live: Live, visit: Visit) -> None:
+        self.live = live
+        self.visit = visit
+        self._words: asyncio.Queue[Word | None] = asyncio.Queue()
+
+    def say(self, word: Word) -> None:
+        """Send a word; `bye` is the last."""
+        self._words.put_nowait(word)
+        if word == "bye":
+            self.end()
+
+    def end(self) -> None:
+        """End the connection after what was said so far."""
+        self._words.put_nowait(None)
+
+    async def words(self) -> AsyncIterator[Word]:
+        """Everything to say, as it comes."""
+        while (word := await self._words.get()) is not None:
+            yield word
+
+
+class _Poll:
+    """A held lease request."""
+
+    def __init__(self, request: LeaseRequest) -> None:
+        self.request = request
+        self.models = frozenset(model.id for model in request.models)
+        self.superseded = False
+        self.woken: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+    def wake(self) -> None:
+        if not self.woken.done():
+            self.woken.set_result(None)
+
+    def rest(self) -> None:
+        if self.woken.done():
+            self.woken = asyncio.get_running_loop().create_future()
+
+
+class Desk:
+    """Where prompts, nodes and watchers meet. One per server process."""
+
+    def __init__(self, queue: Queue, settings: Settings, clock: Clock) -> None:
+        self.line_bell = Bell()
+        self.closing = False
+        self._queue = queue
+        self._settings = settings
+        self._clock = clock
+        self._presence = Presence(clock)
+        self._nodes: dict[str, NodeRecord] = {}
+        self._doors: dict[str, asyncio.Lock] = {}
+        self._polls: dict[str, _Poll] = {}
+        self._live: dict[str, Live] = {}
+        self._bells: WeakValueDictionary[str, Bell] = WeakValueDictionary()
+        self._line: Sequence[Waiting] | None = None
+        self._durations_s: deque[float] = deque(maxlen=RECENT)
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    async def open(self) -> None:
+        """Take up where an earlier server stopped: every running attempt has its period of grace."""
+        self._nodes = {node.offer.node: node for node in await self._queue.nodes()}
+        self._durations_s.extend(reversed(await self._queue.durations_s(RECENT)))
+        for attempt, record in await self._queue.running():
+            live = Live(attempt=attempt, cancel=record.cancel)
+            self._live[attempt.token] = live
+            self._start_grace(live)
+
+    async def close(self) -> None:
+        """End every connection that is held open; attempts go on and are taken up by the next server."""
+        self.closing = True
+        for poll in self._polls.values():
+            poll.wake()
+        for live in self._live.values():
+            self._stop_grace(live)
+            if live.hold is not None:
+                live.hold.end()
+        for bell in [self.line_bell, *self._bells.values()]:
+            bell.ring()
+        if self._tasks:
+            await asyncio.wait(self._tasks, timeout=1.0)
+
+    # --- for people ---------------------------------------------------------------------------------------------------
+
+    async def ask(self, prompt: Prompt, placement: str, key: str | None) -> Record:
+        """Put a prompt in the line; with a known idempotency key, the earlier job.
+
+        Raises what `jobs.check` raises.
+        """
+        if key is not None and (earlier := await self._queue.by_key(key)) is not None:
+            return earlier
+        check(prompt, placement, {name: node.offer.models for name, node in self._nodes.items()})
+        record, new = await self._queue.enqueue(prompt, placement, key, self._clock.utc())
+        if new:
+            self._waits(record)
+        return record
+
+    async def cancel(self, job_id: str) -> Record:
+        """Cancel a job: at once where it waits, down the hold where it runs; one that is over stays as it is."""
+        record = await self._queue.cancel(job_id, self._clock.utc())
+        if record is None:
+            raise JouleboxError("not_found", f"There is no prompt {job_id}.")
+        if record.job.state is JobState.RUNNING and (live := self.live(job_id)) is not None:
+            live.cancel = True
+            if live.hold is not None:
+                live.hold.say("cancel")
+        self._changed(job_id)
+        return record
+
+    async def outlook(self, record: Record) -> Outlook:
+        """Place in the line, expected start, and why."""
+        live = self.live(record.job.id)
+        scene = Scene(
+            line=await self._waiting() if record.job.state is JobState.AVAILABLE else (),
+            offers={name: [model.id for model in node.offer.models] for name, node in self._nodes.items()},
+            present=[name for name in self._nodes if self._presence.here(name)],
+            busy={one.attempt.node: one.attempt.leased for one in self._live.values()},
+            durations_s=tuple(self._durations_s),
+        )
+        return outlook(record, live.attempt.reason if live else None, scene, self._clock.utc())
+
+    def live(self, job_id: str) -> Live | None:
+        """The attempt at this job that runs now."""
+        return next((live for live in self._live.values() if live.attempt.job_id == job_id), None)
+
+    def bell(self, job_id: str) -> Bell:
+        """Rings whenever something happens to this job. Lives as long as somebody keeps it."""
+        bell = self._bells.get(job_id)
+        if bell is None:
+            bell = self._bells[job_id] = Bell()
+        return bell
+
+    def nodes(self) -> list[tuple[NodeRecord, Literal["idle", "busy", "away"]]]:
+        """Every node that ever joined, with what it does now."""
+        busy = {live.attempt.node for live in self._live.values()}
+        now = self._clock.utc()
+        seen: list[tuple[NodeRecord, Literal["idle", "busy", "away"]]] = []
+        for name, node in sorted(self._nodes.items()):
+            if not self._presence.here(name):
+                seen.append((node, "away"))
+            else:
+                seen.append((replace(node, seen=now), "busy" if name in busy else "idle"))
+        return seen
+
+    # --- for nodes ----------------------------------------------------------------------------------------------------
+
+    async def lease(self, request: LeaseRequest, gone: asyncio.Future[Any]) -> Lease | None:
+        """One job for this node, or `None` after `wait_s`. `gone` is done when the node has hung up.
+
+        A node that asks for work does none: whatever ran on it is lost and rescued at once.
+        Raises `JouleboxError`: `protocol_version`, `node_name_taken`, `unknown_zone`.
+        """
+        if request.version != VERSION:
+            refuse_version(request.version)
+        visit = self._enter(request.node, request.instance)
+        poll = _Poll(request)
+        if (earlier := self._polls.pop(request.node, None)) is not None:
+            earlier.superseded = True
+            earlier.wake()
+        self._polls[request.node] = poll
+        try:
+            async with self._doors.setdefault(request.node, asyncio.Lock()):
+                await self._join(request)
+                claim = await self._next_claim(poll, gone)
+                return await self._hand_out(claim, poll, gone) if claim is not None else None
+        finally:
+            if self._polls.get(request.node) is poll:
+                del self._polls[request.node]
+            self._leave(visit, cut=gone.done())
+
+    def open_hold(self, token: str) -> Hold:
+        """The connection of a running attempt. Raises `JouleboxError`: `stale_attempt`, `node_name_taken`."""
+        live = self._running(token)
+        hold = Hold(live, self._enter(live.attempt.node, live.attempt.instance))
+        if live.hold is not None:
+            live.hold.end()
+        live.hold = hold
+        self._stop_grace(live)
+        hold.say("hello")
+        if live.cancel:
+            hold.say("cancel")
+        return hold
+
+    def let_go(self, hold: Hold, *, cut: bool) -> None:
+        """The connection has ended. A node that has not finished now has its period of grace."""
+        live = hold.live
+        if live.hold is hold:
+            live.hold = None
+            self._start_grace(live)
+        self._leave(hold.visit, cut=cut)
+
+    def events(self, token: str, batch: Batch) -> BatchReply:
+        """Note what a node says. What is known is skipped; before a gap nothing is kept, and the reply says from where.
+
+        Raises `JouleboxError`: `stale_attempt`, `bad_request`.
+        """
+        live = self._running(token)
+        for event in batch.events:
+            if event.seq > len(live.log):
+                break
+            if event.seq < len(live.log):
+                continue
+            if event.seq >= EVENTS_MAX:
+                raise JouleboxError("bad_request", f"An attempt may send at most {EVENTS_MAX} events.")
+            if event.kind == "token" and not isinstance(event.data.get("text"), str):
+                raise JouleboxError("bad_request", f"Event {event.seq} is a token without text.")
+            live.log.append(event)
+            live.phase = PHASES.get(event.kind, live.phase)
+        self._ring(live.attempt.job_id)
+        return BatchReply(next_seq=len(live.log), cancel=live.cancel)
+
+    async def finish(self, token: str, finish: Finish) -> FinishReply:
+        """Take a delivery, a failure or a cancellation. The same again is answered the same.
+
+        Raises `JouleboxError`: `stale_attempt`, `bad_evidence` (the attempt has then failed and may be tried again).
+        """
+        live = self._live.get(token)
+        if live is None:
+            return await self._finished_before(token, finish)
+        live.finishing += 1
+        self._stop_grace(live)
+        try:
+            if finish.outcome == "done":
+                record = await self._take_delivery(live, finish)
+            elif finish.outcome == "failed":
+                record = await self._close(live, Ending(AttemptState.FAILED, finish.problem, retry=finish.retry))
+            else:
+                record = await self._close(live, Ending(AttemptState.CANCELLED))
+        finally:
+            live.finishing -= 1
+            if live.hold is None:
+                self._start_grace(live)
+        if record is None:
+            return await self._finished_before(token, finish)
+        return FinishReply(receipt_id=record.job.receipt_id)
+
+    # --- inside -------------------------------------------------------------------------------------------------------
+
+    async def _join(self, request: LeaseRequest) -> None:
+        known = self._nodes.get(request.node)
+        if known is None or _lasting(known.offer) != _lasting(request):
+            if request.zone is not None:
+                check_zone(request.zone)
+            await self._queue.save_node(NodeRecord(offer=request, seen=self._clock.utc()))
+        self._nodes[request.node] = NodeRecord(offer=request, seen=self._clock.utc())
+        for live in [live for live in self._live.values() if live.attempt.node == request.node]:
+            await self._close(live, _lost(f"node {request.node} began anew"))
+
+    async def _next_claim(self, poll: _Poll, gone: asyncio.Future[Any]) -> Claim | None:
+        end_ns = self._clock.now_ns() + nanoseconds(min(poll.request.wait_s, LEASE_WAIT_S))
+        while not (poll.superseded or gone.done() or self.closing):
+            poll.rest()
+            claim = await self._queue.claim(poll.request, self._why, self._clock.utc())
+            if claim is not None:
+                return claim
+            left_s = seconds(end_ns - self._clock.now_ns())
+            if left_s <= 0:
+                break
+            await asyncio.wait({poll.woken, gone}, timeout=left_s, return_when=asyncio.FIRST_COMPLETED)
+            if not poll.woken.done():
+                break
+        if poll.woken.done():
+            self._pass_on(poll)
+        return None
+
+    async def _hand_out(self, claim: Claim, poll: _Poll, gone: asyncio.Future[Any]) -> Lease | None:
+        live = Live(attempt=claim.attempt, cancel=claim.record.cancel)
+        self._live[claim.attempt.token] = live
+        if gone.done() or poll.superseded:
+            await self._close(live, _lost(f"node {claim.attempt.node} left before it took the prompt"))
+            return None
+        self._start_grace(live)
+        self._changed(claim.attempt.job_id)
+        job = claim.record.job
+        return Lease(
+            token=claim.attempt.token,
+            job_id=job.id,
+            attempt=claim.attempt.number,
+            prompt=job.prompt,
+            queued_s=(claim.attempt.leased - job.available).total_seconds(),
+            placement_reason=claim.attempt.reason,
+        )
+
+    def _why(self, waiting: Waiting) -> str:
+        offers = [(name, {model.id for model in node.offer.models}) for name, node in self._nodes.items()]
+        able = [name for name, models in offers if eligible(waiting, name, models)]
+        if len(able) == 1:
+            return "the only node that may take it"
+        present = sum(self._presence.here(name) for name in able)
+        return f"the first to be free of {present} connected nodes with {waiting.model}"
+
+    async def _take_delivery(self, live: Live, finish: Finish) -> Record | None:
+        try:
+            delivery = await deliver(live.attempt, finish, live.log, self._settings)
+        except JouleboxError as error:
+            problem = Problem(code=error.code, detail=error.detail)
+            await self._close(live, Ending(AttemptState.FAILED, problem))
+            raise
+        now = self._clock.utc()
+        record = await self._queue.complete(live.attempt.token, delivery, now)
+        if record is not None:
+            self._durations_s.append((now - live.attempt.leased).total_seconds())
+            self._over(live, record)
+        return record
+
+    async def _finished_before(self, token: str, finish: Finish) -> FinishReply:
+        attempt = await self._queue.attempt(token)
+        if attempt is None or attempt.state != finish.outcome:
+            raise _stale()
+        record = await self._queue.record(attempt.job_id)
+        return FinishReply(receipt_id=record.job.receipt_id if record and finish.outcome == "done" else None)
+
+    async def _close(self, live: Live, ending: Ending) -> Record | None:
+        token, attempts_max = live.attempt.token, self._settings.attempts_max
+        record = await self._queue.close_attempt(token, ending, attempts_max, self._clock.utc())
+        if record is not None:
+            self._over(live, record)
+        return record
+
+    def _over(self, live: Live, record: Record) -> None:
+        live.over = True
+        self._stop_grace(live)
+        self._live.pop(live.attempt.token, None)
+        if live.hold is not None:
+            live.hold.say("bye")
+        if record.job.state is JobState.AVAILABLE:
+            self._waits(record)
+        else:
+            self._changed(record.job.id)
+
+    def _running(self, token: str) -> Live:
+        live = self._live.get(token)
+        if live is None:
+            raise _stale()
+        return live
+
+    # --- grace --------------------------------------------------------------------------------------------------------
+
+    def _start_grace(self, live: Live) -> None:
+        self._stop_grace(live)
+        if live.over or live.finishing or self.closing:
+            return
+        loop = asyncio.get_running_loop()
+        live.grace = loop.call_later(self._settings.grace_s, lambda: self._spawn(self._rescue(live)))
+
+    def _stop_grace(self, live: Live) -> None:
+        if live.grace is not None:
+            live.grace.cancel()
+            live.grace = None
+
+    async def _rescue(self, live: Live) -> None:
+        if live.over or live.finishing or live.hold is not None:
+            return
+        try:
+            await self._close(live, _lost(f"node {live.attempt.node} went silent"))
+        except JouleboxError:
+            _log.exception("attempt %d of job %s is not rescued yet", live.attempt.number, live.attempt.job_id)
+            self._start_grace(live)
+
+    # --- who is told --------------------------------------------------------------------------------------------------
+
+    def _waits(self, record: Record) -> None:
+        """A job has come into the line: one waiting node is woken, no more."""
+        waiting = Waiting(id=record.job.id, model=record.job.prompt.model, placement=record.placement)
+        self._changed(record.job.id)
+        for name, poll in self._polls.items():
+            if not poll.woken.done() and eligible(waiting, name, poll.models):
+                poll.wake()
+                return
+
+    def _pass_on(self, gave_up: _Poll) -> None:
+        """A woken node left without a job: what it was woken for may be another's."""
+        for poll in self._polls.values():
+            if poll is not gave_up and not poll.woken.done() and poll.models & gave_up.models:
+                poll.wake()
+                return
+
+    def _changed(self, job_id: str) -> None:
+        self._line = None
+        self._ring(job_id)
+        self.line_bell.ring()
+
+    def _ring(self, job_id: str) -> None:
+        if (bell := self._bells.get(job_id)) is not None:
+            bell.ring()
+
+    async def _waiting(self) -> Sequence[Waiting]:
+        if self._line is not None:
+            return self._line
+        changed = self.line_bell.next()
+        line = await self._queue.line()
+        if not changed.done():
+            self._line = line
+        return line
+
+    def _enter(self, node: str, instance: str) -> Visit:
+        was_here = self._presence.here(node)
+        visit = self._presence.enter(node, instance)
+        if not was_here:
+            self.line_bell.ring()
+        return visit
+
+    def _leave(self, visit: Visit, *, cut: bool) -> None:
+        self._presence.leave(visit, cut=cut)
+        if cut and not self._presence.here(visit.node):
+            self.line_bell.ring()
+            if not self.closing and (node := self._nodes.get(visit.node)) is not None:
+                self._nodes[visit.node] = replace(node, seen=self._clock.utc())
+                self._spawn(self._note_departure(visit.node))
+
+    async def _note_departure(self, node: str) -> None:
+        try:
+            await self._queue.save_node(self._nodes[node])
+        except JouleboxError:
+            _log.exception("the departure of node %s is not stored", node)
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+
+def _lasting(offer: LeaseRequest) -> LeaseRequest:
+    """An offer without what changes from one request to the next."""
+    return replace(offer, temperature_c=None, wait_s=LEASE_WAIT_S)
+
+
+def _lost(what: str) -> Ending:
+    return Ending(AttemptState.LOST, Problem(code="energy_interrupted", detail=f"{what[0].upper()}{what[1:]}."))
+
+
+def _stale() -> JouleboxError:
+    return JouleboxError("stale_attempt", "This attempt is over: another one may be running. Ask for a new lease.")
+
+
+def refuse_version(version: int) -> Never:
+    """Raises `JouleboxError("protocol_version")`: a node of another version."""
+    older = "node" if version < VERSION else "server"
+    raise JouleboxError(
+        "protocol_version",
+        f"The node speaks version {version}, the server version {VERSION}: update the {older}.",
+        version=VERSION,
+    )

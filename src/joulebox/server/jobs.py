@@ -1,0 +1,271 @@
+"""A prompt waits and is tried: the nouns of the queue, its state machine, and the port that a database adapter fills.
+
+The state machine is three pure functions (`check`, `after`, `eligible`); the adapter applies them in one transaction,
+so a crash leaves either the state before or the state after. A token fences each attempt: once it is closed,
+nothing that comes with its token changes the job.
+"""
+
+import secrets
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any, Final, Literal, Protocol
+
+from joulebox.errors import REGISTRY, JouleboxError
+from joulebox.model import AttemptState, Job, JobState, ModelFile, Problem, Prompt
+from joulebox.protocol import LeaseRequest
+
+LOST_MAX: Final = 10
+"""So many attempts may be lost: a node or server that restarts is not the prompt's fault, so this is lenient."""
+CHARACTERS_PER_TOKEN_MAX: Final = 12
+"""No tokenizer packs more; a prompt above this is certainly too long. The engine knows exactly."""
+RECENT: Final = 20
+"""So many completed jobs tell how long one takes."""
+FASTEST: Final = "fastest"
+NODE_PREFIX: Final = "node:"
+
+_ALPHABET: Final = "123456789ABCDEFGHJKLMNPQRSTUVWXYZabcdefghijkmnopqrstuvwxyz"
+_ID_LENGTH: Final = 16
+
+
+def new_id() -> str:
+    """An unguessable id (94 bits) without characters that look alike or upset a shell."""
+    return "".join(secrets.choice(_ALPHABET) for _ in range(_ID_LENGTH))
+
+
+def new_token() -> str:
+    """An unguessable fencing token (192 bits)."""
+    return secrets.token_urlsafe(24)
+
+
+# --- nouns of the queue -----------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Record:
+    """A job with what only the server needs: its place in the order of asking, where it may run, whether to stop it."""
+
+    job: Job
+    number: int
+    placement: str
+    cancel: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Attempt:
+    """One node's try at a job. `reason` says why this node."""
+
+    token: str
+    job_id: str
+    number: int
+    node: str
+    instance: str
+    state: AttemptState
+    reason: str
+    leased: datetime
+    problem: Problem | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Claim:
+    """A job just given to a node."""
+
+    attempt: Attempt
+    record: Record
+
+
+@dataclass(frozen=True, slots=True)
+class Ending:
+    """How an attempt ended, other than done."""
+
+    state: Literal[AttemptState.FAILED, AttemptState.LOST, AttemptState.CANCELLED]
+    problem: Problem | None = None
+    retry: bool = True
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoredReceipt:
+    """A receipt as it is kept: the bytes that were made, and the factors they were made with."""
+
+    id: str
+    factors: Mapping[str, Any]
+    body: bytes
+    revision: int = 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Delivery:
+    """A finished answer with its evidence. Without a receipt, `error` says why there is none."""
+
+    answer: str
+    finish_reason: str
+    chunks: tuple[tuple[int, str], ...]
+    answer_seq: int | None
+    trace: bytes
+    receipt: StoredReceipt | None
+    error: Problem | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Replay:
+    """What is needed to show a completed job's stream again."""
+
+    attempt: int
+    chunks: tuple[tuple[int, str], ...]
+    answer_seq: int | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Waiting:
+    """A job in the line."""
+
+    id: str
+    model: str
+    placement: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NodeRecord:
+    """A node as it last described itself."""
+
+    offer: LeaseRequest
+    seen: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Page:
+    """Some jobs, newest first; `next_number` begins the next page."""
+
+    records: tuple[Record, ...] = field(default_factory=tuple)
+    next_number: int | None = None
+
+
+# --- the state machine ------------------------------------------------------------------------------------------------
+
+
+def check(prompt: Prompt, placement: str, offers: Mapping[str, Sequence[ModelFile]]) -> None:
+    """Refuse what no node can ever answer. `offers` are the models of every node that ever joined, by node name.
+
+    Raises `JouleboxError`: `empty_prompt`, `no_node`, `unknown_model`, `prompt_too_long`, `bad_request`.
+    """
+    if not any(message.content.strip() for message in prompt.messages if message.role != "system"):
+        raise JouleboxError("empty_prompt", "The prompt is empty: write something for the model to answer.")
+    if not offers:
+        raise JouleboxError("no_node", "No node has joined yet: start one with `joulebox node`.")
+    chosen = placement.removeprefix(NODE_PREFIX) if placement != FASTEST else None
+    if chosen is not None and chosen not in offers:
+        raise JouleboxError(
+            "bad_request", f"No node is called {chosen}. There is {_listed(offers)}.", nodes=sorted(offers)
+        )
+    asked = {chosen: offers[chosen]} if chosen is not None else offers
+    known = {model.id for models in asked.values() for model in models}
+    files = [model for models in asked.values() for model in models if model.id == prompt.model]
+    if not files:
+        where = f"Node {chosen}" if chosen is not None else "No node"
+        has = "does not have" if chosen is not None else "has"
+        choice = f"There is {_listed(known)}." if known else "Add one with `joulebox models add`."
+        raise JouleboxError("unknown_model", f"{where} {has} the model {prompt.model}. {choice}", models=sorted(known))
+    _check_length(prompt, max(model.context_tokens for model in files))
+
+
+def _check_length(prompt: Prompt, context_tokens: int) -> None:
+    context = f"the model's context of {context_tokens} tokens"
+    if prompt.max_tokens > context_tokens:
+        raise JouleboxError("bad_request", f"max_tokens {prompt.max_tokens} does not fit {context}: ask for fewer.")
+    characters = sum(len(message.content) for message in prompt.messages)
+    if characters > context_tokens * CHARACTERS_PER_TOKEN_MAX:
+        sentence = f"The prompt has {characters} characters; {context} cannot hold that. Shorten it."
+        raise JouleboxError("prompt_too_long", sentence)
+
+
+def _listed(names: Collection[str]) -> str:
+    return ", ".join(sorted(names))
+
+
+def after(
+    ending: Ending, *, cancel: bool, failed: int, lost: int, attempts_max: int
+) -> tuple[JobState, Problem | None]:
+    """What becomes of a job when its attempt has ended so. `failed` and `lost` count its attempts, this one included.
+
+    The problem is that of the job: `None` unless it is discarded.
+    """
+    if ending.state is AttemptState.CANCELLED or cancel:
+        return JobState.CANCELLED, None
+    problem = ending.problem or Problem(code="internal", detail="The node did not say why.")
+    if problem.code not in REGISTRY:
+        problem = Problem(code="internal", detail=problem.detail)
+    if ending.state is AttemptState.LOST:
+        if lost <= LOST_MAX:
+            return JobState.AVAILABLE, None
+        return JobState.DISCARDED, _too_many(lost, "was lost", problem)
+    if not ending.retry:
+        return JobState.DISCARDED, problem
+    if failed < attempts_max:
+        return JobState.AVAILABLE, None
+    return JobState.DISCARDED, _too_many(failed, "failed", problem)
+
+
+def _too_many(count: int, what: str, last: Problem) -> Problem:
+    times = "once" if count == 1 else f"{count} times"
+    return Problem(code="too_many_attempts", detail=f"The prompt {what} {times}. The last time: {last.detail}")
+
+
+def eligible(waiting: Waiting, node: str, models: Collection[str]) -> bool:
+    """Whether a node may take a job."""
+    return waiting.model in models and waiting.placement in {FASTEST, NODE_PREFIX + node}
+
+
+# --- the port ---------------------------------------------------------------------------------------------------------
+
+
+class Queue(Protocol):
+    """What a durable queue does. Every change is one transaction; `None` for an attempt means: the token is stale.
+
+    Every method may raise `JouleboxError("database")`. One contract suite, `tests/test_queue.py`, is for all adapters.
+    """
+
+    async def enqueue(self, prompt: Prompt, placement: str, key: str | None, now: datetime) -> tuple[Record, bool]:
+        """Put a prompt in the line; with a known `key`, the earlier job and `False`."""
+
+    async def by_key(self, key: str) -> Record | None:
+        """The job that was asked with this idempotency key."""
+
+    async def claim(self, request: LeaseRequest, why: Callable[[Waiting], str], now: datetime) -> Claim | None:
+        """Give this node the oldest job it can do, `None` where there is none. A job goes to one claimer only; `why`
+        gives the reason for this node, for the receipt."""
+
+    async def close_attempt(self, token: str, ending: Ending, attempts_max: int, now: datetime) -> Record | None:
+        """End an attempt that is not done; the job's next state is `after(...)`."""
+
+    async def complete(self, token: str, delivery: Delivery, now: datetime) -> Record | None:
+        """Attempt done, job completed, trace and receipt stored: all of it or nothing."""
+
+    async def cancel(self, job_id: str, now: datetime) -> Record | None:
+        """Cancel a waiting job, mark a running one; a final one stays as it is. `None`: there is no such job."""
+
+    async def record(self, job_id: str) -> Record | None:
+        """One job."""
+
+    async def attempt(self, token: str) -> Attempt | None:
+        """One attempt by its token."""
+
+    async def running(self) -> Sequence[tuple[Attempt, Record]]:
+        """Every attempt that runs, with its job."""
+
+    async def line(self) -> Sequence[Waiting]:
+        """The jobs that wait, in the order they will be taken."""
+
+    async def durations_s(self, count: int) -> Sequence[float]:
+        """How long the last `count` completed attempts took, from lease to delivery, in seconds."""
+
+    async def replay(self, job_id: str) -> Replay | None:
+        """The stored pieces of a completed job's answer."""
+
+    async def receipt(self, receipt_id: str) -> bytes | None:
+        """A receipt's bytes, as they were made."""
+
+    async def save_node(self, node: NodeRecord) -> None:
+        """Remember what a node offers."""
+
+    async def nodes(self) -> Sequence[NodeRecord]:
+        """Every node that ever joined, by name."""

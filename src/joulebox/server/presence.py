@@ -1,0 +1,59 @@
+"""Who is there: a node is present while one of its connections is open, or was answered a moment ago and not cut."""
+
+from dataclasses import dataclass
+
+from joulebox.clock import Clock
+from joulebox.errors import JouleboxError
+from joulebox.units import nanoseconds
+
+BETWEEN_S = 3.0
+"""A node that was answered comes back within this; until then its name is still its own."""
+
+
+@dataclass(slots=True)
+class Visit:
+    """One node process, told apart by its instance."""
+
+    node: str
+    instance: str
+    open: int = 0
+    answered_ns: int = 0
+    cut: bool = False
+
+
+class Presence:
+    """The open connections of all nodes. A name belongs to one process at a time."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._visits: dict[str, Visit] = {}
+
+    def enter(self, node: str, instance: str) -> Visit:
+        """Note a connection that was opened. Raises `JouleboxError("node_name_taken")`."""
+        visit = self._visits.get(node)
+        if visit is None or visit.instance != instance:
+            if visit is not None and self._is_here(visit):
+                sentence = (
+                    f"Another node called {node} is connected: give this one another name, or stop the other one."
+                )
+                raise JouleboxError("node_name_taken", sentence, retry_s=BETWEEN_S)
+            visit = self._visits[node] = Visit(node=node, instance=instance)
+        visit.open += 1
+        visit.cut = False
+        return visit
+
+    def leave(self, visit: Visit, *, cut: bool) -> None:
+        """Note that a connection ended: `cut` by the other side, or answered to its end."""
+        visit.open -= 1
+        visit.cut = cut
+        visit.answered_ns = self._clock.now_ns()
+
+    def here(self, node: str) -> bool:
+        """Whether this node is present."""
+        visit = self._visits.get(node)
+        return visit is not None and self._is_here(visit)
+
+    def _is_here(self, visit: Visit) -> bool:
+        if visit.open > 0:
+            return True
+        return not visit.cut and self._clock.now_ns() - visit.answered_ns < nanoseconds(BETWEEN_S)

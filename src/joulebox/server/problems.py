@@ -1,0 +1,162 @@
+"""Failures over HTTP: RFC 9457 problem documents for everything, and the shell around the application that sees to it.
+
+The shell also bounds request bodies and adds the headers that every response carries.
+"""
+
+import logging
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse, Response
+from pydantic import ValidationError
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.exceptions import HTTPException
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from joulebox.errors import JouleboxError
+
+_log = logging.getLogger(__name__)
+
+PUBLIC_BODY_MAX_BYTES: Final = 1024 * 1024
+NODE_BODY_MAX_BYTES: Final = 64 * 1024 * 1024
+"""A trace and its answer; more than seven hours of readings do not fit a trace anyway."""
+HEADERS: Final = {
+    "content-security-policy": "default-src 'self'; img-src 'self' data:",
+    "x-content-type-options": "nosniff",
+    "referrer-policy": "no-referrer",
+}
+
+
+class Problem(JSONResponse):
+    """A problem document."""
+
+    media_type = "application/problem+json"
+
+
+def problem(error: JouleboxError) -> Problem:
+    """The failure as RFC 9457 says it; `code` is the name of the failure, `detail` the sentence for the person."""
+    document = {
+        "type": f"urn:joulebox:problem:{error.code}",
+        "title": error.failure.title,
+        "status": error.failure.status,
+        "detail": error.detail,
+        "code": error.code,
+    }
+    return Problem({**error.extra, **document}, error.failure.status)
+
+
+def bad_request(error: ValidationError | RequestValidationError) -> JouleboxError:
+    """The first thing that is wrong with a request, in one sentence that names the field."""
+    first: Mapping[str, Any] = error.errors()[0]
+    kind, place = first["type"], [part for part in first["loc"] if part not in {"body", "query", "path", "header"}]
+    name = ".".join(str(part) for part in place)
+    if kind == "json_invalid" or not name:
+        return JouleboxError("bad_request", "The body is not a JSON object with the fields of this address.")
+    if kind in {"extra_forbidden", "unexpected_keyword_argument"}:
+        return JouleboxError("bad_request", f"There is no field {name}: leave it out.", field=name)
+    if kind == "missing":
+        return JouleboxError("bad_request", f"The field {name} is missing.", field=name)
+    message = str(first["msg"])
+    sentence = f"The field {name} cannot be used: {message[:1].lower()}{message[1:]}."
+    return JouleboxError("bad_request", sentence, field=name)
+
+
+def install(app: FastAPI) -> None:
+    """Have every failure of `app` answered by a problem document."""
+
+    @app.exception_handler(JouleboxError)
+    async def named(_request: Request, error: Exception) -> Response:
+        assert isinstance(error, JouleboxError)
+        if error.failure.status >= 500 and error.code in {"database", "internal"}:
+            _log.error("%s: %s", error.code, error.detail)
+        return problem(error)
+
+    @app.exception_handler(RequestValidationError)
+    async def invalid(_request: Request, error: Exception) -> Response:
+        assert isinstance(error, RequestValidationError)
+        return problem(bad_request(error))
+
+    @app.exception_handler(HTTPException)
+    async def http(request: Request, error: Exception) -> Response:
+        assert isinstance(error, HTTPException)
+        if error.status_code < 400:
+            return Response(status_code=error.status_code)
+        answer = problem(_of_status(request, error))
+        answer.headers.update(error.headers or {})
+        return answer
+
+
+def _of_status(request: Request, error: HTTPException) -> JouleboxError:
+    match error.status_code:
+        case 404:
+            return JouleboxError("not_found", f"There is nothing at {request.url.path}.")
+        case 405:
+            allowed = Headers(error.headers or {}).get("allow", "another method")
+            return JouleboxError("method_not_allowed", f"{request.url.path} takes {allowed}, not {request.method}.")
+        case 413:
+            return JouleboxError("body_too_large", str(error.detail))
+        case status if status < 500:
+            return JouleboxError("bad_request", f"The request cannot be read: {error.detail}.")
+        case _:
+            return JouleboxError("internal", "Something broke inside Joulebox; the server's log says what.")
+
+
+class Shell:
+    """The outermost layer: bounded bodies, headers on every response, a problem document for what nobody caught."""
+
+    def __init__(self, app: ASGIApp, large: Sequence[str] = ()) -> None:
+        self._app = app
+        self._large = tuple(large)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        begun = False
+
+        async def send_with_headers(message: Message) -> None:
+            nonlocal begun
+            if message["type"] == "http.response.start":
+                begun = True
+                headers = MutableHeaders(scope=message)
+                for name, value in HEADERS.items():
+                    headers.setdefault(name, value)
+            await send(message)
+
+        limit_bytes = NODE_BODY_MAX_BYTES if scope["path"].startswith(self._large) else PUBLIC_BODY_MAX_BYTES
+        try:
+            if _declared_bytes(scope) > limit_bytes:
+                await problem(_too_large(limit_bytes))(scope, receive, send_with_headers)
+                return
+            await self._app(scope, _bounded(receive, limit_bytes), send_with_headers)
+        except Exception:
+            _log.exception("unexpected failure at %s %s", scope["method"], scope["path"])
+            if begun:
+                raise
+            broken = JouleboxError("internal", "Something broke inside Joulebox; the server's log says what.")
+            await problem(broken)(scope, receive, send_with_headers)
+
+
+def _declared_bytes(scope: Scope) -> int:
+    text = Headers(scope=scope).get("content-length", "0")
+    return int(text) if text.isdigit() else 0
+
+
+def _too_large(limit_bytes: int) -> JouleboxError:
+    return JouleboxError("body_too_large", f"The request is larger than {limit_bytes} bytes: send less.")
+
+
+def _bounded(receive: Receive, limit_bytes: int) -> Receive:
+    got_bytes = 0
+
+    async def bounded() -> Message:
+        nonlocal got_bytes
+        message = await receive()
+        got_bytes += len(message.get("body", b""))
+        if got_bytes > limit_bytes:
+            raise HTTPException(413, _too_large(limit_bytes).detail)
+        return message
+
+    return bounded

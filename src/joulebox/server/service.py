@@ -1,0 +1,244 @@
+"""What people can ask of the server, as plain data: the API sends it as JSON, the pages show it."""
+
+import json
+from collections.abc import Mapping
+from typing import Annotated, Any, Final, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from joulebox.errors import JouleboxError
+from joulebox.model import FINAL_STATES, JobState, Message, Mode, Phase, Prompt, Role
+from joulebox.server.desk import Desk
+from joulebox.server.events import outlook_fields
+from joulebox.server.jobs import FASTEST, NODE_PREFIX, Record
+from joulebox.server.problems import bad_request
+from joulebox.server.store import Store
+
+Json = dict[str, Any]
+Text = Annotated[str, Field(max_length=1_000_000)]
+LATER: Final = ("deadline", "priority", "max_energy_j")
+
+
+class MessageBody(BaseModel):
+    """One turn of a conversation."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    role: Role
+    content: Text
+
+
+class PromptBody(BaseModel):
+    """A prompt as people send it: either `prompt` or `messages`."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    model: Annotated[str, Field(max_length=200, description="Id of a model, as `GET /api/v1/models` lists it.")]
+    prompt: Annotated[Text | None, Field(description="What to ask; or give `messages`.")] = None
+    messages: Annotated[list[MessageBody] | None, Field(max_length=1_000, description="A conversation.")] = None
+    system: Annotated[Text | None, Field(description="How the model is to behave.")] = None
+    max_tokens: Annotated[int, Field(ge=1, description="The answer ends here at the latest.")] = 256
+    temperature: Annotated[float, Field(ge=0, le=2, allow_inf_nan=False)] = 0.0
+    seed: Annotated[int, Field(ge=0, le=2**31 - 1)] = 0
+    stop: Annotated[list[Annotated[str, Field(min_length=1, max_length=200)]], Field(max_length=16)] = []
+    mode: Annotated[Mode, Field(description="`quiet` sends nothing until the answer is measured.")] = "live"
+    placement: Annotated[str, Field(max_length=100, description="`fastest` or `node:NAME`.")] = FASTEST
+    deadline: Annotated[Any, Field(description="Not built yet.")] = None
+    priority: Annotated[Any, Field(description="Not built yet.")] = None
+    max_energy_j: Annotated[Any, Field(description="Not built yet.")] = None
+    idempotency_key: Annotated[str | None, Field(min_length=1, max_length=200)] = None
+
+    def to_prompt(self) -> Prompt:
+        """The noun. Raises `JouleboxError`: `bad_request`, `not_supported`."""
+        for name in LATER:
+            if getattr(self, name) is not None:
+                raise JouleboxError("not_supported", f"{name} is not built yet: leave it out.")
+        if self.placement != FASTEST and not self.placement.removeprefix(NODE_PREFIX):
+            raise JouleboxError("bad_request", "placement node: needs the name of a node, like node:desk.")
+        if self.placement != FASTEST and not self.placement.startswith(NODE_PREFIX):
+            sentence = f"placement {self.placement} is not built yet: use {FASTEST} or {NODE_PREFIX}NAME."
+            raise JouleboxError("not_supported", sentence)
+        if (self.prompt is None) == (self.messages is None):
+            raise JouleboxError("bad_request", "Give either prompt or messages, one of the two.")
+        turns = [(turn.role, turn.content) for turn in self.messages or ()]
+        if self.prompt is not None:
+            turns = [("user", self.prompt)]
+        if self.system is not None:
+            turns.insert(0, ("system", self.system))
+        return Prompt(
+            model=self.model,
+            messages=tuple(Message(role=role, content=content) for role, content in turns),
+            max_tokens=self.max_tokens,
+            temperature=self.temperature,
+            seed=self.seed,
+            stop=tuple(self.stop),
+            mode=self.mode,
+        )
+
+
+class Service:
+    """Everything the public routes and the pages need. Every method may raise `JouleboxError`."""
+
+    def __init__(self, desk: Desk, store: Store) -> None:
+        self.desk = desk
+        self.store = store
+
+    async def ask(self, body: PromptBody) -> Json:
+        """Take a prompt; the status of its job."""
+        record = await self.desk.ask(body.to_prompt(), body.placement, body.idempotency_key)
+        return await self.describe(record)
+
+    async def submit(self, form: Mapping[str, Any]) -> str:
+        """Take a prompt from a form; the id of its job."""
+        try:
+            body = PromptBody.model_validate(dict(form))
+        except ValidationError as error:
+            raise bad_request(error) from error
+        return str((await self.ask(body))["id"])
+
+    async def record(self, prompt_id: str) -> Record:
+        """One job. Raises `JouleboxError("not_found")`."""
+        record = await self.store.record(prompt_id)
+        if record is None:
+            raise JouleboxError("not_found", f"There is no prompt {prompt_id}.")
+        return record
+
+    async def status(self, prompt_id: str) -> Json:
+        """Where a prompt stands."""
+        return await self.describe(await self.record(prompt_id))
+
+    async def prompts(self, limit: int, cursor: str | None) -> Json:
+        """Prompts, newest first."""
+        if cursor is not None and not cursor.isdecimal():
+            raise JouleboxError("bad_request", "The cursor is none that this server gave: leave it out to begin anew.")
+        page = await self.store.page(limit, int(cursor) if cursor is not None else None)
+        following = str(page.next_number) if page.next_number is not None else None
+        return {"prompts": [await self.describe(record) for record in page.records], "next_cursor": following}
+
+    async def cancel(self, prompt_id: str) -> None:
+        """Stop a prompt; one that is over stays as it is."""
+        await self.desk.cancel(prompt_id)
+
+    async def stop(self, prompt_id: str) -> Json:
+        """The same, with the status after it."""
+        return await self.describe(await self.desk.cancel(prompt_id))
+
+    async def describe(self, record: Record) -> Json:
+        """A job as people get it; all keys are always there."""
+        job = record.job
+        return {
+            "id": job.id,
+            "model": job.prompt.model,
+            "state": job.state,
+            "phase": self._phase(record),
+            **outlook_fields(await self.desk.outlook(record)),
+            "node": job.node,
+            "attempt": job.attempt,
+            "answer": job.answer,
+            "finish_reason": job.finish_reason,
+            "receipt_id": job.receipt_id,
+            "error": {"code": job.error.code, "detail": job.error.detail} if job.error else None,
+            "created": job.created.isoformat(timespec="milliseconds"),
+            "finalized": job.finalized.isoformat(timespec="milliseconds") if job.finalized else None,
+        }
+
+    def _phase(self, record: Record) -> Phase | None:
+        if record.job.state in FINAL_STATES:
+            return None
+        if record.job.state is not JobState.RUNNING:
+            return "queued"
+        live = self.desk.live(record.job.id)
+        return live.phase if live else None
+
+    async def receipt_body(self, receipt_id: str) -> bytes:
+        """A receipt, byte for byte as it was made."""
+        body = await self.store.receipt(receipt_id)
+        if body is None:
+            raise await self._no_receipt(receipt_id)
+        return body
+
+    async def receipt(self, receipt_id: str) -> Json:
+        """A receipt as data."""
+        receipt: Json = json.loads(await self.receipt_body(receipt_id))
+        return receipt
+
+    async def trace(self, receipt_id: str) -> bytes:
+        """The evidence behind a receipt, as the node sent it."""
+        blob = await self.store.trace(receipt_id)
+        if blob is None:
+            raise await self._no_receipt(receipt_id)
+        return blob
+
+    async def erase(self, receipt_id: str) -> Json:
+        """Remove what was asked and answered; receipt and readings hold no text and stay."""
+        if not await self.store.erase(receipt_id):
+            raise await self._no_receipt(receipt_id)
+        return {
+            "id": receipt_id,
+            "removed": ["prompt", "answer"],
+            "kept": ["receipt", "trace"],
+            "detail": "The texts of prompt and answer are removed. Receipt and readings hold no text and are kept.",
+        }
+
+    async def _no_receipt(self, receipt_id: str) -> JouleboxError:
+        record = await self.store.record(receipt_id)
+        if record is None:
+            return JouleboxError("not_found", f"There is no receipt {receipt_id}.")
+        if record.job.state not in FINAL_STATES:
+            sentence = f"This is the id of a prompt that is {record.job.state}: wait for its receipt."
+            return JouleboxError("not_ready", sentence)
+        own = f"its receipt is {record.job.receipt_id}" if record.job.receipt_id else "it has no receipt"
+        return JouleboxError("not_found", f"This is the id of a prompt; {own}.", receipt_id=record.job.receipt_id)
+
+    async def models(self) -> list[Json]:
+        """Every model that a node offers, once, with its nodes."""
+        merged: dict[tuple[str, str], Json] = {}
+        for node, state in self.desk.nodes():
+            for model in node.offer.models:
+                entry = merged.setdefault(
+                    (model.id, model.digest),
+                    {
+                        "id": model.id,
+                        "digest": model.digest,
+                        "quantization": model.quantization,
+                        "size_bytes": model.size_bytes,
+                        "memory_bytes": model.memory_bytes,
+                        "context_tokens": model.context_tokens,
+                        "nodes": [],
+                        "available": False,
+                    },
+                )
+                entry["nodes"].append(node.offer.node)
+                entry["available"] |= state != "away"
+        return [merged[key] for key in sorted(merged)]
+
+    async def nodes(self) -> list[Json]:
+        """Every node that ever joined, with what it does now."""
+        return [_node(node.offer, state, node.seen.isoformat(timespec="seconds")) for node, state in self.desk.nodes()]
+
+
+def _node(offer: Any, state: Literal["idle", "busy", "away"], seen: str) -> Json:
+    return {
+        "name": offer.node,
+        "state": state,
+        "zone": offer.zone,
+        "memory_bytes": offer.memory_bytes,
+        "engine": {"name": offer.engine.name, "version": offer.engine.version},
+        "models": [model.id for model in offer.models],
+        "loaded": offer.loaded,
+        "meters": [
+            {
+                "name": channel.name,
+                "meter": channel.meter,
+                "kind": channel.kind,
+                "scope": channel.scope,
+                "tick_s": channel.tick_s,
+                "accuracy": channel.accuracy,
+                "simulated": channel.simulated,
+            }
+            for channel in offer.channels
+        ],
+        "missing": list(offer.missing),
+        "temperature_c": offer.temperature_c,
+        "seen": seen,
+    }

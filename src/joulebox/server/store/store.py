@@ -1,0 +1,334 @@
+"""The SQLite adapter of the `Queue` port, and what else is kept: lists of jobs, receipts, evidence, nodes."""
+
+import asyncio
+import hashlib
+from collections.abc import Callable, Coroutine, Sequence
+from dataclasses import asdict, replace
+from datetime import datetime
+from functools import wraps
+from typing import Any, Final, ParamSpec, TypeVar
+
+from pydantic import TypeAdapter
+from sqlalchemy import RowMapping, insert
+from sqlalchemy.dialects.sqlite import insert as insert_or
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from joulebox.model import AttemptState, Job, JobState, Problem, Prompt
+from joulebox.protocol import VERSION, LeaseRequest
+from joulebox.server.jobs import (
+    Attempt,
+    Claim,
+    Delivery,
+    Ending,
+    NodeRecord,
+    Page,
+    Record,
+    Replay,
+    Waiting,
+    after,
+    new_id,
+    new_token,
+)
+from joulebox.server.store import queries
+from joulebox.server.store.database import Database
+from joulebox.server.store.tables import attempts, jobs, nodes, receipts, traces
+
+_PROMPT: Final = TypeAdapter(Prompt)
+_OFFER: Final = TypeAdapter(LeaseRequest)
+_P = ParamSpec("_P")
+_T = TypeVar("_T")
+
+
+def _whole(method: Callable[_P, Coroutine[Any, Any, _T]]) -> Callable[_P, Coroutine[Any, Any, _T]]:
+    """A transaction runs to its end even when whoever asked for it has gone."""
+
+    @wraps(method)
+    async def run(*args: _P.args, **kwargs: _P.kwargs) -> _T:
+        return await asyncio.shield(asyncio.create_task(method(*args, **kwargs)))
+
+    return run
+
+
+class Store:
+    """Everything durable. Every method may raise `JouleboxError("database")`."""
+
+    def __init__(self, url: str) -> None:
+        self._database = Database(url)
+
+    async def open(self) -> None:
+        """Open the database and bring it to the newest schema."""
+        await self._database.open()
+
+    async def close(self) -> None:
+        """Close the database."""
+        await self._database.close()
+
+    # --- the Queue port -----------------------------------------------------------------------------------------------
+
+    @_whole
+    async def enqueue(self, prompt: Prompt, placement: str, key: str | None, now: datetime) -> tuple[Record, bool]:
+        async with self._database.write() as connection:
+            if key is not None and (row := await _row(connection, queries.job_by_key(key))):
+                return _record(row), False
+            job_id = new_id()
+            values = {
+                "id": job_id,
+                "state": JobState.AVAILABLE,
+                "model": prompt.model,
+                "placement": placement,
+                "prompt": asdict(prompt),
+                "created": now,
+                "available": now,
+                "attempt": 0,
+                "cancel": False,
+                "idempotency_key": key,
+            }
+            await connection.execute(insert(jobs).values(values))
+            return await _job(connection, job_id), True
+
+    @_whole
+    async def by_key(self, key: str) -> Record | None:
+        async with self._database.read() as connection:
+            row = await _row(connection, queries.job_by_key(key))
+            return _record(row) if row else None
+
+    @_whole
+    async def claim(self, request: LeaseRequest, why: Callable[[Waiting], str], now: datetime) -> Claim | None:
+        models = [model.id for model in request.models]
+        async with self._database.read() as connection:
+            if not await _row(connection, queries.next_job(request.node, models)):
+                return None
+        async with self._database.write() as connection:
+            row = await _row(connection, queries.next_job(request.node, models))
+            if row is None:
+                return None
+            attempt = Attempt(
+                token=new_token(),
+                job_id=row["id"],
+                number=row["attempt"] + 1,
+                node=request.node,
+                instance=request.instance,
+                state=AttemptState.RUNNING,
+                reason=why(Waiting(id=row["id"], model=row["model"], placement=row["placement"])),
+                leased=now,
+            )
+            moved = {"state": JobState.RUNNING, "attempt": attempt.number, "node": attempt.node}
+            await connection.execute(queries.move_job(attempt.job_id, JobState.AVAILABLE, **moved))
+            await connection.execute(insert(attempts).values(asdict(attempt)))
+            return Claim(attempt=attempt, record=await _job(connection, attempt.job_id))
+
+    @_whole
+    async def close_attempt(self, token: str, ending: Ending, attempts_max: int, now: datetime) -> Record | None:
+        async with self._database.write() as connection:
+            problem = asdict(ending.problem) if ending.problem else None
+            closed = queries.close_attempt(token, state=ending.state, finished=now, problem=problem)
+            if (await connection.execute(closed)).rowcount != 1:
+                return None
+            job_id = (await _one(connection, queries.attempt(token)))["job_id"]
+            rows = (await connection.execute(queries.attempt_counts(job_id))).mappings()
+            counts = {row["state"]: int(row["count"]) for row in rows}
+            state, error = after(
+                ending,
+                cancel=(await _job(connection, job_id)).cancel,
+                failed=counts.get(AttemptState.FAILED, 0),
+                lost=counts.get(AttemptState.LOST, 0),
+                attempts_max=attempts_max,
+            )
+            if state is JobState.AVAILABLE:
+                values: dict[str, Any] = {"available": now, "node": None}
+            else:
+                values = {"finalized": now} | _error(error)
+            await connection.execute(queries.move_job(job_id, JobState.RUNNING, state=state, **values))
+            return await _job(connection, job_id)
+
+    @_whole
+    async def complete(self, token: str, delivery: Delivery, now: datetime) -> Record | None:
+        async with self._database.write() as connection:
+            closed = queries.close_attempt(token, state=AttemptState.DONE, finished=now)
+            if (await connection.execute(closed)).rowcount != 1:
+                return None
+            job_id = (await _one(connection, queries.attempt(token)))["job_id"]
+            values = {
+                "state": JobState.COMPLETED,
+                "finalized": now,
+                "answer": delivery.answer,
+                "finish_reason": delivery.finish_reason,
+                "chunks": [list(chunk) for chunk in delivery.chunks],
+                "answer_seq": delivery.answer_seq,
+                "receipt_id": delivery.receipt.id if delivery.receipt else None,
+            } | _error(delivery.error)
+            await connection.execute(queries.move_job(job_id, JobState.RUNNING, **values))
+            await _keep_evidence(connection, token, job_id, delivery, now)
+            return await _job(connection, job_id)
+
+    @_whole
+    async def cancel(self, job_id: str, now: datetime) -> Record | None:
+        async with self._database.write() as connection:
+            for start in (JobState.AVAILABLE, JobState.DEFERRED):
+                moved = queries.move_job(job_id, start, state=JobState.CANCELLED, finalized=now, cancel=True)
+                await connection.execute(moved)
+            await connection.execute(queries.mark_cancel(job_id))
+            row = await _row(connection, queries.job(job_id))
+            return _record(row) if row else None
+
+    @_whole
+    async def record(self, job_id: str) -> Record | None:
+        async with self._database.read() as connection:
+            row = await _row(connection, queries.job(job_id))
+            return _record(row) if row else None
+
+    @_whole
+    async def attempt(self, token: str) -> Attempt | None:
+        async with self._database.read() as connection:
+            row = await _row(connection, queries.attempt(token))
+            return _attempt(row) if row else None
+
+    @_whole
+    async def running(self) -> Sequence[tuple[Attempt, Record]]:
+        async with self._database.read() as connection:
+            rows = (await connection.execute(queries.running_attempts())).mappings().all()
+            return [(_attempt(row), await _job(connection, row["job_id"])) for row in rows]
+
+    @_whole
+    async def line(self) -> Sequence[Waiting]:
+        async with self._database.read() as connection:
+            rows = (await connection.execute(queries.waiting())).mappings()
+            return [Waiting(**row) for row in rows]
+
+    @_whole
+    async def durations_s(self, count: int) -> Sequence[float]:
+        async with self._database.read() as connection:
+            rows = await connection.execute(queries.recent_done(count))
+            return [(row.finished - row.leased).total_seconds() for row in rows]
+
+    @_whole
+    async def replay(self, job_id: str) -> Replay | None:
+        async with self._database.read() as connection:
+            row = await _row(connection, queries.replay(job_id))
+            if row is None:
+                return None
+            chunks = tuple((int(seq), str(text)) for seq, text in row["chunks"] or ())
+            return Replay(attempt=row["number"], chunks=chunks, answer_seq=row["answer_seq"])
+
+    @_whole
+    async def receipt(self, receipt_id: str) -> bytes | None:
+        async with self._database.read() as connection:
+            row = await _row(connection, queries.receipt(receipt_id))
+            return bytes(row["body"]) if row else None
+
+    @_whole
+    async def save_node(self, node: NodeRecord) -> None:
+        offer = asdict(node.offer)
+        values = {column.name: offer[column.name] for column in nodes.c if column.name in offer}
+        values |= {"name": node.offer.node, "seen": node.seen}
+        async with self._database.write() as connection:
+            upsert = insert_or(nodes).values(values).on_conflict_do_update(index_elements=["name"], set_=values)
+            await connection.execute(upsert)
+
+    @_whole
+    async def nodes(self) -> Sequence[NodeRecord]:
+        async with self._database.read() as connection:
+            rows = (await connection.execute(queries.all_nodes())).mappings().all()
+            return [_node(row) for row in rows]
+
+    # --- beside the queue ---------------------------------------------------------------------------------------------
+
+    @_whole
+    async def check(self) -> None:
+        """Raises `JouleboxError("database")` where the database does not answer."""
+        async with self._database.read() as connection:
+            await connection.execute(queries.all_nodes().limit(1))
+
+    @_whole
+    async def page(self, limit: int, before: int | None) -> Page:
+        """Up to `limit` jobs, newest first, beginning at number `before`."""
+        async with self._database.read() as connection:
+            rows = (await connection.execute(queries.job_page(limit, before))).mappings().all()
+            following = rows[limit]["number"] if len(rows) > limit else None
+            return Page(records=tuple(_record(row) for row in rows[:limit]), next_number=following)
+
+    @_whole
+    async def trace(self, receipt_id: str) -> bytes | None:
+        """The evidence behind a receipt, as the node sent it."""
+        async with self._database.read() as connection:
+            row = await _row(connection, queries.trace_of_receipt(receipt_id))
+            return bytes(row["blob"]) if row else None
+
+    @_whole
+    async def erase(self, receipt_id: str) -> bool:
+        """Remove the texts behind a receipt: prompt and answer. The evidence holds none and stays."""
+        async with self._database.write() as connection:
+            row = await _row(connection, queries.receipt(receipt_id))
+            if row is None:
+                return False
+            prompt = (await _job(connection, row["job_id"])).job.prompt
+            await connection.execute(queries.erase_text(row["job_id"], asdict(replace(prompt, messages=()))))
+            return True
+
+
+# --- rows to nouns ----------------------------------------------------------------------------------------------------
+
+
+async def _row(connection: AsyncConnection, rows: queries.Rows) -> RowMapping | None:
+    return (await connection.execute(rows)).mappings().first()
+
+
+async def _one(connection: AsyncConnection, rows: queries.Rows) -> RowMapping:
+    return (await connection.execute(rows)).mappings().one()
+
+
+async def _job(connection: AsyncConnection, job_id: str) -> Record:
+    return _record(await _one(connection, queries.job(job_id)))
+
+
+async def _keep_evidence(
+    connection: AsyncConnection, token: str, job_id: str, delivery: Delivery, now: datetime
+) -> None:
+    digest = hashlib.sha256(delivery.trace).hexdigest()
+    await connection.execute(insert(traces).values(token=token, sha256=digest, blob=delivery.trace))
+    if (receipt := delivery.receipt) is not None:
+        values = {
+            "id": receipt.id,
+            "job_id": job_id,
+            "revision": receipt.revision,
+            "trace_token": token,
+            "factors": dict(receipt.factors),
+            "body": receipt.body,
+            "created": now,
+        }
+        await connection.execute(insert(receipts).values(values))
+
+
+def _error(problem: Problem | None) -> dict[str, Any]:
+    return {"error_code": problem.code, "error_detail": problem.detail} if problem else {}
+
+
+def _record(row: RowMapping) -> Record:
+    error = Problem(code=row["error_code"], detail=row["error_detail"]) if row["error_code"] else None
+    job = Job(
+        id=row["id"],
+        state=JobState(row["state"]),
+        prompt=_PROMPT.validate_python(row["prompt"]),
+        created=row["created"],
+        available=row["available"],
+        attempt=row["attempt"],
+        node=row["node"],
+        finalized=row["finalized"],
+        answer=row["answer"],
+        finish_reason=row["finish_reason"],
+        receipt_id=row["receipt_id"],
+        error=error,
+    )
+    return Record(job=job, number=row["number"], placement=row["placement"], cancel=row["cancel"])
+
+
+def _attempt(row: RowMapping) -> Attempt:
+    values = {name: row[name] for name in ("token", "job_id", "number", "node", "instance", "reason", "leased")}
+    problem = Problem(**row["problem"]) if row["problem"] else None
+    return Attempt(**values, state=AttemptState(row["state"]), problem=problem)
+
+
+def _node(row: RowMapping) -> NodeRecord:
+    known = {name: row[name] for name in row if name not in {"name", "seen"}}
+    offer = _OFFER.validate_python(known | {"version": VERSION, "node": row["name"]})
+    return NodeRecord(offer=offer, seen=row["seen"])

@@ -1,0 +1,154 @@
+"""The tables. The database guards the states: which exist, what goes with them, one running attempt a job and node."""
+
+from datetime import UTC, datetime
+from typing import Final
+
+from sqlalchemy import (
+    JSON,
+    BigInteger,
+    Boolean,
+    CheckConstraint,
+    Column,
+    DateTime,
+    Dialect,
+    Float,
+    ForeignKey,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    String,
+    Table,
+    Text,
+    TypeDecorator,
+    UniqueConstraint,
+    text,
+)
+
+from joulebox.model import FINAL_STATES, AttemptState, JobState
+
+NAMES: Final = {
+    "ix": "ix_%(table_name)s_%(column_0_name)s",
+    "uq": "uq_%(table_name)s_%(column_0_name)s",
+    "ck": "ck_%(table_name)s_%(constraint_name)s",
+    "fk": "fk_%(table_name)s_%(column_0_name)s_%(referred_table_name)s",
+    "pk": "pk_%(table_name)s",
+}
+metadata = MetaData(naming_convention=NAMES)
+
+
+class UtcTime(TypeDecorator[datetime]):
+    """A calendar time, aware and in UTC on both sides; SQLite itself forgets the zone."""
+
+    impl = DateTime(timezone=True)
+    cache_ok = True
+
+    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        return None if value is None else value.astimezone(UTC)
+
+    def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        if value is None:
+            return None
+        return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
+
+
+def _one_of(column: str, states: list[str]) -> str:
+    return f"{column} IN ({', '.join(repr(state) for state in sorted(states))})"
+
+
+JOB_STATES: Final = _one_of("state", [state.value for state in JobState])
+JOB_FINAL: Final = f"({_one_of('state', [state.value for state in FINAL_STATES])}) = (finalized IS NOT NULL)"
+ATTEMPT_STATES: Final = _one_of("state", [state.value for state in AttemptState])
+ATTEMPT_FINAL: Final = "(state != 'running') = (finished IS NOT NULL)"
+AVAILABLE: Final = text("state = 'available'")
+RUNNING: Final = text("state = 'running'")
+DONE: Final = text("state = 'done'")
+
+nodes = Table(
+    "nodes",
+    metadata,
+    Column("name", String(64), primary_key=True),
+    Column("instance", String(64), nullable=False),
+    Column("zone", String(32)),
+    Column("memory_bytes", BigInteger, nullable=False),
+    Column("engine", JSON, nullable=False),
+    Column("models", JSON, nullable=False),
+    Column("channels", JSON, nullable=False),
+    Column("missing", JSON, nullable=False),
+    Column("loaded", String(200)),
+    Column("temperature_c", Float),
+    Column("seen", UtcTime, nullable=False),
+)
+
+jobs = Table(
+    "jobs",
+    metadata,
+    # The order of asking: the place in the queue and the cursor of lists. Never shown as an address.
+    Column("number", Integer, primary_key=True),
+    Column("id", String(32), nullable=False, unique=True),
+    Column("state", String(16), nullable=False),
+    Column("model", String(200), nullable=False),
+    Column("placement", String(100), nullable=False),
+    Column("prompt", JSON, nullable=False),
+    Column("created", UtcTime, nullable=False),
+    Column("available", UtcTime, nullable=False),
+    Column("attempt", Integer, nullable=False),
+    Column("node", String(64)),
+    Column("cancel", Boolean(create_constraint=False), nullable=False),
+    Column("finalized", UtcTime),
+    Column("answer", Text),
+    Column("finish_reason", String(32)),
+    Column("chunks", JSON(none_as_null=True)),
+    Column("answer_seq", Integer),
+    Column("receipt_id", String(32)),
+    Column("error_code", String(40)),
+    Column("error_detail", Text),
+    Column("idempotency_key", String(200), unique=True),
+    CheckConstraint(JOB_STATES, name="state"),
+    CheckConstraint(JOB_FINAL, name="finalized"),
+    CheckConstraint("attempt >= 0", name="attempt"),
+    Index("ix_jobs_waiting", "number", sqlite_where=AVAILABLE, postgresql_where=AVAILABLE),
+)
+
+attempts = Table(
+    "attempts",
+    metadata,
+    Column("token", String(64), primary_key=True),
+    Column("job_id", ForeignKey("jobs.id"), nullable=False),
+    Column("number", Integer, nullable=False),
+    Column("node", String(64), nullable=False),
+    Column("instance", String(64), nullable=False),
+    Column("state", String(16), nullable=False),
+    Column("reason", Text, nullable=False),
+    Column("leased", UtcTime, nullable=False),
+    Column("finished", UtcTime),
+    Column("problem", JSON(none_as_null=True)),
+    CheckConstraint(ATTEMPT_STATES, name="state"),
+    CheckConstraint(ATTEMPT_FINAL, name="finished"),
+    UniqueConstraint("job_id", "number"),
+    Index("uq_attempts_running_job", "job_id", unique=True, sqlite_where=RUNNING, postgresql_where=RUNNING),
+    Index("uq_attempts_running_node", "node", unique=True, sqlite_where=RUNNING, postgresql_where=RUNNING),
+    Index("uq_attempts_done_job", "job_id", unique=True, sqlite_where=DONE, postgresql_where=DONE),
+    Index("ix_attempts_finished", "finished"),
+)
+
+traces = Table(
+    "traces",
+    metadata,
+    Column("token", ForeignKey("attempts.token"), primary_key=True),
+    Column("sha256", String(64), nullable=False),
+    Column("blob", LargeBinary, nullable=False),
+)
+
+receipts = Table(
+    "receipts",
+    metadata,
+    Column("id", String(32), primary_key=True),
+    Column("job_id", ForeignKey("jobs.id"), nullable=False),
+    Column("revision", Integer, nullable=False),
+    Column("trace_token", ForeignKey("traces.token"), nullable=False),
+    Column("factors", JSON, nullable=False),
+    Column("body", LargeBinary, nullable=False),
+    Column("created", UtcTime, nullable=False),
+    UniqueConstraint("job_id", "revision"),
+)
