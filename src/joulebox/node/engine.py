@@ -10,10 +10,12 @@ from joulebox.model import EngineInfo, ModelFile, Prompt, Usage
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LocalModel:
-    """A model file on this machine."""
+    """A model file on this machine. `default_system` is put before a conversation that has no system message: very
+    small models answer with nonsense without one."""
 
     file: ModelFile
     path: Path
+    default_system: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,7 +50,8 @@ Event = Started | Token | Finished
 
 class Engine(Protocol):
     """What a node can drive. Every failure is a `JouleboxError`: `engine_missing`, `broken_model`, `engine_died`,
-    `prompt_too_long`, `model_too_big`."""
+    `prompt_too_long`, `model_too_big`. After a cancelled answer `loaded` may be `None`: an engine that would not stop
+    was ended."""
 
     info: EngineInfo
 

@@ -1,0 +1,1 @@
+"""Engines, each behind the contract of `node.engine`: `llamacpp` runs real models, `scripted` plays a known answer."""
