@@ -1,5 +1,6 @@
-"""Thirty prompts on the rig: real recorder, real driver and real files, a scripted engine, and a truth to compare with."""
+"""Thirty prompts on the rig: real recorder, driver and files, a scripted engine, and a truth to compare with."""
 
+import math
 import random
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ from joulebox.node.measurement import Machine, measure
 from joulebox.node.recorder import Recorder
 from joulebox.protocol import Lease
 from joulebox.rig.physics import Machine as SimulatedMachine
+from joulebox.rig.physics import Zone
 from joulebox.units import nanoseconds
 from traces import PLACEMENT, factors
 
@@ -22,12 +24,12 @@ PROMPTS = 30
 SHORTEST_S, LONGEST_S = 0.3, 5.0
 RANGE_UJ = 30_000_000
 """So small that a package at 40 W wraps every 0.75 s: some windows hold several wraps."""
-ZONES = ("package-0", "package-0/dram")
+ZONES: tuple[Zone, ...] = ("package-0", "package-0/dram")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Compared:
-    """One receipt beside the truth; `u_rest_j` is the interval without the gain, which the rig's counters do not err in."""
+    """One receipt beside the truth; `u_rest_j` is the interval without the gain, in which the rig does not err."""
 
     receipt: Receipt
     trace: Trace
@@ -120,7 +122,7 @@ def compare(trace: Trace, origin_ns: int, truth: SimulatedMachine) -> Compared:
     assert answer is not None
     assert receipt.energy.answer is not None
     ends_ns = (origin_ns + answer.start_ns, origin_ns + answer.end_ns)
-    truth_j = sum(truth.energy_j(zone, ends_ns[1]) - truth.energy_j(zone, ends_ns[0]) for zone in ZONES)  # type: ignore[arg-type]
+    truth_j = sum(truth.energy_j(zone, ends_ns[1]) - truth.energy_j(zone, ends_ns[0]) for zone in ZONES)
     return Compared(
         receipt=receipt,
         trace=trace,
@@ -139,7 +141,7 @@ def compare(trace: Trace, origin_ns: int, truth: SimulatedMachine) -> Compared:
 
 
 def _rest(parts: Sequence[UncertaintyPart]) -> float:
-    return 2.0 * sum(part.j**2 for part in parts if not part.source.startswith("gain")) ** 0.5
+    return 2.0 * math.sqrt(sum(part.j * part.j for part in parts if not part.source.startswith("gain")))
 
 
 def summary(compared: Sequence[Compared]) -> str:

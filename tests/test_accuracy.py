@@ -30,7 +30,7 @@ def simulated(folder: Path, seed: int, tree: TreeParameters) -> list[Compared]:
 
 @pytest.mark.parametrize("seed", range(5))
 def test_thirty_prompts(tmp_path: Path, seed: int) -> None:
-    """Thirty answers of 0.3 to 5 s, wraps included: median error of the answer <= 1 %, truth in at least 26 intervals."""
+    """Thirty answers of 0.3 to 5 s, wraps included: median error <= 1 %, the truth in at least 26 intervals."""
     compared = simulated(tmp_path, seed, TreeParameters(range_uj=RANGE_UJ))
     print(summary(compared))
     assert len(compared) == PROMPTS
