@@ -46,7 +46,7 @@ def test_no_zone_means_the_world_with_a_range_that_holds_most_grids() -> None:
     """Without a zone the world mean is taken, its range holds 95 % of all zones, and the receipt says what to set."""
     intensity = factors_for(None, Settings(), AT).intensity
     inside = sum(intensity.low <= zone.g_per_kwh <= intensity.high for zone in ZONES)
-    assert (intensity.zone, intensity.g_per_kwh, intensity.quality) == ("world", 458.0, "static")
+    assert (intensity.zone, intensity.g_per_kwh, intensity.quality) == ("world", 458.0, "yearly")
     assert 0.95 <= inside / len(ZONES) < 0.98
     assert "JOULEBOX_ZONE" in intensity.source
 

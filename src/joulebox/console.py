@@ -122,7 +122,7 @@ def receipt_panel(receipt: Mapping[str, Any]) -> Panel:
         if mark
     ]
     title = f"Receipt {receipt['id']}" + (f" ({', '.join(marks)})" if marks else "")
-    return Panel(table, title=Text(title), subtitle=Text(NOTE, style="dim"), width=WIDTH_MAX, padding=(1, 2))
+    return Panel(table, title=Text(title), padding=(1, 2))
 
 
 def show_receipt(receipt: Mapping[str, Any], stream: TextIO | None = None) -> None:
@@ -143,7 +143,8 @@ def _rows(receipt: Mapping[str, Any]) -> Iterable[tuple[str, Text]]:
     for name in ("load", "prefill", "decode"):
         phase = energy["phases"][name]
         if phase["s"] is not None:
-            yield f"  {name}", Text(f"{quantity(phase['j'], phase['u'], 'J')} in {plain(phase['s'], 's')}")
+            known = quantity(phase["j"], phase["u"], "J") if phase["j"] is not None else "too short for this meter,"
+            yield f"  {name}", Text(f"{known} in {plain(phase['s'], 's')}")
     power = receipt["power"]
     yield "Mean power", Text(f"{plain(power['mean_w'], 'W')} (idle {plain(power['idle_w'], 'W')})")
     yield "CO2e", _carbon(carbon)
@@ -161,6 +162,7 @@ def _rows(receipt: Mapping[str, Any]) -> Iterable[tuple[str, Text]]:
     yield "Temperature", _temperature(receipt["temperature"])
     yield "Model", Text(f"{receipt['model']['name']} {receipt['model']['quantization']} on {receipt['node']}")
     yield "Verdict", _verdict(receipt)
+    yield "", Text(NOTE, style="dim")
 
 
 def _headline(receipt: Mapping[str, Any]) -> Text:
@@ -204,9 +206,12 @@ def plain_g(grams: float) -> str:
 
 
 def _grid(intensity: Mapping[str, Any]) -> Text:
-    return Text.assemble(
-        f"{intensity['g_per_kwh']:.0f} g/kWh, zone {intensity['zone']}, {intensity['quality']} {intensity['at']}",
-        (f"  {intensity['source']}", "dim"),
+    low, high = f"{intensity['low']:.0f}", f"{intensity['high']:.0f}"
+    return Text(
+        f"{intensity['g_per_kwh']:.0f} g/kWh ({low} to {high}), zone {intensity['zone']}, "
+        f"{intensity['quality']} mean of {intensity['at']}"
+        if intensity["quality"] == "yearly"
+        else f"{intensity['g_per_kwh']:.0f} g/kWh ({low} to {high}), zone {intensity['zone']}, {intensity['quality']}"
     )
 
 

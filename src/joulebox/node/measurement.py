@@ -77,7 +77,7 @@ def measure(
     recorder.hold(held=True)
     try:
         run = Run(leased_ns=leased_ns, quiet_from_ns=max(quiet_since_ns, recorder.oldest_ns() or leased_ns))
-        _load(run, model, engine, recorder, sink)
+        _load(run, model, engine, recorder, clock, sink)
         if restless(recorder, clock.now_ns(), leased_ns, run.quiet_from_ns):
             sink("settling", sensor=None, now_c=None, target_c=None, expected_s=round(recorder.guard_s, 2))
         run.spans.append(settle(recorder, clock, run.quiet_from_ns))
@@ -88,14 +88,15 @@ def measure(
         recorder.hold(held=False)
 
 
-def _load(run: Run, model: LocalModel, engine: Engine, recorder: Recorder, sink: Sink) -> None:
+def _load(run: Run, model: LocalModel, engine: Engine, recorder: Recorder, clock: Clock, sink: Sink) -> None:
     if engine.loaded == model:
         return
     sink("loading", model=model.file.id)
     start_ns = recorder.read_now()
     engine.load(model)
+    loaded_ns = clock.now_ns()
     run.quiet_from_ns = recorder.read_now()
-    run.add("load", start_ns, run.quiet_from_ns)
+    run.add("load", start_ns, loaded_ns)
 
 
 def _answer(run: Run, lease: Lease, engine: Engine, recorder: Recorder, sink: Sink) -> int:
@@ -134,7 +135,8 @@ def _post_guard(run: Run, end_ns: int, recorder: Recorder, clock: Clock, sink: S
     if recorder.guard_s:
         sink("measuring", expected_s=round(recorder.guard_s + seconds(slack_ns), 2))
         clock.sleep_until(end_ns + slack_ns + nanoseconds(recorder.guard_s))
-    released_ns = recorder.read_now()
+    released_ns = clock.now_ns()
+    recorder.read_now()
     run.add("post", end_ns, released_ns)
     return released_ns
 

@@ -77,7 +77,7 @@ class Recorder:
         self._held = held
 
     def read_now(self) -> int:
-        """Read every meter at once; the moment just after, in the clock's nanoseconds."""
+        """Read every meter at once. The moment just after: nothing that begins then is in the reading."""
         self._turn()
         return self._clock.now_ns()
 

@@ -149,7 +149,7 @@ def _world() -> Intensity:
         source=WORLD_SOURCE,
         kind="average",
         factor="lifecycle",
-        quality="static",
+        quality="yearly",
     )
 
 
