@@ -26,7 +26,7 @@ MEMORY_U_RATIO: Final = 1.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Profile:
-    """A linear profile: W = idle_w + busy cores * busy_core_w; `u` are expanded (k = 2) and fully correlated in time."""
+    """A linear profile: W = idle_w + busy cores * busy_core_w; `u` expanded (k = 2) and the same error all the time."""
 
     idle_w: float
     idle_u_w: float

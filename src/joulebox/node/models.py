@@ -21,8 +21,8 @@ from joulebox.model import ModelFile, Problem
 from joulebox.node.engine import LocalModel
 from joulebox.node.gguf import Header, read_header
 
-Progress = Callable[[str, int, int], None]
-"""Told while something takes long: what is done, bytes so far, bytes in all (0: not known)."""
+Progress = Callable[[int, int], None]
+"""Told while something takes long: bytes so far, bytes in all."""
 
 GIB: Final = 1 << 30
 MIB: Final = 1 << 20
@@ -132,7 +132,7 @@ def file_digest(path: Path, progress: Progress | None = None) -> str:
             digest.update(block)
             done += len(block)
             if progress is not None:
-                progress("checking", done, total)
+                progress(done, total)
     return f"sha256:{digest.hexdigest()}"
 
 

@@ -113,6 +113,12 @@ class Recorder:
                 return None
             return max(log.rows[0][0] for log in self._logs)
 
+    def reading_before(self, t_ns: int) -> int:
+        """The last moment not after `t_ns` from which every meter has a reading; `t_ns` where there is none."""
+        with self._lock:
+            firsts = [max((row[0] for row in log.rows if row[0] <= t_ns), default=t_ns) for log in self._logs]
+        return min(firsts, default=t_ns)
+
     def series(self, start_ns: int, end_ns: int) -> tuple[Series, ...]:
         """All readings of a stretch of time, times counted from `start_ns`."""
         with self._lock:

@@ -111,11 +111,14 @@ class LlamaCpp:
         except httpx2.HTTPError as error:
             if not answer.cancelled:
                 raise child.death(error) from error
-        finally:
-            self._answer = None
+        except GeneratorExit:
             if not answer.complete:
                 self._wait_until_idle(child)
+            raise
+        finally:
+            self._answer = None
         if answer.cancelled:
+            self._wait_until_idle(child)
             yield answer.finished(self._clock.now_ns(), "cancelled")
 
     def cancel(self) -> None:
