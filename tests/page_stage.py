@@ -117,7 +117,7 @@ def modelled_receipt() -> nouns.Receipt:
                 "decode": nouns.PhaseFigure(j=51.9, u=28.8, s=1.1536, method="modelled"),
                 "tail": nouns.PhaseFigure(j=0.7214, u=4.1098, s=1.0, method="modelled"),
             },
-            scopes={"modelled": nouns.ScopeFigure(j=answer_j, u=u_j)},
+            scopes={},
             uncertainty=(
                 nouns.UncertaintyPart(source="power profile of the machine", j=16.9),
                 nouns.UncertaintyPart(source="busy ratio, resolution", j=0.41),
@@ -141,8 +141,8 @@ def modelled_receipt() -> nouns.Receipt:
         meters=(
             nouns.MeterInfo(
                 name="model:/busy",
-                kind="busy_ratio",
-                scope="machine",
+                kind="busy_ratio mean",
+                scope="modelled",
                 tick_s=0.1,
                 lag_s=0.0,
                 accuracy="Desktop profile, idle to full load",
@@ -189,12 +189,26 @@ def powercap_receipt() -> nouns.Receipt:
             operational=operational,
             total=nouns.Grams(g=operational.g + base.carbon.embodied.g, low=0.0120, high=0.0324),
         ),
+        sci=nouns.SciBoundaries(
+            answer=_sci(operational.g, 0.013034, 86.4321, 1.3655, base.sci.answer.boundary),
+            reserved=_sci(1633.09 * 342 / 3.6e6, 0.0397, 1633.09, 4.16, base.sci.reserved.boundary),
+        ),
         meters=(
             nouns.MeterInfo(
-                name="powercap:/package-0", kind="energy_j", scope="cpu", tick_s=0.001, lag_s=0.0, accuracy="RAPL, 3 %"
+                name="powercap:/package-0",
+                kind="energy_j counter",
+                scope="cpu",
+                tick_s=0.001,
+                lag_s=0.0,
+                accuracy="RAPL, 3 %",
             ),
             nouns.MeterInfo(
-                name="powercap:/dram", kind="energy_j", scope="dram", tick_s=0.001, lag_s=0.0, accuracy="RAPL, 6 %"
+                name="powercap:/dram",
+                kind="energy_j counter",
+                scope="dram",
+                tick_s=0.001,
+                lag_s=0.0,
+                accuracy="RAPL, 6 %",
             ),
         ),
     )
@@ -244,7 +258,18 @@ MODELS: Sequence[Json] = (
     {"id": "powercap", "quantization": "Q4_K_M", "size_bytes": 1_117_320_736},
     {"id": "nothing", "quantization": "Q8_0", "size_bytes": 491_400_032},
 )
-NODES: Sequence[Json] = ({"name": "atelier", "zone": "DE"},)
+NODES: Sequence[Json] = (
+    {
+        "name": "atelier",
+        "state": "idle",
+        "zone": "DE",
+        "meters": [
+            {"kind": "energy_j", "scope": "cpu", "simulated": True},
+            {"kind": "energy_j", "scope": "dram", "simulated": True},
+            {"kind": "temperature_c", "scope": "cpu", "simulated": True},
+        ],
+    },
+)
 
 
 def as_json(receipt: nouns.Receipt) -> Json:
@@ -262,7 +287,8 @@ class Stage:
     def __init__(self) -> None:
         self.jobs: dict[str, Json] = {}
         self.forms: dict[str, Json] = {}
-        self.gate = asyncio.Semaphore(0)
+        self.opened: dict[str, int] = {}
+        self.bell = asyncio.Condition()
         self.stopped: set[str] = set()
         self.connections: dict[str, int] = {}
         self._ids = count(1)
@@ -296,7 +322,7 @@ class Stage:
             "phase": "queued",
             "position": 2,
             "expected_start": start.isoformat(),
-            "reason": None,
+            "reason": "2 prompts are before yours",
             "node": None,
             "attempt": 0,
             "answer": None,
@@ -309,13 +335,26 @@ class Stage:
     async def cancel(self, prompt_id: str) -> None:
         self.stopped.add(prompt_id)
         self.jobs[prompt_id] |= {"state": "cancelled", "phase": None}
-        self.gate.release()
+        await self.advance()
+
+    async def advance(self) -> None:
+        """Open the next gate of the latest prompt."""
+        latest = next(reversed(self.jobs))
+        self.opened[latest] = self.opened.get(latest, 0) + 1
+        async with self.bell:
+            self.bell.notify_all()
+
+    async def pass_gate(self, prompt_id: str, gate: int) -> bool:
+        """Wait at a gate; whether the prompt goes on behind it."""
+        async with self.bell:
+            await self.bell.wait_for(lambda: self.opened.get(prompt_id, 0) > gate or prompt_id in self.stopped)
+        return prompt_id not in self.stopped
 
     def script(self, prompt_id: str) -> list[tuple[str, Json]]:
         """The events of a prompt; `gate` waits, `cut` drops the connection once."""
         form, job = self.forms[prompt_id], self.jobs[prompt_id]
         prompt, receipt = form["prompt"], as_json(RECEIPTS[form["model"]]())
-        waiting = {"position": 2, "expected_start": job["expected_start"], "reason": None}
+        waiting = {"position": 2, "expected_start": job["expected_start"], "reason": job["reason"]}
         words = [part + " " for part in ANSWER.split(" ")]
         if "hostile" in prompt:
             words = ["<script>alert(1)</script>\n  ", "<img src=x onerror=alert(1)> ", "\u202eabc ", "&amp;"]
@@ -350,16 +389,16 @@ class Stage:
 
     async def play(self, prompt_id: str, after: str | None) -> AsyncIterator[str]:
         """The stream from after that event id on."""
-        attempt, done = 1, int(after.rpartition(".")[2]) if after else -1
+        attempt, gates, done = 1, count(), int(after.rpartition(".")[2]) if after else -1
         self.connections[prompt_id] = self.connections.get(prompt_id, 0) + 1
         yield "retry: 50\n\n"
         for seq, (name, data) in enumerate(self.script(prompt_id)):
             attempt = data["attempt"] if name == "restarted" else attempt
+            gate = next(gates) if name == "gate" else None
             if seq <= done:
                 continue
-            if name == "gate":
-                await self.gate.acquire()
-                if prompt_id in self.stopped:
+            if gate is not None:
+                if not await self.pass_gate(prompt_id, gate):
                     yield f"id: {attempt}.{seq}\nevent: cancelled\ndata: {{}}\n\n"
                     return
             elif name == "cut":
@@ -403,7 +442,7 @@ def application() -> FastAPI:
 
     @app.post("/stage/next")
     async def advance() -> Json:
-        stage.gate.release()
+        await stage.advance()
         return {}
 
     @app.get("/stage/forms/{prompt_id}")

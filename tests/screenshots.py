@@ -74,10 +74,11 @@ def advance(page: Page) -> None:
 
 
 def ask(page: Page, prompt: str, model: str = "powercap") -> None:
-    """Fill in the form and press the button."""
+    """Fill in the form, press the button, see the prompt taken."""
     page.get_by_label("Your prompt").fill(prompt)
     page.get_by_label("Model", exact=True).select_option(model)
     page.get_by_role("button", name="Ask").click()
+    expect(page.get_by_role("button", name="Stop")).to_be_visible()
 
 
 def pictures(folder: Path) -> None:
@@ -99,7 +100,7 @@ def _play(page: Page, folder: Path, suffix: str) -> None:
     page.goto("/")
     shoot("1-idle")
     ask(page, "What is the difference between energy and power? Explain slowly.")
-    expect(page.get_by_role("status")).to_contain_text("2 prompts before yours")
+    expect(page.get_by_role("status")).to_contain_text("2 prompts are before yours")
     shoot("2-queued")
     for gate in ("settle", "answering"):
         advance(page)
@@ -110,6 +111,8 @@ def _play(page: Page, folder: Path, suffix: str) -> None:
     advance(page)
     advance(page)
     expect(page.get_by_role("article")).to_be_visible()
+    page.get_by_text("How it is computed").click()
+    page.get_by_text("Meters and uncertainty").click()
     shoot("4-receipt")
     for name, receipt in (("5-modelled", "r_01JD3K7ZX4"), ("6-unmeasured", "r_01JD3N9W2C"), ("7-missing", "nowhere")):
         page.goto(f"/receipts/{receipt}")

@@ -10,7 +10,7 @@ from typing import Final
 
 NOT_MEASURED: Final = "not measured"
 PREFIXES: Final = ((1e9, "G"), (1e6, "M"), (1e3, "k"), (1.0, ""), (1e-3, "m"), (1e-6, "µ"), (1e-9, "n"))
-PLAIN_FROM: Final = 0.01
+PLAIN_FROM: Final = 0.1
 PLAIN_BELOW: Final = 10_000.0
 U_DIGITS: Final = 2
 LONE_DIGITS: Final = 3
@@ -58,7 +58,7 @@ def size(size_bytes: float | None) -> str:
 
 
 def _prefix(value: float) -> tuple[float, str]:
-    """The SI prefix of a magnitude; none between 0.01 and 10 000, where people read plain numbers more easily."""
+    """The SI prefix of a magnitude; none between 0.1 and 10 000, where people read plain numbers more easily."""
     if value == 0 or PLAIN_FROM <= value < PLAIN_BELOW:
         return 1.0, ""
     return next(((scale, sign) for scale, sign in PREFIXES if value >= scale), PREFIXES[-1])

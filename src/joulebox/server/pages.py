@@ -34,8 +34,8 @@ BIDI_AND_CONTROL: Final = dict.fromkeys(
 )
 
 SCOPES: Final = {
-    "wall": "Whole machine, at the plug",
-    "platform": "Whole machine, built-in meter",
+    "wall": "Machine at the wall",
+    "platform": "Machine, built-in meter",
     "machine": "Whole machine",
     "modelled": "Whole machine",
     "cpu": "CPU",
@@ -43,10 +43,10 @@ SCOPES: Final = {
     "gpu": "GPU",
 }
 PHASES: Final = {
-    "load": ("Load", "the model into memory"),
-    "prefill": ("Prefill", "reading your prompt"),
-    "decode": ("Decode", "writing the answer"),
-    "tail": ("Tail", "calming down after the last word"),
+    "load": ("Load", "Putting the model into memory"),
+    "prefill": ("Prefill", "Reading your prompt"),
+    "decode": ("Decode", "Writing the answer"),
+    "tail": ("Tail", "Until the machine was calm again"),
 }
 VERDICTS: Final = {
     "valid": "Valid: nothing disturbed the measurement.",
@@ -59,6 +59,12 @@ INTENSITY: Final = {
     "forecast": "forecast",
     "yearly": "yearly mean",
     "static": "fixed by the operator",
+}
+METERS: Final = {
+    "energy_j": "energy counter",
+    "power_w": "power meter",
+    "temperature_c": "thermometer",
+    "busy_ratio": "busy time",
 }
 
 
@@ -80,7 +86,7 @@ class Backend(Protocol):
     async def submit(self, form: Mapping[str, Any]) -> str:
         """Take a prompt, in the fields of `POST /api/v1/prompts`; its id."""
 
-    async def cancel(self, prompt_id: str) -> None:
+    async def cancel(self, prompt_id: str) -> object:
         """Stop a prompt; nothing happens where it is over."""
 
 
@@ -138,20 +144,18 @@ def sentence(status: Mapping[str, Any]) -> str:
 
 def _waiting(status: Mapping[str, Any]) -> str:
     before, reason = status.get("position"), status.get("reason")
-    if not isinstance(before, int):
-        told = "Waiting for a node."
-    elif before <= 0:
-        told = "Yours is next."
+    if reason:
+        told = str(reason)
+    elif before:
+        told = f"{before} prompt{'s' if before > 1 else ''} before yours"
     else:
-        told = f"{before} prompt{'s' if before > 1 else ''} before yours."
-    return f"{told} {reason}" if reason else told
+        told = "Yours is next" if before == 0 else "Waiting for a node"
+    return f"{told[0].upper()}{told[1:].rstrip('.')}."
 
 
 def is_modelled(receipt: Mapping[str, Any]) -> bool:
     """Whether the energy comes from a model of the machine and not from a meter."""
-    energy = receipt["energy"]
-    methods = {phase["method"] for phase in energy["phases"].values() if phase}
-    return energy["scope"] in {"modelled", "machine"} or "modelled" in methods
+    return bool(receipt["energy"]["scope"] == "modelled")
 
 
 def _told(receipt: Mapping[str, Any] | None) -> Json:
@@ -165,7 +169,7 @@ def _told(receipt: Mapping[str, Any] | None) -> Json:
         "r": receipt,
         "marks": marks,
         "modelled": modelled,
-        "grade": grade_words(answer["grade"], modelled) if answer else None,
+        "grade": grade_words(answer["grade"], modelled, bool(energy["missing"])) if answer else None,
         "verdict": VERDICTS[receipt["verdict"]],
         "spent_s": {
             "answer": receipt["times"]["duration_s"],
@@ -177,14 +181,14 @@ def _told(receipt: Mapping[str, Any] | None) -> Json:
     }
 
 
-def grade_words(grade: str, modelled: bool) -> str:
-    """What a grade means, for somebody who has not read the method."""
+def grade_words(grade: str, modelled: bool, partial: bool = False) -> str:
+    """What a grade means, for somebody who has not read the method. `partial`: a big part has no meter."""
     if grade == "D":
         return "Modelled, not measured." if modelled else "Measured, but too uncertain to rely on."
     return {
         "A": "A wall meter, within 2 %.",
         "B": "Metered, within 10 %.",
-        "C": "Metered, within 30 %, or without a big part of the machine.",
+        "C": "Metered, but not the whole machine." if partial else "Metered, within 30 %.",
     }[grade]
 
 
@@ -213,6 +217,16 @@ def scope_words(scope: str) -> str:
     if scope.startswith("gpu") and scope[3:].isdigit():
         return f"GPU {scope[3:]}"
     return SCOPES.get(scope, scope)
+
+
+def metered(node: Mapping[str, Any]) -> str:
+    """What a node's figures will rest on, said before anybody asks."""
+    meters = [meter for meter in node.get("meters", ()) if meter["kind"] in {"energy_j", "power_w"}]
+    scopes = dict.fromkeys(scope_words(meter["scope"]) for meter in meters)
+    if not scopes:
+        return "no meter, so energy is modelled"
+    simulated = "simulated " if any(meter["simulated"] for meter in meters) else ""
+    return f"{simulated}meters for {', '.join(scopes)}"
 
 
 def _when(text: str) -> str:
@@ -253,6 +267,7 @@ def _environment() -> Environment:
     )
     environment.filters |= {
         "digest": _digest,
+        "metered": metered,
         "name": _name,
         "plain": figures.plain,
         "scope": scope_words,
@@ -264,6 +279,7 @@ def _environment() -> Environment:
         "asset": lambda name: f"/static/{name}?v={_hash(name)}",
         "in_units": in_units,
         "INTENSITY": INTENSITY,
+        "METERS": METERS,
         "NOT_MEASURED": figures.NOT_MEASURED,
         "PHASES": PHASES,
         "quantity": figures.quantity,

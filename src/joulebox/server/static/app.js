@@ -5,7 +5,7 @@ const NOT_MEASURED = "not measured";
 const known = (x) => typeof x === "number" && Number.isFinite(x);
 
 const prefixOf = (x) =>
-  x === 0 || (x >= 0.01 && x < 1e4) ? [1, ""] : PREFIXES.find(([scale]) => x >= scale) ?? PREFIXES.at(-1);
+  x === 0 || (x >= 0.1 && x < 1e4) ? [1, ""] : PREFIXES.find(([scale]) => x >= scale) ?? PREFIXES.at(-1);
 
 const placeOf = (x, digits) => Number(Math.abs(x).toExponential(digits - 1).split("e")[1]) + 1 - digits;
 
@@ -54,23 +54,26 @@ let source;
 let text;
 let last;
 let tokens;
-let firstToken;
+let begun;
+let counted;
 let powers;
 
 const say = (words) => { $("state").textContent = words; };
 
+const roughly = (s) => s > 95 ? `${Math.round(s / 60)} min` : `${s < 10 ? Math.ceil(s) : Math.round(s / 5) * 5} s`;
+
 const waiting = ({ position, expected_start: start, reason }) => {
-  const told = !known(position) ? "Waiting for a node"
-    : position <= 0 ? "Yours is next" : `${position} prompt${position > 1 ? "s" : ""} before yours`;
-  const left = start === null || start === undefined ? NaN : (Date.parse(start) - Date.now()) / 1000;
-  const about = left > 1 ? `, about ${plain(left, "s", 2)}` : "";
-  return `${told}${about}.${reason ? ` ${reason}` : ""}`;
+  const told = reason || (position ? `${position} prompt${position > 1 ? "s" : ""} before yours`
+    : position === 0 ? "Yours is next" : "Waiting for a node");
+  const left = (Date.parse(start) - Date.now()) / 1000;
+  const about = left > 1 ? `, about ${roughly(left)}` : "";
+  return `${told[0].toUpperCase()}${told.slice(1).replace(/\.$/, "")}${about}.`;
 };
 
 const blank = () => {
   text.data = "";
   tokens = 0;
-  firstToken = undefined;
+  begun = undefined;
   powers = new Map();
   for (const id of ["answer", "live", "spark"]) show($(id), false);
 };
@@ -89,14 +92,14 @@ const token = ({ text: piece, n }, id) => {
   const [attempt, seq] = id.split(".").map(Number);
   if (last && (attempt < last[0] || (attempt === last[0] && seq <= last[1]))) return;
   if (id) last = [attempt, seq];
-  if (firstToken === undefined) {
-    firstToken = performance.now();
+  const now = performance.now();
+  if (begun === undefined) {
+    begun = now;
     say("Answering.");
-  } else {
-    tokens += n;
-    const elapsed = (performance.now() - firstToken) / 1000;
-    if (elapsed > 0.5) $("pace").textContent = plain(tokens / elapsed, "tokens/s", 2);
   }
+  if (now - begun < 300) counted = now; // what comes at once was said before this page listened
+  else if (known(n)) tokens += n;
+  if (now - counted > 500) $("pace").textContent = plain(tokens / (now - counted) * 1000, "tokens/s", 2);
   text.appendData(piece);
   show($("answer"));
   show($("live"));
@@ -121,7 +124,7 @@ const power = ({ t_s: t, w, scope }) => {
 
 const receipt = async (r) => {
   const e = r.energy.answer;
-  const kind = e && ["modelled", "machine"].includes(r.energy.scope) ? ", modelled" : "";
+  const kind = (r.energy.scope === "modelled" ? ", modelled" : "") + (r.simulated ? ", simulated" : "");
   done(e ? `Done. This answer took ${quantity(e.j, e.u, "J")}${kind}.` : "Done. Its energy was not measured.");
   const address = `/receipts/${encodeURIComponent(r.id)}`;
   const page = await fetch(address);
@@ -133,8 +136,9 @@ const receipt = async (r) => {
 
 const HANDLERS = {
   queued: (d) => say(waiting(d)),
-  settling: (d) => say(`Letting the machine settle: ${d.sensor} at ${plain(d.now_c, "°C")}, waiting for `
-    + `${plain(d.target_c, "°C")}${known(d.expected_s) ? `, about ${plain(d.expected_s, "s", 2)}` : ""}.`),
+  settling: ({ sensor, now_c: now, target_c: target, expected_s: s }) => say("Letting the machine settle"
+    + (known(now) ? `: ${sensor} at ${plain(now, "°C")}, waiting for ${plain(target, "°C")}` : "")
+    + (known(s) ? `, about ${roughly(s)}.` : ".")),
   phase: ({ phase }) => {
     const words = {
       settling: "Waiting until the machine is calm enough to measure.",

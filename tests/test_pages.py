@@ -1,0 +1,596 @@
+"""The pages: figures as people read them, nothing trusted, small, and usable in a real browser."""
+
+import asyncio
+import gzip
+import json
+import math
+import random
+import re
+import shutil
+from collections.abc import Iterator
+from dataclasses import replace
+from html.parser import HTMLParser
+from typing import Any, Literal
+
+import pytest
+from axe_playwright_python.sync_playwright import Axe
+from fastapi import FastAPI
+from playwright.sync_api import Browser, BrowserContext, Page, expect
+
+import page_stage as stage
+from joulebox.model import ModelInfo
+from joulebox.server import figures, pages
+from screenshots import SCHEMES, advance, ask, chromium
+from screenshots import stage as staged
+
+HOSTILE = "<script>alert('x')</script>\"\u202e&"
+FIRST_VIEW_MAX_BYTES = 12_000
+FIRST_VIEW_MAX_REQUESTS = 4
+Json = dict[str, Any]
+
+
+# --- figures ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("value", "u", "shown"),
+    [
+        (1633.09, 32.11, "1633 ± 32 J"),
+        (1633.09, 321.0, "1630 ± 320 J"),
+        (86.4321, 3.1442, "86.4 ± 3.1 J"),
+        (0.02410, 0.0009, "24.10 ± 0.90 mJ"),
+        (99.96, 0.996, "100.0 ± 1.0 J"),
+        (12_345_678.0, 120_000.0, "12.35 ± 0.12 MJ"),
+        (0.000_24, 0.000_01, "240 ± 10 µJ"),
+        (0.3, 2.1, "0.3 ± 2.1 J"),
+        (-1.25, 2.1, "−1.3 ± 2.1 J"),
+        (5.0, None, "5.00 J"),
+        (4.2e-7, None, "420 nJ"),
+        (0.0, None, "0.00 J"),
+        (None, 1.0, "not measured"),
+        (math.nan, 1.0, "not measured"),
+    ],
+)
+def test_the_uncertainty_decides_the_digits(value: float | None, u: float | None, shown: str) -> None:
+    """A figure carries as many digits as its uncertainty justifies, and an unknown one is never 0."""
+    assert figures.quantity(value, u, "J") == shown
+
+
+def test_a_small_figure_without_uncertainty_is_never_zero() -> None:
+    """Whatever its size, a figure above zero is shown above zero."""
+    for exponent in range(-12, 13):
+        for text in (figures.quantity(3.0 * 10**exponent, None, "g"), figures.plain(3.0 * 10**exponent, "s")):
+            assert re.search("[1-9]", text), text
+
+
+def test_a_range_need_not_be_symmetric() -> None:
+    """A figure and its range share unit and digits."""
+    assert figures.ranged(0.0213, 0.0120, 0.0324, "g") == ("21 mg", "12 to 32 mg")
+    assert figures.ranged(0.013, 0.013, 0.013, "g") == ("13.0 mg", None)
+    assert figures.ranged(None, None, None, "g") == ("not measured", None)
+
+
+# --- pages as text ----------------------------------------------------------------------------------------------------
+
+
+class Shown(HTMLParser):
+    """What a page says: its text, tags and the addresses it names."""
+
+    def __init__(self, html: str) -> None:
+        super().__init__()
+        self.words: list[str] = []
+        self.tags: list[str] = []
+        self.addresses: list[str] = []
+        self.feed(html)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        self.addresses += [value or "" for name, value in attrs if name in {"href", "src", "action", "data"}]
+
+    def handle_data(self, data: str) -> None:
+        self.words.append(data)
+
+    @property
+    def text(self) -> str:
+        """All words, with single spaces."""
+        return " ".join(" ".join(self.words).split())
+
+
+def _receipt(kind: str, **changes: Any) -> Json:
+    return stage.as_json(replace(stage.RECEIPTS[kind](), **changes))
+
+
+def _line(html: str, label: str) -> str:
+    """The value beside a label of the receipt."""
+    found = re.search(rf"<dt>{label}.*?</dt><dd>(.*?)</dd>", html, re.DOTALL)
+    assert found, label
+    return Shown(found[1]).text
+
+
+def test_the_receipt_says_every_figure_with_its_uncertainty() -> None:
+    """CPU and memory stand on lines of their own; what no meter covers is named; phases carry seconds and joules."""
+    html = pages.render_receipt(_receipt("powercap"))
+    text = Shown(html).text
+    assert _line(html, "CPU").startswith("80.1 ± 3.0 J")
+    assert _line(html, r"Memory \(DRAM\)").startswith("6.32 ± 0.41 J")
+    assert _line(html, "Everything").startswith("1633 ± 32 J")
+    assert _line(html, "Decode").startswith("73.4 ± 2.8 J")
+    assert "Writing the answer · 1.15 s" in text
+    assert "Not covered: Machine at the wall; GPU 0." in text
+    assert (_line(html, "Total"), _line(html, "Grid DE")) == ("21 mg", "342 g/kWh")
+    assert "12 to 32 mg" in text
+    assert "171 to 513 · yearly mean · 2025 · average · lifecycle" in text
+    assert "Training the model is not included. One prompt ran at a time; shared servers use less per token." in text
+    assert _line(html, "Temperature, CPU") == "41.2 °C → 55.0 °C"
+    assert _line(html, "Weights") == "Q4_1, b179c9523d0e"
+    assert _line(html, "Speed") == "82.4 tokens/s"
+
+
+def test_the_three_units_are_the_same_energy() -> None:
+    """Joules over 3600 are watt hours; over the seconds of the answer they are the mean power, which is no energy."""
+    told = pages.in_units({"j": 7200.0, "u": 360.0}, 10.0)
+    assert told == {"j": "7200 ± 360 J", "wh": "2.00 ± 0.10 Wh", "w": "720 ± 36 W"}
+    html = pages.render_receipt(_receipt("powercap"))
+    assert '<span class="in-e">Energy of this answer</span><span class="in-w">Mean power during this answer' in html
+    assert pages.in_units({"j": 7200.0, "u": 360.0}, None)["w"] == "not measured"
+
+
+def test_modelled_stands_next_to_every_energy_figure() -> None:
+    """Where nothing was metered, no figure in joules can be read without the word."""
+    html = pages.render_receipt(_receipt("modelled"))
+    figures_shown = re.findall(r'<span class="v"><data[^>]*>[^<]*±.*?</span></span>(.{0,60})', html, re.DOTALL)
+    assert len(figures_shown) == 9
+    assert all("modelled" in after for after in figures_shown)
+    for label in ("Idle power", "Mean power", "Peak power"):
+        assert _line(html, label).endswith("W modelled")
+    assert "Modelled, not measured." in Shown(html).text
+    assert "simulated" not in Shown(html).text.lower()
+
+
+def test_simulated_is_marked_and_not_called_modelled() -> None:
+    """A receipt of the rig says so at its head and beside its figures."""
+    text = Shown(pages.render_receipt(_receipt("powercap"))).text
+    assert "Simulated. The figures come from a simulated machine" in text
+    assert text.count("86.4 ± 3.1 J 24.01 ± 0.87 mWh 63.3 ± 2.3 W simulated") == 2
+    assert "modelled" not in text
+
+
+def test_what_was_not_measured_is_never_zero() -> None:
+    """With no energy at all, every energy, power and operational gram reads `not measured`."""
+    html = pages.render_receipt(_receipt("nothing"))
+    for label in ("Answer", "Above idle", "Tail", "Everything", "Load", "Prefill", "Decode", "Mean power", "Total"):
+        assert "not measured" in _line(html, label)
+        assert not re.search(r"\d", _line(html, label)), label
+    assert _line(html, "Making the machine") == "13.0 mg"
+    assert _line(html, "Temperature") == "no sensor"
+    assert not re.search(r"(?<![\d.])0(\.0+)? (J|Wh|W|g|mg)\b", Shown(html).text)
+
+
+@pytest.mark.parametrize("verdict", ["valid", "suspect", "invalid"])
+def test_the_verdict_comes_in_words_with_its_reasons(verdict: Literal["valid", "suspect", "invalid"]) -> None:
+    """The verdict is a sentence, and each reason's own sentence follows."""
+    receipt = _receipt("modelled", verdict=verdict)
+    text = Shown(pages.render_receipt(receipt)).text
+    assert pages.VERDICTS[verdict] in text
+    assert all(reason["sentence"] in text for reason in receipt["reasons"])
+
+
+def test_hostile_text_stays_text() -> None:
+    """Scripts, quotes and direction marks in prompts, answers, names and sentences never become markup."""
+    status = {"id": HOSTILE, "state": "completed", "phase": None, "answer": HOSTILE, "error": None, "model": HOSTILE}
+    receipt = _receipt("modelled", model=ModelInfo(name=HOSTILE, digest=HOSTILE, quantization=HOSTILE), node=HOSTILE)
+    receipt["reasons"][0]["sentence"] = HOSTILE
+    problem = {"title": HOSTILE, "detail": HOSTILE, "status": 400, "code": HOSTILE}
+    models = [{"id": HOSTILE, "quantization": HOSTILE, "size_bytes": 1}]
+    nodes = [{"name": HOSTILE, "zone": HOSTILE}]
+    for html in (
+        pages.render_ask(models, nodes, form={"prompt": HOSTILE, "system": HOSTILE}, problem=problem),
+        pages.render_prompt(status, receipt),
+        pages.render_receipt(receipt),
+        pages.render_receipt(receipt, standalone=True),
+        pages.render_problem(problem),
+    ):
+        assert "<script>" not in html
+        assert "alert(&#39;x&#39;)" in html
+        assert Shown(html).tags.count("script") <= 1
+
+
+def test_the_answer_keeps_its_white_space() -> None:
+    """Line breaks and leading blanks of an answer reach the page as they are."""
+    status = {
+        "id": "p1",
+        "state": "completed",
+        "phase": None,
+        "answer": "\n  def f():\n\n      return 1\n",
+        "error": None,
+    }
+    assert ">\n  def f():\n\n      return 1\n</div>" in pages.render_prompt(status, None)
+
+
+def test_nothing_is_loaded_from_elsewhere() -> None:
+    """Every address on every page is of this server or inline; a standalone receipt needs no server at all."""
+    receipt = _receipt("powercap")
+    for html in (
+        pages.render_ask(stage.MODELS, stage.NODES),
+        pages.render_receipt(receipt),
+        pages.render_problem(PROBLEM),
+    ):
+        assert all(address.startswith(("/", "#", "data:")) for address in Shown(html).addresses)
+        assert not re.search(r"<style|\son\w+=|\sstyle=", html)
+    alone = pages.render_receipt(receipt, standalone=True)
+    assert all(address.startswith(("#", "data:")) for address in Shown(alone).addresses)
+    assert "script" not in Shown(alone).tags
+    assert not re.search(r"url\(|@import|//(?!www\.w3\.org)", alone)
+
+
+PROBLEM = {"title": "There is no such thing", "detail": "There is no prompt x.", "status": 404, "code": "not_found"}
+
+
+@pytest.mark.parametrize(
+    ("status", "sentence"),
+    [
+        ({"state": "available", "phase": "queued", "position": 2}, "2 prompts before yours."),
+        ({"state": "available", "phase": "queued", "position": 0}, "Yours is next."),
+        ({"state": "available", "position": 0, "reason": "no node is connected"}, "No node is connected."),
+        ({"state": "running", "phase": "loading", "node": "atelier"}, "Loading the model on atelier."),
+        ({"state": "running", "phase": None}, "Waiting for a node."),
+        ({"state": "cancelled"}, "Stopped, as asked."),
+    ],
+)
+def test_where_a_prompt_stands_is_one_sentence(status: Json, sentence: str) -> None:
+    """Queue, settling, loading and endings are told in plain words."""
+    assert pages.sentence(status) == sentence
+
+
+def test_a_page_that_is_not_final_asks_again_without_javascript() -> None:
+    """Only while a prompt is under way does the page reload itself, and only where scripts do not run."""
+    status = {"id": "p1", "state": "running", "phase": "answering", "answer": None, "error": None}
+    refresh = '<noscript><meta http-equiv="refresh"'
+    assert refresh in pages.render_prompt(status, None)
+    assert refresh not in pages.render_prompt({**status, "state": "completed"}, _receipt("modelled"))
+
+
+def test_empty_states_say_what_to_do() -> None:
+    """Without a model or a node, the page names the command that helps instead of showing a form that cannot work."""
+    alone, bare = pages.render_ask([], []), pages.render_ask([], stage.NODES)
+    assert "joulebox up" in alone
+    assert "joulebox models add" in bare
+    assert '<form id="ask"' not in alone + bare
+
+
+# --- pages over HTTP, without JavaScript ------------------------------------------------------------------------------
+
+
+def _call(app: FastAPI, method: str, path: str, body: bytes = b"", **headers: str) -> tuple[int, dict[str, str], bytes]:
+    """One request straight into the application."""
+    target, _, query = path.partition("?")
+    scope = {
+        "type": "http",
+        "asgi": {"version": "3.0"},
+        "http_version": "1.1",
+        "method": method,
+        "scheme": "http",
+        "path": target,
+        "raw_path": target.encode(),
+        "query_string": query.encode(),
+        "headers": [(name.replace("_", "-").encode(), value.encode()) for name, value in headers.items()],
+        "server": ("joulebox.test", 80),
+        "client": ("127.0.0.1", 1),
+        "root_path": "",
+    }
+    sent: list[Any] = []
+
+    async def receive() -> Json:
+        return {"type": "http.request", "body": body, "more_body": False}
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    asyncio.run(app(scope, receive, send))
+    received = {name.decode(): value.decode() for name, value in sent[0]["headers"]}
+    return sent[0]["status"], received, b"".join(message.get("body", b"") for message in sent[1:])
+
+
+def test_the_first_view_is_small() -> None:
+    """Page, style and script together stay below 12 kB gzip and four requests."""
+    app = stage.application()
+    status, headers, body = _call(app, "GET", "/", accept_encoding="gzip")
+    assert (status, headers["content-encoding"]) == (200, "gzip")
+    parts = [body]
+    for address in re.findall(r'"(/static/[^"]+)"', gzip.decompress(body).decode()):
+        status, headers, body = _call(app, "GET", address, accept_encoding="gzip")
+        assert (status, headers["cache-control"]) == (200, "public, max-age=31536000, immutable")
+        parts.append(body)
+    assert len(parts) == 3 <= FIRST_VIEW_MAX_REQUESTS
+    assert sum(map(len, parts)) <= FIRST_VIEW_MAX_BYTES
+
+
+def test_pages_forbid_everything_they_do_not_need() -> None:
+    """The policy allows this server's own style and script only; no page may be framed or kept."""
+    _, headers, _ = _call(stage.application(), "GET", "/")
+    policy = headers["content-security-policy"]
+    assert "default-src 'self'" in policy
+    assert "unsafe" not in policy
+    assert (headers["cache-control"], headers["x-content-type-options"]) == ("no-store", "nosniff")
+
+
+def test_an_outdated_static_address_is_not_kept() -> None:
+    """Only the address with today's content hash may stay in a cache; other names are not found."""
+    app = stage.application()
+    assert _call(app, "GET", "/static/app.css?v=old")[1]["cache-control"] == "no-cache"
+    assert _call(app, "GET", "/static/..%2fpages.py")[0] == 404
+
+
+def test_asking_works_without_javascript() -> None:
+    """The form leads to the prompt's own page with the fields that were sent."""
+    app = stage.application()
+    form = b"model=powercap&prompt=Why%3F%0D%0ANow&system=&max_tokens=64&temperature=0.5&seed="
+    status, headers, _ = _call(app, "POST", "/ask", form)
+    assert (status, headers["location"]) == (303, "/prompts/p1")
+    sent = json.loads(_call(app, "GET", "/stage/forms/p1")[2])
+    assert sent == {"model": "powercap", "prompt": "Why?\nNow", "max_tokens": 64, "temperature": 0.5}
+    status, _, body = _call(app, "GET", "/prompts/p1")
+    assert (status, "2 prompts are before yours." in body.decode()) == (200, True)
+    assert _call(app, "POST", "/prompts/p1/stop")[1]["location"] == "/prompts/p1"
+    assert "Stopped, as asked." in _call(app, "GET", "/prompts/p1")[2].decode()
+
+
+@pytest.mark.parametrize(
+    ("form", "status", "sentence"),
+    [
+        (b"model=powercap&prompt=+&seed=7", 422, "The prompt is empty. Type a question and ask again."),
+        (b"model=powercap&prompt=a&seed=x7", 422, "seed must be a number; x7 is none."),
+        (b"prompt=%ff", 422, "The form is not valid UTF-8. Send it from the page itself."),
+        (b"prompt=" + b"a" * pages.FORM_MAX_BYTES, 413, "Shorten the prompt."),
+    ],
+)
+def test_a_refused_form_comes_back_with_one_sentence(form: bytes, status: int, sentence: str) -> None:
+    """What cannot be asked is refused with its status, the reason, and what was typed."""
+    answered, _, body = _call(stage.application(), "POST", "/ask", form)
+    assert answered == status
+    assert sentence in Shown(body.decode()).text
+    if b"seed=x7" in form:
+        assert 'value="x7"' in body.decode()
+
+
+def test_other_sites_cannot_press_the_buttons() -> None:
+    """A form sent from another site is refused before anything is asked."""
+    status, _, body = _call(
+        stage.application(), "POST", "/ask", b"model=powercap&prompt=a", sec_fetch_site="cross-site"
+    )
+    assert (status, "sent by another site" in body.decode()) == (422, True)
+
+
+def test_what_does_not_exist_is_a_page_that_says_so() -> None:
+    """Unknown prompts and receipts answer 404 with a sentence."""
+    for path, sentence in (("/prompts/x", "There is no prompt x."), ("/receipts/x", "There is no receipt x.")):
+        status, _, body = _call(stage.application(), "GET", path)
+        assert (status, sentence in body.decode()) == (404, True)
+
+
+# --- pages in a browser -----------------------------------------------------------------------------------------------
+
+needs_chromium = pytest.mark.skipif(shutil.which("chromium") is None, reason="Chromium is not installed here")
+
+
+@pytest.fixture(scope="module")
+def address() -> Iterator[str]:
+    with staged() as at:
+        yield at
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    with chromium() as opened:
+        yield opened
+
+
+@pytest.fixture
+def context(browser: Browser, address: str) -> Iterator[BrowserContext]:
+    opened = browser.new_context(base_url=address, viewport={"width": 1280, "height": 900})
+    opened.set_default_timeout(5_000)
+    yield opened
+    opened.close()
+
+
+@pytest.fixture
+def page(context: BrowserContext) -> Iterator[Page]:
+    """A page that may not complain: no console errors, no exceptions, no request elsewhere."""
+    opened, complaints = context.new_page(), []
+    opened.on(
+        "console", lambda message: complaints.append(message.text) if message.type in {"error", "warning"} else None
+    )
+    opened.on("pageerror", lambda error: complaints.append(str(error)))
+    opened.on("requestfailed", lambda request: complaints.append(f"{request.url}: {request.failure}"))
+    yield opened
+    assert [text for text in complaints if "ERR_INCOMPLETE_CHUNKED" not in text and "ERR_ABORTED" not in text] == []
+
+
+def _until_receipt(page: Page, gates: int = 4) -> None:
+    for _ in range(gates):
+        advance(page)
+    expect(page.get_by_role("article")).to_be_visible()
+
+
+@needs_chromium
+def test_a_prompt_streams_and_leaves_its_receipt(page: Page) -> None:
+    """Queue, settling, loading, answer as it comes, measuring, receipt: each state is told; a reload shows the end."""
+    page.goto("/")
+    ask(page, "What is energy?")
+    state = page.get_by_role("status")
+    expect(state).to_have_text(re.compile(r"^2 prompts are before yours, about (40|35) s\.$"))
+    expect(page).to_have_url(re.compile(r"/prompts/p\d+$"))
+    advance(page)
+    expect(state).to_have_text("Letting the machine settle: cpu at 61.0 °C, waiting for 45.0 °C, about 20 s.")
+    advance(page)
+    expect(state).to_have_text("Answering.")
+    expect(page.get_by_role("log")).to_contain_text("Energy is what it takes")
+    expect(page.get_by_role("img", name=re.compile("^Power of cpu, from 0 to .* W$"))).to_be_visible()
+    advance(page)
+    expect(state).to_have_text("The answer is complete. Measuring until the machine is calm again.")
+    assert page.get_by_role("log").text_content() == stage.ANSWER + " "
+    advance(page)
+    expect(state).to_have_text("Done. This answer took 86.4 ± 3.1 J, simulated.")
+    expect(page.get_by_role("article", name="Receipt for one answer")).to_contain_text("80.1 ± 3.0 J")
+    expect(page.get_by_role("button", name="Ask")).to_be_enabled()
+    expect(page.get_by_role("button", name="Stop")).to_be_hidden()
+    page.reload()
+    expect(page.get_by_role("log")).to_contain_text("lit for ten seconds.")
+    expect(page.get_by_role("article")).to_be_visible()
+
+
+@needs_chromium
+def test_a_reload_in_the_middle_takes_the_stream_up_again(page: Page) -> None:
+    """The prompt's own page plays the stream from the start and goes on to the receipt."""
+    page.goto("/")
+    ask(page, "What is energy?")
+    advance(page)
+    advance(page)
+    expect(page.get_by_role("log")).to_contain_text("Energy is what it takes")
+    page.reload()
+    expect(page.get_by_role("status")).to_have_text("Answering.")
+    _until_receipt(page, 2)
+    assert page.get_by_role("log").text_content() == stage.ANSWER + " "
+
+
+@needs_chromium
+def test_a_cut_connection_loses_and_doubles_nothing(page: Page) -> None:
+    """The browser connects again by itself and the answer is whole."""
+    page.goto("/")
+    ask(page, "Explain, and cut the connection")
+    _until_receipt(page)
+    assert page.get_by_role("log").text_content() == stage.ANSWER + " "
+
+
+@needs_chromium
+def test_a_restart_voids_the_text_and_says_so(page: Page) -> None:
+    """When a node is lost, its text goes, a note stays until the new answer is complete."""
+    page.goto("/")
+    ask(page, "Please restart")
+    for _ in range(4):
+        advance(page)
+    expect(page.locator("#void")).to_have_text("The node stopped. The text shown so far is void; attempt 2 begins.")
+    expect(page.get_by_role("log")).to_be_hidden()
+    _until_receipt(page, 2)
+    expect(page.locator("#void")).to_be_hidden()
+    assert page.get_by_role("log").text_content() == stage.ANSWER + " "
+
+
+@needs_chromium
+def test_streamed_text_is_text(page: Page) -> None:
+    """Markup in an answer is shown, not run, with its white space."""
+    page.goto("/")
+    ask(page, "Something hostile")
+    _until_receipt(page)
+    assert (
+        page.get_by_role("log").text_content()
+        == "<script>alert(1)</script>\n  <img src=x onerror=alert(1)> \u202eabc &amp;"
+    )
+    assert page.locator("#answer *").count() == 0
+
+
+@needs_chromium
+def test_failures_and_stops_are_told(page: Page) -> None:
+    """A failed prompt says why, a stopped one that it stopped, a refused one what to do, and one can ask again."""
+    page.goto("/")
+    ask(page, "This will fail")
+    advance(page)
+    advance(page)
+    expect(page.get_by_role("status")).to_have_text("The engine stopped. Try a shorter prompt.")
+    ask(page, "What is energy?")
+    page.get_by_role("button", name="Stop").click()
+    expect(page.get_by_role("status")).to_have_text("Stopped, as asked.")
+
+
+@needs_chromium
+def test_a_refused_prompt_says_what_to_do(context: BrowserContext) -> None:
+    """The server's sentence appears above the form, which keeps what was typed."""
+    page = context.new_page()
+    page.goto("/")
+    page.get_by_label("Your prompt").fill("   ")
+    page.get_by_role("button", name="Ask").click()
+    expect(page.get_by_role("alert")).to_have_text("The prompt is empty. Type a question and ask again.")
+    expect(page.get_by_role("button", name="Ask")).to_be_enabled()
+
+
+@needs_chromium
+def test_the_unit_switch_is_remembered(page: Page) -> None:
+    """Watts are called mean power, never energy; the choice outlives the page."""
+    page.goto("/receipts/r_01JD3M0Q8B")
+    headline = page.locator(".headline")
+    expect(headline).to_contain_text("Energy of this answer", use_inner_text=True)
+    page.get_by_label("Joules").focus()
+    page.keyboard.press("ArrowRight")
+    expect(headline).to_contain_text("24.01 ± 0.87 mWh", use_inner_text=True)
+    page.keyboard.press("ArrowRight")
+    expect(headline).to_contain_text("63.3 ± 2.3 W", use_inner_text=True)
+    expect(page.locator(".receipt h3").first).to_have_text("Mean power", use_inner_text=True)
+    assert "Energy" not in headline.inner_text()
+    page.goto("/receipts/r_01JD3K7ZX4")
+    expect(page.locator(".headline")).to_contain_text("45 ± 25 W", use_inner_text=True)
+
+
+@needs_chromium
+def test_the_standalone_receipt_switches_without_script(browser: Browser) -> None:
+    """One file without script or server shows the same receipt and switches units by style alone."""
+    context = browser.new_context(java_script_enabled=False, offline=True)
+    page = context.new_page()
+    page.set_content(pages.render_receipt(_receipt("powercap"), standalone=True))
+    page.get_by_label("Watt hours").check(force=True)
+    expect(page.locator(".headline")).to_contain_text("24.01 ± 0.87 mWh", use_inner_text=True)
+    context.close()
+
+
+@needs_chromium
+def test_everybody_can_use_the_pages(page: Page) -> None:
+    """No rule of axe is broken in either scheme, and nothing scrolls sideways at 320 pixels."""
+    axe = Axe()
+    page.set_viewport_size({"width": 320, "height": 640})
+    page.goto("/")
+    page.get_by_text("Options").click()
+    _usable(page, axe)
+    ask(page, "What is energy?")
+    _until_receipt(page)
+    page.get_by_text("How it is computed").click()
+    page.get_by_text("Meters and uncertainty").click()
+    _usable(page, axe)
+    for path in ("/receipts/r_01JD3K7ZX4", "/receipts/r_01JD3N9W2C"):
+        page.goto(path)
+        page.get_by_label("Mean power").check(force=True)
+        _usable(page, axe)
+
+
+def _usable(page: Page, axe: Axe) -> None:
+    for scheme in SCHEMES:
+        page.emulate_media(color_scheme=scheme, reduced_motion="reduce")
+        found = axe.run(page)
+        assert found.violations_count == 0, f"{scheme}: {found.generate_report()}"
+    assert page.evaluate("document.documentElement.scrollWidth") <= 320
+    small = page.evaluate(
+        "[...document.querySelectorAll('button, .button, summary, select, input:not([type=radio]), .units label')]"
+        ".filter((e) => e.checkVisibility() && e.getBoundingClientRect().height < 44).map((e) => e.outerHTML)"
+    )
+    assert small == []
+
+
+@needs_chromium
+def test_the_browser_formats_figures_as_the_server_does(page: Page) -> None:
+    """Some hundred figures, ties and edges included, read the same from Python and from JavaScript."""
+    chance = random.Random(7)
+    cases: list[list[float | None]] = [[2.5, 1.0], [0.125, 0.01], [1235.0, 120.0], [9995.0, 995.0], [-0.05, 1.0]]
+    cases += [[0.0, None], [0.0, 0.5], [None, 1.0], [3.0, 0.0], [9999.96, None], [0.09996, None], [1e-10, None]]
+    for _ in range(600):
+        value = chance.choice((1, -1)) * 10 ** chance.uniform(-8, 9)
+        cases.append([value, abs(value) * 10 ** chance.uniform(-4, 1) if chance.random() < 0.8 else None])
+        cases.append([round(value, chance.randrange(6)), round(chance.uniform(0, 9), chance.randrange(4))])
+    page.goto("/")
+    shown = page.evaluate(
+        """async (cases) => {
+            const { quantity, plain } = await import(document.querySelector("script").src);
+            return cases.map(([value, u]) => [quantity(value, u, "J"), plain(value, "s"), plain(value, "s", 2)]);
+        }""",
+        cases,
+    )
+    for (number, u), texts in zip(cases, shown, strict=True):
+        expected = [figures.quantity(number, u, "J"), figures.plain(number, "s"), figures.plain(number, "s", 2)]
+        assert texts == expected, (number, u)
