@@ -1,0 +1,19 @@
+"""Fixtures for every test: the real small model."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from joulebox.errors import JouleboxError
+from joulebox.node.fetch import DEFAULT, fetch
+
+
+@pytest.fixture(scope="session")
+def smollm2() -> Path:
+    """The verified GGUF of SmolLM2-135M-Instruct, fetched once into `.cache`, or into `JOULEBOX_TEST_CACHE`."""
+    cache = os.environ.get("JOULEBOX_TEST_CACHE")
+    try:
+        return fetch(DEFAULT, Path(cache) if cache else Path(__file__).parents[1] / ".cache" / "models")
+    except JouleboxError as error:
+        pytest.skip(str(error))
