@@ -246,7 +246,7 @@ def unmeasured_receipt() -> nouns.Receipt:
             nouns.Reason(
                 code="missing_scope",
                 level="invalid",
-                sentence="No meter gave a single reading. See joulebox meters check.",
+                sentence="No meter gave a single reading. See `joulebox meters list`.",
             ),
         ),
     )

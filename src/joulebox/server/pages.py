@@ -14,6 +14,7 @@ from urllib.parse import parse_qs, quote
 
 from fastapi import APIRouter, Request, Response
 from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
 
 from joulebox.errors import JouleboxError
 from joulebox.model import FINAL_STATES, Prompt
@@ -27,6 +28,8 @@ REFRESH_S: Final = 2
 """How often the page of a prompt asks again where there is no JavaScript."""
 LAMP_W: Final = 10.0
 """The lamp a joule is explained with: `answer` joules light it for a tenth as many seconds."""
+NEGLIGIBLE_RATIO: Final = 0.001
+"""A source of uncertainty this much smaller than the largest changes no digit of the joint one."""
 POLICY: Final = "default-src 'self'; img-src data:; base-uri 'none'; form-action 'self'; frame-ancestors 'none'"
 STATIC: Final = {"app.css": "text/css; charset=utf-8", "app.js": "text/javascript; charset=utf-8"}
 BIDI_AND_CONTROL: Final = dict.fromkeys(
@@ -49,7 +52,7 @@ PHASES: Final = {
     "tail": ("Tail", "Until the machine was calm again"),
 }
 VERDICTS: Final = {
-    "valid": "Valid: nothing disturbed the measurement.",
+    "valid": "Valid: nothing disturbed the run.",
     "suspect": "Suspect: read these figures with care.",
     "invalid": "Invalid: do not use these figures.",
 }
@@ -178,6 +181,7 @@ def _told(receipt: Mapping[str, Any] | None) -> Json:
         },
         "lamp_s": answer["j"] / LAMP_W if answer and answer["j"] > 0 else None,
         "per_s": _rate(receipt),
+        "parts": _worth_telling(energy["uncertainty"]),
     }
 
 
@@ -195,6 +199,12 @@ def grade_words(grade: str, modelled: bool, partial: bool = False) -> str:
 def _rate(receipt: Mapping[str, Any]) -> float | None:
     per_token_s = receipt["times"]["time_per_output_token_s"]
     return 1.0 / per_token_s if per_token_s else None
+
+
+def _worth_telling(parts: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """The sources of uncertainty, largest first, without those that change nothing."""
+    ordered = sorted(parts, key=lambda part: -part["j"])
+    return [part for part in ordered if part["j"] > NEGLIGIBLE_RATIO * ordered[0]["j"]]
 
 
 def in_units(figure: Mapping[str, Any] | None, over_s: float | None) -> Json:
@@ -244,6 +254,12 @@ def _name(text: object) -> str:
     return str(text).translate(BIDI_AND_CONTROL)
 
 
+def _code(text: str) -> Markup:
+    """A sentence with its `commands` set as code."""
+    pieces = enumerate(text.split("`"))
+    return Markup().join(Markup("<code>{}</code>").format(piece) if n % 2 else piece for n, piece in pieces)
+
+
 def _digest(digest: str) -> str:
     return digest.rpartition(":")[2][:12]
 
@@ -266,6 +282,7 @@ def _environment() -> Environment:
         lstrip_blocks=True,
     )
     environment.filters |= {
+        "code": _code,
         "digest": _digest,
         "metered": metered,
         "name": _name,

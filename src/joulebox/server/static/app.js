@@ -179,7 +179,10 @@ const follow = (id) => {
   for (const [name, handle] of Object.entries(HANDLERS)) {
     source.addEventListener(name, (event) => {
       if (event.data !== undefined) handle(JSON.parse(event.data), event.lastEventId);
-      else if (source.readyState === EventSource.CLOSED) setTimeout(() => follow(id), 2000);
+      else if (source.readyState === EventSource.CLOSED) {
+        say("The connection is lost. Trying again.");
+        setTimeout(() => follow(id), 2000);
+      }
     });
   }
 };
