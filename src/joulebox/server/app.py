@@ -119,7 +119,8 @@ class _Server(Server):
 
     def _init_shared_socket(self) -> None:
         self._ssp = None
-        self._shd = SocketHolder(self._own.fileno(), False, self.backlog)  # type: ignore[assignment,call-arg]
+        # granian closes the descriptor it is given
+        self._shd = SocketHolder(os.dup(self._own.fileno()), False, self.backlog)  # type: ignore[assignment,call-arg]
 
 
 @asynccontextmanager

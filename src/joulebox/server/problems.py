@@ -53,7 +53,7 @@ def bad_request(error: ValidationError | RequestValidationError) -> JouleboxErro
     kind, place = first["type"], [part for part in first["loc"] if part not in {"body", "query", "path", "header"}]
     name = ".".join(str(part) for part in place)
     if kind == "json_invalid" or not name:
-        return JouleboxError("bad_request", "The body is not a JSON object with the fields of this address.")
+        return JouleboxError("bad_request", "The body must be a JSON object, sent as application/json.")
     if kind in {"extra_forbidden", "unexpected_keyword_argument"}:
         return JouleboxError("bad_request", f"There is no field {name}: leave it out.", field=name)
     if kind == "missing":

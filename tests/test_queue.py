@@ -1,0 +1,440 @@
+"""The contract of the `Queue` port, on every adapter (SQLite now), and what the database itself guards."""
+
+import asyncio
+import sqlite3
+from collections import Counter
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from joulebox.errors import JouleboxError
+from joulebox.model import FINAL_STATES, AttemptState, JobState, Message, Problem, Prompt
+from joulebox.server.jobs import (
+    LOST_MAX,
+    Claim,
+    Delivery,
+    Ending,
+    NodeRecord,
+    Queue,
+    StoredReceipt,
+    after,
+    new_id,
+)
+from joulebox.server.store import Store
+from server_stage import offer
+
+pytestmark = pytest.mark.anyio
+NOW = datetime(2026, 11, 23, 7, 0, tzinfo=UTC)
+PROMPT = Prompt(model="m", messages=(Message(role="user", content="hi"),))
+CAUSE = Problem(code="engine_died", detail="The engine died.")
+LOST = Ending(AttemptState.LOST, CAUSE)
+FAILED = Ending(AttemptState.FAILED, CAUSE)
+MAX = 3
+
+
+@pytest.fixture
+def anyio_backend() -> str:
+    return "asyncio"
+
+
+@asynccontextmanager
+async def opened(folder: Path) -> AsyncIterator[Store]:
+    store = Store(f"sqlite+aiosqlite:///{folder / 'joulebox.db'}")
+    await store.open()
+    try:
+        yield store
+    finally:
+        await store.close()
+
+
+@pytest.fixture
+async def queue(tmp_path: Path) -> AsyncIterator[Queue]:
+    async with opened(tmp_path) as store:
+        yield store
+
+
+def delivery(receipt_id: str | None = None) -> Delivery:
+    receipt = StoredReceipt(id=receipt_id or new_id(), factors={"pue": 1.0}, body=b'{"id":"r"}')
+    return Delivery(
+        answer="Hello",
+        finish_reason="stop",
+        chunks=((2, "Hel"), (3, "lo")),
+        answer_seq=4,
+        trace=b"trace",
+        receipt=receipt,
+    )
+
+
+async def ask(queue: Queue, *, model: str = "m", placement: str = "fastest") -> str:
+    record, new = await queue.enqueue(replace(PROMPT, model=model), placement, None, NOW)
+    assert new
+    return record.job.id
+
+
+async def claim(queue: Queue, node: str = "n1", models: Sequence[str] = ("m",)) -> Claim | None:
+    return await queue.claim(offer(node=node, models=models), lambda waiting: f"has {waiting.model}", NOW)
+
+
+async def claimed(queue: Queue, node: str = "n1") -> Claim:
+    claim_ = await claim(queue, node)
+    assert claim_ is not None
+    return claim_
+
+
+async def state(queue: Queue, job_id: str) -> JobState:
+    record = await queue.record(job_id)
+    assert record is not None
+    return record.job.state
+
+
+async def test_two_claimers_never_get_the_same_job(queue: Queue) -> None:
+    """Twelve nodes that ask at the same moment for eight jobs get each job once."""
+    asked = [await ask(queue) for _ in range(8)]
+    claims = await asyncio.gather(*(claim(queue, f"n{number}") for number in range(12)))
+    taken = Counter(one.attempt.job_id for one in claims if one is not None)
+    assert taken == dict.fromkeys(asked, 1)
+    assert len({one.attempt.token for one in claims if one is not None}) == 8
+
+
+async def test_the_oldest_fitting_job_goes_first(queue: Queue) -> None:
+    """A node gets the oldest job whose model it has and which may run on it."""
+    other, placed, first, second = (
+        await ask(queue, model="k"),
+        await ask(queue, placement="node:n2"),
+        await ask(queue),
+        await ask(queue),
+    )
+    assert (await claimed(queue, "n1")).attempt.job_id == first
+    assert (await claimed(queue, "n2")).attempt.job_id == placed
+    assert (await claimed(queue, "n3")).attempt.job_id == second
+    assert await claim(queue, "n4") is None
+    assert [waiting.id for waiting in await queue.line()] == [other]
+
+
+async def test_a_stale_token_changes_nothing(queue: Queue) -> None:
+    """Once an attempt has ended in any way, its token closes, completes and revives nothing."""
+    job_id = await ask(queue)
+    for ending in (LOST, FAILED):
+        token = (await claimed(queue)).attempt.token
+        assert await queue.close_attempt(token, ending, MAX, NOW) is not None
+        assert await queue.close_attempt(token, ending, MAX, NOW) is None
+        assert await queue.complete(token, delivery(), NOW) is None
+        assert await state(queue, job_id) is JobState.AVAILABLE
+    assert await queue.close_attempt("unknown", LOST, MAX, NOW) is None
+    assert await queue.receipt("unknown") is None
+
+
+async def test_done_once(queue: Queue) -> None:
+    """Of two deliveries of one attempt one is taken; the job keeps its first answer and receipt."""
+    job_id = await ask(queue)
+    token = (await claimed(queue)).attempt.token
+    both = await asyncio.gather(*(queue.complete(token, delivery(f"receipt{n}"), NOW) for n in range(2)))
+    kept = [record for record in both if record is not None]
+    assert len(kept) == 1
+    assert await queue.record(job_id) == kept[0]
+    assert await queue.receipt(str(kept[0].job.receipt_id)) == b'{"id":"r"}'
+    attempt = await queue.attempt(token)
+    assert attempt is not None
+    assert attempt.state is AttemptState.DONE
+
+
+async def test_a_delivery_is_kept_whole_or_not_at_all(queue: Queue) -> None:
+    """When the last write of a delivery fails, nothing of it is there, and the attempt can still deliver."""
+    await ask(queue)
+    await queue.complete((await claimed(queue)).attempt.token, delivery("taken"), NOW)
+    job_id = await ask(queue)
+    token = (await claimed(queue)).attempt.token
+    with pytest.raises(Exception, match=r"(?i)unique"):
+        await queue.complete(token, delivery("taken"), NOW)
+    assert await state(queue, job_id) is JobState.RUNNING
+    assert await queue.replay(job_id) is None
+    record = await queue.complete(token, delivery("free"), NOW)
+    assert record is not None
+    assert (record.job.answer, record.job.receipt_id) == ("Hello", "free")
+
+
+async def test_a_lost_job_is_first_in_line_again(queue: Queue) -> None:
+    """A rescued job goes before younger ones, as attempt 2; after ten losses it is given up, naming the cause."""
+    job_id, younger = await ask(queue), await ask(queue)
+    for number in range(1, LOST_MAX + 2):
+        one = await claimed(queue)
+        assert (one.attempt.job_id, one.attempt.number) == (job_id, number)
+        await queue.close_attempt(one.attempt.token, LOST, MAX, NOW)
+    record = await queue.record(job_id)
+    assert record is not None
+    assert record.job.error is not None
+    assert (record.job.state, record.job.error.code) == (JobState.DISCARDED, "too_many_attempts")
+    assert "The engine died." in record.job.error.detail
+    assert (await claimed(queue)).attempt.job_id == younger
+
+
+async def test_cancelling(queue: Queue) -> None:
+    """A waiting job is cancelled, a running one is marked and not run again, a final one stays as it is."""
+    waiting, running = await ask(queue), await ask(queue)
+    assert (await queue.cancel(waiting, NOW)) is not None
+    assert await state(queue, waiting) is JobState.CANCELLED
+    one = await claimed(queue)
+    marked = await queue.cancel(running, NOW)
+    assert marked is not None
+    assert (marked.job.state, marked.cancel) == (JobState.RUNNING, True)
+    await queue.close_attempt(one.attempt.token, LOST, MAX, NOW)
+    assert await state(queue, running) is JobState.CANCELLED
+    assert await queue.cancel("unknown", NOW) is None
+
+
+async def test_one_key_one_job(queue: Queue) -> None:
+    """The same idempotency key at the same moment makes one job."""
+    both = await asyncio.gather(*(queue.enqueue(PROMPT, "fastest", "k", NOW) for _ in range(4)))
+    assert len({record.job.id for record, _ in both}) == 1
+    assert sorted(new for _, new in both) == [False, False, False, True]
+    assert await queue.by_key("k") == both[0][0]
+
+
+async def test_everything_outlives_the_process(tmp_path: Path) -> None:
+    """Jobs, attempts, nodes, answers and times are the same after the file was opened anew."""
+    async with opened(tmp_path) as queue:
+        done_id, running_id, waiting_id = await ask(queue), await ask(queue), await ask(queue)
+        token = (await claimed(queue)).attempt.token
+        later = NOW + timedelta(seconds=7.5)
+        before = await queue.complete(token, delivery("r"), later)
+        running = (await claimed(queue)).attempt
+        node = NodeRecord(offer=offer(missing=("gpu0",), temperature_c=40.5), seen=NOW)
+        await queue.save_node(node)
+        await queue.save_node(replace(node, seen=later))
+    async with opened(tmp_path) as queue:
+        assert await queue.record(done_id) == before
+        assert [(attempt, record.job.id) for attempt, record in await queue.running()] == [(running, running_id)]
+        assert [waiting.id for waiting in await queue.line()] == [waiting_id]
+        assert await queue.durations_s(20) == [7.5]
+        assert [(known.offer.missing, known.offer.channels, known.seen) for known in await queue.nodes()] == [
+            (("gpu0",), node.offer.channels, later)
+        ]
+        replay = await queue.replay(done_id)
+        assert replay is not None
+        assert (replay.attempt, replay.chunks, replay.answer_seq) == (1, ((2, "Hel"), (3, "lo")), 4)
+
+
+# --- the state machine ------------------------------------------------------------------------------------------------
+
+
+@given(
+    st.sampled_from([AttemptState.FAILED, AttemptState.LOST, AttemptState.CANCELLED]),
+    st.booleans(),
+    st.booleans(),
+    st.integers(0, 12),
+    st.integers(0, 12),
+    st.integers(1, 5),
+)
+def test_after(ended: AttemptState, retry: bool, cancel: bool, failed: int, lost: int, attempts_max: int) -> None:
+    """A job is tried again only while it may be, is discarded only with a cause, and never comes back cancelled."""
+    ending = Ending(ended, CAUSE, retry=retry)  # type: ignore[arg-type]
+    job_state, problem = after(ending, cancel=cancel, failed=failed, lost=lost, attempts_max=attempts_max)
+    assert (job_state is JobState.CANCELLED) == (cancel or ended is AttemptState.CANCELLED)
+    assert (job_state is JobState.DISCARDED) == (problem is not None)
+    if job_state is JobState.AVAILABLE:
+        assert lost <= LOST_MAX if ended is AttemptState.LOST else (retry and failed < attempts_max)
+    if problem is not None:
+        assert CAUSE.detail in problem.detail
+
+
+@dataclass
+class Book:
+    """What a test believes of the queue, kept beside it."""
+
+    line: list[str] = field(default_factory=list)
+    order: list[str] = field(default_factory=list)
+    running: dict[str, tuple[str, str]] = field(default_factory=dict)
+    final: dict[str, JobState] = field(default_factory=dict)
+    tokens: list[str] = field(default_factory=list)
+
+
+STEPS = st.lists(
+    st.tuples(st.sampled_from(["ask", "claim", "lose", "fail", "done", "cancel", "stale"]), st.integers(0, 3)),
+    min_size=4,
+    max_size=24,
+)
+
+
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(STEPS)
+def test_any_history_keeps_the_rules(steps: list[tuple[str, int]]) -> None:
+    """After any sequence of steps each job is in exactly one place, final states stay, and no node has two jobs."""
+
+    async def history() -> None:
+        with TemporaryDirectory() as folder:
+            async with opened(Path(folder)) as queue:
+                book = Book()
+                for step, which in steps:
+                    await _step(queue, book, step, which)
+                    await _agrees(queue, book)
+
+    asyncio.run(history())
+
+
+async def _step(queue: Queue, book: Book, step: str, which: int) -> None:
+    node = f"n{which}"
+    if step == "ask":
+        book.order.append(await ask(queue))
+        book.line.append(book.order[-1])
+    elif step == "claim" and node not in book.running:
+        one = await claim(queue, node)
+        assert (one.attempt.job_id if one else None) == (book.line[0] if book.line else None)
+        if one is not None:
+            book.running[node] = (book.line.pop(0), one.attempt.token)
+            book.tokens.append(one.attempt.token)
+    elif step == "cancel" and which < len(book.line):
+        job_id = book.line.pop(which)
+        await queue.cancel(job_id, NOW)
+        book.final[job_id] = JobState.CANCELLED
+    elif step == "stale":
+        for token in book.tokens:
+            if token not in {running for _, running in book.running.values()}:
+                assert await queue.close_attempt(token, LOST, MAX, NOW) is None
+                assert await queue.complete(token, delivery(), NOW) is None
+    elif step in ("lose", "fail", "done") and node in book.running:
+        await _end(queue, book, step, *book.running.pop(node))
+
+
+async def _end(queue: Queue, book: Book, step: str, job_id: str, token: str) -> None:
+    if step == "done":
+        record = await queue.complete(token, delivery(), NOW)
+    else:
+        record = await queue.close_attempt(token, LOST if step == "lose" else FAILED, MAX, NOW)
+    assert record is not None
+    if record.job.state is JobState.AVAILABLE:
+        book.line = sorted([*book.line, job_id], key=book.order.index)
+    else:
+        assert record.job.state is (JobState.COMPLETED if step == "done" else JobState.DISCARDED)
+        book.final[job_id] = record.job.state
+
+
+async def _agrees(queue: Queue, book: Book) -> None:
+    assert [waiting.id for waiting in await queue.line()] == book.line
+    running = {attempt.node: (record.job.id, attempt.token) for attempt, record in await queue.running()}
+    assert running == book.running
+    for job_id, final in book.final.items():
+        record = await queue.record(job_id)
+        assert record is not None
+        assert record.job.state is final
+        assert (record.job.finalized is not None) == (final in FINAL_STATES)
+
+
+# --- what the database guards -----------------------------------------------------------------------------------------
+
+
+SECOND = "INSERT INTO attempts SELECT 'second', {}, instance, state, reason, leased, finished, problem FROM attempts"
+FORBIDDEN = [
+    "UPDATE jobs SET state = 'lurking'",
+    "UPDATE jobs SET state = 'completed'",
+    "UPDATE jobs SET finalized = '2026-01-01 00:00:00'",
+    "UPDATE attempts SET state = 'lurking'",
+    "UPDATE attempts SET state = 'done'",
+    SECOND.format("job_id, 2, 'n9'"),
+    SECOND.format("'nobody', 1, 'n9'"),
+    "INSERT INTO traces VALUES ('nobody', '', x'00')",
+]
+
+
+async def test_the_database_refuses_states_that_must_not_be(tmp_path: Path) -> None:
+    """Unknown states, final jobs without an end, two running attempts, evidence of nothing: not even by hand."""
+    async with opened(tmp_path) as queue:
+        await ask(queue)
+        await claimed(queue)
+    with sqlite3.connect(tmp_path / "joulebox.db") as by_hand:
+        by_hand.execute("PRAGMA foreign_keys=ON")
+        for statement in FORBIDDEN:
+            with pytest.raises(sqlite3.IntegrityError):
+                by_hand.execute(statement)
+
+
+async def test_one_schema(tmp_path: Path) -> None:
+    """The chain of migrations ends at the schema that the code knows, and makes exactly the tables it uses."""
+    from alembic.autogenerate import compare_metadata
+    from alembic.config import Config
+    from alembic.migration import MigrationContext
+    from alembic.script import ScriptDirectory
+    from sqlalchemy import create_engine
+
+    from joulebox.server.store.database import HEAD
+    from joulebox.server.store.tables import metadata
+
+    config = Config()
+    config.set_main_option("script_location", "joulebox.server.store:migrations")
+    config.set_main_option("path_separator", "os")
+    assert ScriptDirectory.from_config(config).get_heads() == [HEAD]
+    async with opened(tmp_path):
+        pass
+    engine = create_engine(f"sqlite:///{tmp_path / 'joulebox.db'}")
+    with engine.connect() as connection:
+        assert compare_metadata(MigrationContext.configure(connection), metadata) == []
+    engine.dispose()
+
+
+async def test_durable_settings(tmp_path: Path) -> None:
+    """Every connection writes through to the disk, keeps foreign keys, and shares the file with readers."""
+    async with opened(tmp_path) as store, store._database.read() as connection:
+        values = [
+            (await connection.exec_driver_sql(f"PRAGMA {name}")).scalar()
+            for name in ("journal_mode", "synchronous", "foreign_keys", "busy_timeout")
+        ]
+    assert values == ["wal", 2, 1, 5000]
+
+
+async def test_a_database_that_cannot_be_used(tmp_path: Path) -> None:
+    """A folder in its place, a file of another kind, a newer schema, a second server: one sentence each."""
+    (tmp_path / "folder" / "joulebox.db").mkdir(parents=True)
+    (tmp_path / "text").mkdir()
+    (tmp_path / "text" / "joulebox.db").write_bytes(b"no database at all" * 100)
+    (tmp_path / "file").write_text("")
+    async with opened(tmp_path / "newer"):
+        pass
+    with sqlite3.connect(tmp_path / "newer" / "joulebox.db") as by_hand:
+        by_hand.execute("UPDATE alembic_version SET version_num = '9999'")
+    for name, part in (
+        ("folder", "cannot be opened"),
+        ("text", "is not a database"),
+        ("file", "cannot be opened"),
+        ("newer", "newer Joulebox (schema 9999)"),
+    ):
+        with pytest.raises(JouleboxError, match="database") as refused:
+            async with opened(tmp_path / name):
+                pass
+        assert refused.value.code == "database"
+        assert part in refused.value.detail
+    async with opened(tmp_path):
+        with pytest.raises(JouleboxError, match="Another server is using"):
+            async with opened(tmp_path):
+                pass
+
+
+@pytest.mark.parametrize("url", ["postgresql://host/db", "sqlite+aiosqlite://", "rubbish"])
+def test_a_database_that_is_not_built_yet(url: str) -> None:
+    """Only a SQLite file works now; any other address is refused as a setting."""
+    with pytest.raises(JouleboxError, match="database_url") as refused:
+        Store(url)
+    assert refused.value.code == "bad_setting"
+
+
+async def test_a_full_disk_loses_nothing(tmp_path: Path) -> None:
+    """When the file cannot grow, the write is refused in one sentence and all that was there is still there."""
+    async with opened(tmp_path) as queue:
+        job_id = await ask(queue)
+        token = (await claimed(queue)).attempt.token
+        async with queue._database.read() as connection:
+            pages = (await connection.exec_driver_sql("PRAGMA page_count")).scalar_one()
+            await connection.exec_driver_sql(f"PRAGMA max_page_count = {pages}")
+        large = replace(delivery(), trace=bytes(200_000))
+        with pytest.raises(JouleboxError, match="is full") as refused:
+            await queue.complete(token, large, NOW)
+        assert refused.value.code == "database"
+        assert await state(queue, job_id) is JobState.RUNNING
+        async with queue._database.read() as connection:
+            await connection.exec_driver_sql("PRAGMA max_page_count = 1000000")
+        assert await queue.complete(token, large, NOW) is not None
