@@ -58,6 +58,43 @@ def _sci(o_g: float | None, m_g: float, e_j: float | None, used_s: float, bounda
     )
 
 
+REASONS = (
+    nouns.Reason(
+        code="missing_scope",
+        level="note",
+        sentence="No meter covers this machine; its energy is modelled from how busy it was. Add a meter.",
+    ),
+    nouns.Reason(
+        code="shared_host",
+        level="suspect",
+        sentence="The machine is virtual, so other guests may have disturbed it. Use a machine of your own.",
+    ),
+)
+
+
+def _modelled_energy(answer_j: float, u_j: float, full_j: float) -> nouns.Energy:
+    return nouns.Energy(
+        scope="modelled",
+        missing=("wall", "cpu", "dram"),
+        answer=nouns.Figure(j=answer_j, u=u_j, grade="D"),
+        active=nouns.Figure(j=38.1034, u=27.7712, grade="D"),
+        tail=nouns.Figure(j=0.7214, u=4.1098, grade="D"),
+        full=nouns.Figure(j=full_j, u=104.6630, grade="D"),
+        phases={
+            "load": nouns.PhaseFigure(j=21.9, u=12.2, s=0.5283, method="modelled"),
+            "prefill": nouns.PhaseFigure(j=9.53, u=5.29, s=0.2119, method="modelled"),
+            "decode": nouns.PhaseFigure(j=51.9, u=28.8, s=1.1536, method="modelled"),
+            "tail": nouns.PhaseFigure(j=0.7214, u=4.1098, s=1.0, method="modelled"),
+        },
+        scopes={},
+        uncertainty=(
+            nouns.UncertaintyPart(source="power profile of the machine", j=16.9),
+            nouns.UncertaintyPart(source="busy ratio, resolution", j=0.41),
+            nouns.UncertaintyPart(source="idle, sham windows", j=2.2),
+        ),
+    )
+
+
 def modelled_receipt() -> nouns.Receipt:
     """A machine with no meter: grade D, wide, modelled."""
     answer_j, u_j, full_j = 61.4372, 34.1288, 187.221
@@ -83,18 +120,7 @@ def modelled_receipt() -> nouns.Receipt:
         seed=0,
         finish_reason="stop",
         verdict="suspect",
-        reasons=(
-            nouns.Reason(
-                code="missing_scope",
-                level="note",
-                sentence="No meter covers this machine; its energy is modelled from how busy it was. Add a meter.",
-            ),
-            nouns.Reason(
-                code="shared_host",
-                level="suspect",
-                sentence="The machine is virtual, so other guests may have disturbed it. Use a machine of your own.",
-            ),
-        ),
+        reasons=REASONS,
         usage=nouns.Usage(input_tokens=42, cached_tokens=0, output_tokens=96),
         times=nouns.Times(
             queued_s=0.0213,
@@ -104,26 +130,7 @@ def modelled_receipt() -> nouns.Receipt:
             time_per_output_token_s=0.012143,
             duration_s=1.3655,
         ),
-        energy=nouns.Energy(
-            scope="modelled",
-            missing=("wall", "cpu", "dram"),
-            answer=nouns.Figure(j=answer_j, u=u_j, grade="D"),
-            active=nouns.Figure(j=38.1034, u=27.7712, grade="D"),
-            tail=nouns.Figure(j=0.7214, u=4.1098, grade="D"),
-            full=nouns.Figure(j=full_j, u=104.6630, grade="D"),
-            phases={
-                "load": nouns.PhaseFigure(j=21.9, u=12.2, s=0.5283, method="modelled"),
-                "prefill": nouns.PhaseFigure(j=9.53, u=5.29, s=0.2119, method="modelled"),
-                "decode": nouns.PhaseFigure(j=51.9, u=28.8, s=1.1536, method="modelled"),
-                "tail": nouns.PhaseFigure(j=0.7214, u=4.1098, s=1.0, method="modelled"),
-            },
-            scopes={},
-            uncertainty=(
-                nouns.UncertaintyPart(source="power profile of the machine", j=16.9),
-                nouns.UncertaintyPart(source="busy ratio, resolution", j=0.41),
-                nouns.UncertaintyPart(source="idle, sham windows", j=2.2),
-            ),
-        ),
+        energy=_modelled_energy(answer_j, u_j, full_j),
         power=nouns.Power(mean_w=44.993, idle_w=17.09, peak_w=48.8),
         temperature=(),
         carbon=nouns.Carbon(

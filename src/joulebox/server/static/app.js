@@ -153,6 +153,7 @@ const HANDLERS = {
   power,
   restarted: ({ attempt }) => {
     blank();
+    say("Starting again.");
     $("void").textContent = `The node stopped. The text shown so far is void; attempt ${attempt} begins.`;
     show($("void"));
   },
