@@ -67,7 +67,7 @@ class Service:
         for _ in range(60):
             try:
                 status = self.client.submit(
-                    model="smollm2", prompt=question, system=SYSTEM, max_tokens=40, seed=seed, idempotency_key=key
+                    model="smollm2", prompt=question, system=SYSTEM, max_tokens=24, seed=seed, idempotency_key=key
                 )
                 return str(status["id"])
             except JouleboxError as error:

@@ -26,6 +26,8 @@ STOP_WAIT_S: Final = 8.0
 SETTLED_S: Final = 2.0
 """A child that lived this long was in order; one that dies sooner counts as a failed start."""
 FAILED_STARTS_MAX: Final = 4
+KILLED_FROM_OUTSIDE: Final = frozenset({signal.SIGKILL, signal.SIGTERM})
+"""A child that somebody else ended did nothing wrong, however short it lived."""
 USAGE_EXIT: Final = 2
 
 
@@ -101,9 +103,9 @@ class Supervisor:
         while (child := self._exits.get()) is not None:
             if self._stopping:
                 return
-            lived_ns = self._clock.now_ns() - child.started_ns
             code = child.process.returncode if child.process else 0
-            child.failed_starts = 0 if lived_ns > nanoseconds(SETTLED_S) else child.failed_starts + 1
+            settled = self._clock.now_ns() - child.started_ns > nanoseconds(SETTLED_S)
+            child.failed_starts = 0 if settled or -code in KILLED_FROM_OUTSIDE else child.failed_starts + 1
             if code == USAGE_EXIT or child.failed_starts >= FAILED_STARTS_MAX:
                 raise JouleboxError("internal", f"The {child.name} does not stay up; its own words stand above.")
             wait_s = 0.2 * 2**child.failed_starts if child.failed_starts else 0.0
