@@ -42,7 +42,7 @@ def test_header_of_the_real_model(smollm2: Path) -> None:
     header = read_header(smollm2)
     assert (header.architecture, header.quantization, header.context_tokens) == ("llama", "Q4_1", 8192)
     assert (header.block_count, header.embedding_length, header.head_count, header.head_count_kv) == (30, 576, 9, 3)
-    assert (header.key_length, header.value_length) == (64, 64)
+    assert (header.key_length, header.value_length, header.vocabulary) == (64, 64, 49_152)
 
 
 @pytest.mark.parametrize("version", [2, 3])
@@ -52,6 +52,7 @@ def test_header_of_both_versions(tmp_path: Path, version: int) -> None:
     path.write_bytes(gguf_bytes(version=version))
     header = read_header(path)
     assert (header.name, header.quantization, header.block_count) == ("Tiny", "Q4_K_M", 4)
+    assert header.vocabulary == 3
     assert (header.head_count_kv, header.key_length) == (2, 32)
 
 
@@ -201,8 +202,8 @@ def test_memory_grows_with_context(smollm2: Path) -> None:
 def test_too_big_a_model_is_refused_with_both_numbers(tmp_path: Path) -> None:
     """A model that does not fit is refused before it is read, with its need and what the node has."""
     path = write_gguf(tmp_path / "m.gguf", llama__block_count=80)
-    with pytest.raises(JouleboxError, match=r"needs 1\d\d MB of memory .* has 105 MB") as caught:
-        Registry(tmp_path / "data", available_bytes=100 * MIB).add(path)
+    with pytest.raises(JouleboxError, match=r"needs 88 MB of memory .* has 67 MB") as caught:
+        Registry(tmp_path / "data", available_bytes=64 * MIB).add(path)
     assert caught.value.code == "model_too_big"
     assert not (tmp_path / "data").exists()
 

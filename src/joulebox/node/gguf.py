@@ -22,6 +22,7 @@ TENSORS_MAX: Final = 100_000
 _NUMBERS: Final = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q", 12: "d"}
 _STRING: Final = 8
 _LIST: Final = 9
+_VOCABULARY: Final = "tokenizer.ggml.tokens"
 _WHOLE: Final = frozenset({0, 1, 2, 3, 4, 5, 10, 11})
 
 # llama.cpp's `llama_ftype`: how most of the weights are stored.
@@ -40,7 +41,7 @@ class Header:
     """The facts that name a model and tell its memory need.
 
     Head counts are means over the layers, rounded up; 0 for a model without attention. `key_length` and `value_length`
-    are those of one head. `context_tokens` is what the model was trained for.
+    are those of one head. `context_tokens` is what the model was trained for. `vocabulary` is how many tokens it knows.
     """
 
     architecture: str
@@ -53,6 +54,7 @@ class Header:
     head_count_kv: int
     key_length: int
     value_length: int
+    vocabulary: int
 
 
 def read_header(path: Path) -> Header:
@@ -121,6 +123,8 @@ class _Reader:
                 values[key] = [self._number(_NUMBERS[inner]) for _ in range(count)]
             else:
                 self._skip_list(inner, count)
+                if key == _VOCABULARY:
+                    values[key] = count
         else:
             raise _Broken(f"it holds a value of unknown type {kind}")
 
@@ -203,7 +207,8 @@ def _header(values: dict[str, Value]) -> Header:
     if values.get("split.count", 1) not in (0, 1):
         raise _Broken("it is one part of a split model; join the parts first (llama.cpp's gguf-split --merge)")
     name = values.get("general.name")
-    file_type = values.get("general.file_type", "unknown")
+    file_type = values.get("general.file_type")
+    vocabulary = values.get(_VOCABULARY)
     shape = _Shape(values, architecture)
     layers = shape.number("block_count", LAYERS_MAX)
     embedding = shape.number("embedding_length", 1 << 20)
@@ -220,6 +225,7 @@ def _header(values: dict[str, Value]) -> Header:
         head_count_kv=shape.heads("attention.head_count_kv", layers, absent=heads),
         key_length=shape.number("attention.key_length", 1 << 16, absent=head_length),
         value_length=shape.number("attention.value_length", 1 << 16, absent=head_length),
+        vocabulary=vocabulary if isinstance(vocabulary, int) else 0,
     )
 
 
