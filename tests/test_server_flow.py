@@ -80,6 +80,20 @@ async def _check_receipt(scene: Stage, lease: dict[str, object], receipt_id: str
     assert float(rows[-1]["value"]) == trace.series[0].raw[-1] * 1e-6
 
 
+async def test_the_pages_are_there(tmp_path: Path) -> None:
+    """The form of the first page queues a prompt as the API does, and leads to its page."""
+    async with stage(tmp_path) as scene:
+        await scene.join()
+        assert (await scene.http.get("/")).headers["content-type"].startswith("text/html")
+        sent = await scene.http.post("/ask", data={"model": "m", "prompt": "hi", "max_tokens": "9"})
+        assert sent.status_code == 303
+        address = sent.headers["location"]
+        assert (await scene.http.get(address)).status_code == 200
+        assert (await scene.status(address.rpartition("/")[2]))["state"] == "available"
+        assert (await scene.http.post(f"{address}/stop")).status_code == 303
+        assert (await scene.status(address.rpartition("/")[2]))["state"] == "cancelled"
+
+
 async def test_streams_resume_without_a_gap(tmp_path: Path) -> None:
     """Whoever comes back, during the attempt or after it, gets exactly what comes after the last id."""
     async with stage(tmp_path) as scene:

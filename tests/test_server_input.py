@@ -135,6 +135,8 @@ async def test_wrong_nodes(tmp_path: Path) -> None:
     async with stage(tmp_path) as scene:
         reply = await scene.http.post("/node/v1/lease", content=to_json(offer(zone="XX")))
         assert reply.json()["code"] == "unknown_zone"
+        reply = await scene.http.post("/node/v1/lease", content=to_json(offer(node="x" * 65)))
+        assert reply.json()["code"] == "bad_request"
         assert (await scene.http.get("/api/v1/nodes")).json() == {"nodes": []}
         await scene.join()
         await scene.ask()
@@ -180,7 +182,12 @@ async def test_placement_on_a_node(tmp_path: Path) -> None:
         free = await scene.ask()
         assert free["position"] == 1
         assert (await scene.lease())["job_id"] == free["id"]
-        assert (await scene.lease(node="n2", instance="b"))["job_id"] == placed
+        lease = await scene.lease(node="n2", instance="b")
+        assert lease["job_id"] == placed
+        await scene.finish(lease, done(lease, "x", node="n2"))
+        receipt = (await scene.all_events(placed))[-1].data
+        assert receipt["placement"]["policy"] == "node:n2"
+        assert receipt["placement"]["reason"] == "the prompt asked for this node"
 
 
 async def test_models_are_merged_from_nodes(tmp_path: Path) -> None:

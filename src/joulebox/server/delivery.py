@@ -7,23 +7,25 @@ from dataclasses import asdict
 from joulebox.errors import JouleboxError
 from joulebox.model import Placement, Problem, Trace
 from joulebox.protocol import Finish, NodeEvent, unpack_trace
-from joulebox.server.jobs import FASTEST, Attempt, Delivery, StoredReceipt, new_id
+from joulebox.server.jobs import Attempt, Delivery, StoredReceipt, new_id
 from joulebox.settings import Settings
 
 _log = logging.getLogger(__name__)
 
 
-async def deliver(attempt: Attempt, finish: Finish, log: list[NodeEvent], settings: Settings) -> Delivery:
+async def deliver(
+    attempt: Attempt, placement: str, finish: Finish, log: list[NodeEvent], settings: Settings
+) -> Delivery:
     """What a finished attempt leaves behind, receipt included. Runs the accounting in a thread.
 
     Raises `JouleboxError("bad_evidence")` when answer or trace are missing or cannot be read.
     """
-    return await asyncio.to_thread(_deliver, attempt, finish, log, settings)
+    return await asyncio.to_thread(_deliver, attempt, placement, finish, log, settings)
 
 
-def _deliver(attempt: Attempt, finish: Finish, log: list[NodeEvent], settings: Settings) -> Delivery:
+def _deliver(attempt: Attempt, placement: str, finish: Finish, log: list[NodeEvent], settings: Settings) -> Delivery:
     blob, trace = _evidence(attempt, finish)
-    receipt, error = _receipt(attempt, trace, settings)
+    receipt, error = _receipt(attempt, placement, trace, settings)
     return Delivery(
         answer=finish.answer or "",
         finish_reason=finish.finish_reason or trace.finish_reason,
@@ -50,11 +52,13 @@ def _evidence(attempt: Attempt, finish: Finish) -> tuple[bytes, Trace]:
     return blob, trace
 
 
-def _receipt(attempt: Attempt, trace: Trace, settings: Settings) -> tuple[StoredReceipt | None, Problem | None]:
+def _receipt(
+    attempt: Attempt, policy: str, trace: Trace, settings: Settings
+) -> tuple[StoredReceipt | None, Problem | None]:
     from joulebox.accounting import account, receipt_bytes
     from joulebox.server.grid import factors_for
 
-    placement = Placement(policy=FASTEST, reason=attempt.reason, saved_g=None)
+    placement = Placement(policy=policy, reason=attempt.reason, saved_g=None)
     receipt_id = new_id()
     try:
         factors = factors_for(trace.zone, settings, trace.origin)

@@ -30,7 +30,19 @@ from joulebox.protocol import (
 )
 from joulebox.server.delivery import deliver
 from joulebox.server.grid import check_zone
-from joulebox.server.jobs import RECENT, Attempt, Claim, Ending, NodeRecord, Queue, Record, Waiting, check, eligible
+from joulebox.server.jobs import (
+    FASTEST,
+    RECENT,
+    Attempt,
+    Claim,
+    Ending,
+    NodeRecord,
+    Queue,
+    Record,
+    Waiting,
+    check,
+    eligible,
+)
 from joulebox.server.outlook import Outlook, Scene, outlook
 from joulebox.server.presence import Presence, Visit
 from joulebox.settings import Settings
@@ -38,6 +50,7 @@ from joulebox.units import nanoseconds, seconds
 
 _log = logging.getLogger(__name__)
 
+NODE_NAME_MAX: Final = 64
 Word = Literal["hello", "cancel", "bye"]
 PHASES: Final[dict[EventKind, Phase]] = {
     "settling": "settling",
@@ -75,6 +88,7 @@ class Live:
     """A running attempt: everything it has said, in order of `seq`, and the connection that holds it."""
 
     attempt: Attempt
+    placement: str
     cancel: bool
     log: list[NodeEvent] = field(default_factory=list)
     phase: Phase | None = None
@@ -150,7 +164,7 @@ class Desk:
         self._nodes = {node.offer.node: node for node in await self._queue.nodes()}
         self._durations_s.extend(reversed(await self._queue.durations_s(RECENT)))
         for attempt, record in await self._queue.running():
-            live = Live(attempt=attempt, cancel=record.cancel)
+            live = Live(attempt=attempt, placement=record.placement, cancel=record.cancel)
             self._live[attempt.token] = live
             self._start_grace(live)
 
@@ -236,10 +250,12 @@ class Desk:
         """One job for this node, or `None` after `wait_s`. `gone` is done when the node has hung up.
 
         A node that asks for work does none: whatever ran on it is lost and rescued at once.
-        Raises `JouleboxError`: `protocol_version`, `node_name_taken`, `unknown_zone`.
+        Raises `JouleboxError`: `protocol_version`, `bad_request`, `node_name_taken`, `unknown_zone`.
         """
         if request.version != VERSION:
             refuse_version(request.version)
+        if not 1 <= len(request.node) <= NODE_NAME_MAX or not request.node.isprintable():
+            raise JouleboxError("bad_request", f"A node's name has 1 to {NODE_NAME_MAX} printable characters.")
         visit = self._enter(request.node, request.instance)
         poll = _Poll(request)
         if (earlier := self._polls.pop(request.node, None)) is not None:
@@ -352,7 +368,7 @@ class Desk:
         return None
 
     async def _hand_out(self, claim: Claim, poll: _Poll, gone: asyncio.Future[Any]) -> Lease | None:
-        live = Live(attempt=claim.attempt, cancel=claim.record.cancel)
+        live = Live(attempt=claim.attempt, placement=claim.record.placement, cancel=claim.record.cancel)
         self._live[claim.attempt.token] = live
         if gone.done() or poll.superseded:
             await self._close(live, _lost(f"node {claim.attempt.node} left before it took the prompt"))
@@ -372,6 +388,8 @@ class Desk:
     def _why(self, waiting: Waiting) -> str:
         offers = [(name, {model.id for model in node.offer.models}) for name, node in self._nodes.items()]
         able = [name for name, models in offers if eligible(waiting, name, models)]
+        if waiting.placement != FASTEST:
+            return "the prompt asked for this node"
         if len(able) == 1:
             return "the only node that may take it"
         present = sum(self._presence.here(name) for name in able)
@@ -379,7 +397,7 @@ class Desk:
 
     async def _take_delivery(self, live: Live, finish: Finish) -> Record | None:
         try:
-            delivery = await deliver(live.attempt, finish, live.log, self._settings)
+            delivery = await deliver(live.attempt, live.placement, finish, live.log, self._settings)
         except JouleboxError as error:
             problem = Problem(code=error.code, detail=error.detail)
             await self._close(live, Ending(AttemptState.FAILED, problem))
@@ -441,7 +459,7 @@ class Desk:
             return
         try:
             await self._close(live, _lost(f"node {live.attempt.node} went silent"))
-        except JouleboxError:
+        except Exception:  # noqa: BLE001 - an attempt without a timer would stay silent for ever
             _log.exception("attempt %d of job %s is not rescued yet", live.attempt.number, live.attempt.job_id)
             self._start_grace(live)
 

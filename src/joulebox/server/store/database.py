@@ -22,7 +22,13 @@ HEAD: Final = "0001"
 DRIVER: Final = "sqlite+aiosqlite"
 BUSY_S: Final = 5
 CONNECTIONS: Final = 4
-_PRAGMAS: Final = ("journal_mode=WAL", "foreign_keys=ON", "synchronous=FULL", f"busy_timeout={BUSY_S * 1000}")
+_PRAGMAS: Final = (
+    "journal_mode=WAL",
+    "foreign_keys=ON",
+    "synchronous=FULL",
+    "secure_delete=ON",
+    f"busy_timeout={BUSY_S * 1000}",
+)
 
 
 class Database:
@@ -70,6 +76,15 @@ class Database:
         """The only writer until it ends; all of it happens or nothing. Raises `JouleboxError("database")`."""
         async with self._turn, self._begin(immediate=True) as connection:
             yield connection
+
+    async def wipe(self) -> None:
+        """Have what was removed leave the disk too: the log of writes still holds it. Best effort while others read."""
+        if self._engine is None:
+            return
+        async with self._turn, self._engine.connect() as connection:
+            raw = (await connection.get_raw_connection()).driver_connection
+            assert raw is not None
+            await raw.execute("PRAGMA wal_checkpoint(TRUNCATE)")
 
     @asynccontextmanager
     async def _begin(self, *, immediate: bool) -> AsyncIterator[AsyncConnection]:

@@ -263,7 +263,8 @@ class Store:
                 return False
             prompt = (await _job(connection, row["job_id"])).job.prompt
             await connection.execute(queries.erase_text(row["job_id"], asdict(replace(prompt, messages=()))))
-            return True
+        await self._database.wipe()
+        return True
 
 
 # --- rows to nouns ----------------------------------------------------------------------------------------------------
