@@ -18,8 +18,9 @@ from fastapi import FastAPI
 from playwright.sync_api import Browser, BrowserContext, Page, expect
 
 import page_stage as stage
+from joulebox import wording
 from joulebox.model import ModelInfo
-from joulebox.server import figures, pages
+from joulebox.server import pages
 from screenshots import SCHEMES, advance, ask, chromium
 from screenshots import stage as staged
 
@@ -53,21 +54,21 @@ Json = dict[str, Any]
 )
 def test_the_uncertainty_decides_the_digits(value: float | None, u: float | None, shown: str) -> None:
     """A figure carries as many digits as its uncertainty justifies, and an unknown one is never 0."""
-    assert figures.quantity(value, u, "J") == shown
+    assert wording.quantity(value, u, "J") == shown
 
 
 def test_a_small_figure_without_uncertainty_is_never_zero() -> None:
     """Whatever its size, a figure above zero is shown above zero."""
     for exponent in range(-12, 13):
-        for text in (figures.quantity(3.0 * 10**exponent, None, "g"), figures.plain(3.0 * 10**exponent, "s")):
+        for text in (wording.quantity(3.0 * 10**exponent, None, "g"), wording.plain(3.0 * 10**exponent, "s")):
             assert re.search("[1-9]", text), text
 
 
 def test_a_range_need_not_be_symmetric() -> None:
     """A figure and its range share unit and digits."""
-    assert figures.ranged(0.0213, 0.0120, 0.0324, "g") == ("21 mg", "12 to 32 mg")
-    assert figures.ranged(0.013, 0.013, 0.013, "g") == ("13.0 mg", None)
-    assert figures.ranged(None, None, None, "g") == ("not measured", None)
+    assert wording.ranged(0.0213, 0.0120, 0.0324, "g") == ("21 mg", "12 to 32 mg")
+    assert wording.ranged(0.013, 0.013, 0.013, "g") == ("13.0 mg", None)
+    assert wording.ranged(None, None, None, "g") == ("not measured", None)
 
 
 # --- pages as text ----------------------------------------------------------------------------------------------------
@@ -148,7 +149,7 @@ def test_modelled_stands_next_to_every_energy_figure() -> None:
 
 
 def test_simulated_is_marked_and_not_called_modelled() -> None:
-    """A receipt of the rig says so at its head and beside its figures."""
+    """A receipt of the rig says so at its head and beside its wording."""
     text = Shown(pages.render_receipt(_receipt("powercap"))).text
     assert "Simulated. The figures come from a simulated machine" in text
     assert text.count("86.4 ± 3.1 J 24.01 ± 0.87 mWh 63.3 ± 2.3 W simulated") == 2
@@ -592,5 +593,5 @@ def test_the_browser_formats_figures_as_the_server_does(page: Page) -> None:
         cases,
     )
     for (number, u), texts in zip(cases, shown, strict=True):
-        expected = [figures.quantity(number, u, "J"), figures.plain(number, "s"), figures.plain(number, "s", 2)]
+        expected = [wording.quantity(number, u, "J"), wording.plain(number, "s"), wording.plain(number, "s", 2)]
         assert texts == expected, (number, u)

@@ -248,7 +248,7 @@ def models_add(
         path = Path(source)
         if not path.is_file():
             raise JouleboxError("broken_model", f"There is no file {source}. Give the path of a GGUF file.")
-        file = registry.add(path, name, progress.share).file
+        file = registry.add(path, name, lambda done, total: progress.share("reading the file", done, total)).file
     progress.clear()
     print(f"{file.id}: file {size_text(file.size_bytes)}, memory {size_text(file.memory_bytes)}")
 
@@ -372,10 +372,10 @@ def _default_model(settings: "Settings") -> None:
 
 
 def _fetch(registry: Any, progress: Any) -> None:
-    from joulebox.node.fetch import ensure_default
+    from joulebox.node.fetch import fetch_default
 
     progress.say(f"fetching {DEFAULT_MODEL} (98 MB, once)")
-    ensure_default(registry, lambda what, done, total: progress.share(f"{what} {DEFAULT_MODEL}", done, total))
+    fetch_default(registry, lambda done, total: progress.share(f"fetching {DEFAULT_MODEL}", done, total))
     progress.clear()
 
 

@@ -12,8 +12,7 @@ from rich.text import Text
 
 from joulebox.client import ServerEvent
 from joulebox.errors import JouleboxError
-from joulebox.server.figures import plain, quantity, ranged
-from joulebox.server.pages import grade_words, is_modelled
+from joulebox.wording import grade_words, is_modelled, plain, quantity, ranged
 
 WIDTH_MAX = 88
 NOTE = "One prompt at a time; shared servers use less per token. Training is not included."
@@ -170,7 +169,7 @@ def _headline(receipt: Mapping[str, Any]) -> Text:
     if answer is None:
         return Text("not measured", style="bold")
     modelled = is_modelled(receipt)
-    words = grade_words(answer["grade"], modelled)
+    words = grade_words(answer["grade"], modelled, bool(receipt["energy"]["missing"]))
     mark = " modelled" if modelled else ""
     return Text.assemble(
         (quantity(answer["j"], answer["u"], "J") + mark, "bold"), f"  grade {answer['grade']}: {words}"

@@ -117,7 +117,15 @@ class Agent:
         """One attempt from lease to acknowledged result."""
         LOG.info("prompt %s, attempt %d, model %s", lease.job_id, lease.attempt, lease.prompt.model)
         hold = Hold(self._client, lease.token, self._engine.cancel)
-        relay = Relay(self._client, lease.token, lease.prompt.mode, self._recorder, self._clock, self._engine.cancel)
+        relay = Relay(
+            self._client,
+            lease.token,
+            lease.prompt.mode,
+            self._machine,
+            self._recorder,
+            self._clock,
+            self._engine.cancel,
+        )
         finish = self._attempt(lease, relay, hold)
         self._quiet_since_ns = self._clock.now_ns()
         relay.close()

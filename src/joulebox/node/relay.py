@@ -13,6 +13,7 @@ from joulebox.client import Client
 from joulebox.clock import Clock
 from joulebox.errors import JouleboxError
 from joulebox.model import Mode
+from joulebox.node.measurement import Machine
 from joulebox.node.recorder import Recorder
 from joulebox.protocol import SENDS_PER_S, Batch, BatchReply, EventKind, NodeEvent, to_json
 from joulebox.units import nanoseconds, seconds
@@ -29,6 +30,7 @@ class Relay:
         client: Client,
         token: str,
         mode: Mode,
+        machine: Machine,
         recorder: Recorder,
         clock: Clock,
         on_cancel: Callable[[], None],
@@ -36,6 +38,7 @@ class Relay:
         self._client = client
         self._path = f"/node/v1/attempts/{token}/events"
         self._quiet = mode == "quiet"
+        self._machine = {"cores": machine.cores, "memory_bytes": machine.memory_bytes}
         self._recorder = recorder
         self._clock = clock
         self._on_cancel = on_cancel
@@ -90,8 +93,8 @@ class Relay:
         power = self._recorder.latest_power()
         if power is not None:
             t_ns, rate, scope = power
-            unit = "busy_cores" if scope == "modelled" else "w"
-            data = {"t_s": round(seconds(t_ns - self._start_ns), 3), unit: round(rate, 4), "scope": scope}
+            data = {"t_s": round(seconds(t_ns - self._start_ns), 3), "scope": scope}
+            data |= {"busy_cores": rate, **self._machine} if scope == "modelled" else {"w": round(rate, 3)}
             self._events.append(NodeEvent(seq=len(self._events), kind="power", data=data))
 
     def _run(self) -> None:

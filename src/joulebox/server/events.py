@@ -5,12 +5,13 @@ Ids are `attempt.seq` with the node's own numbering, so they survive a restart o
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
 from fastapi.sse import ServerSentEvent
 
+from joulebox.accounting.power_model import profile_of
 from joulebox.errors import JouleboxError
 from joulebox.model import FINAL_STATES, Job, JobState
 from joulebox.protocol import NodeEvent
@@ -21,7 +22,6 @@ from joulebox.server.outlook import Outlook
 END: Final = "end"
 FIELDS: Final = {
     "settling": ("sensor", "now_c", "target_c", "expected_s"),
-    "power": ("t_s", "w", "scope"),
     "answer": ("finish_reason",),
 }
 
@@ -160,8 +160,21 @@ def _public(event: NodeEvent, attempt: int, node: str) -> ServerSentEvent:
             return _event("started", {"node": node, "attempt": attempt}, place)
         case "token":
             return _event("token", {"text": event.data["text"], "n": event.data.get("n")}, place)
+        case "power":
+            return _event("power", _power(event.data), place)
         case _:
             return _event(event.kind, {name: event.data.get(name) for name in FIELDS[event.kind]}, place)
+
+
+def _power(data: Mapping[str, Any]) -> dict[str, Any]:
+    """Watts as they are; without a meter the node tells busy cores, and the model's watts are worked out here."""
+    watts, known = data.get("w"), [data.get(name) for name in ("busy_cores", "cores", "memory_bytes")]
+    numbers = [number for number in known if isinstance(number, int | float)]
+    if watts is None and len(numbers) == len(known):
+        busy, cores, memory_bytes = numbers
+        profile = profile_of(int(cores), int(memory_bytes))
+        watts = round(profile.idle_w + profile.busy_core_w * busy, 3)
+    return {"t_s": data.get("t_s"), "w": watts, "scope": data.get("scope")}
 
 
 def _event(name: str, data: dict[str, Any], place: str | None = None) -> ServerSentEvent:

@@ -16,10 +16,11 @@ from fastapi import APIRouter, Request, Response
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
+from joulebox import wording
 from joulebox.errors import JouleboxError
 from joulebox.model import FINAL_STATES, Prompt
-from joulebox.server import figures
 from joulebox.units import wh_from_j
+from joulebox.wording import grade_words, is_modelled
 
 Json = dict[str, Any]
 
@@ -54,7 +55,7 @@ PHASES: Final = {
 VERDICTS: Final = {
     "valid": "Valid: nothing disturbed the run.",
     "suspect": "Suspect: read these figures with care.",
-    "invalid": "Invalid: do not use these figures.",
+    "invalid": "Invalid: do not use these wording.",
 }
 INTENSITY: Final = {
     "measured": "measured at the time",
@@ -156,11 +157,6 @@ def _waiting(status: Mapping[str, Any]) -> str:
     return f"{told[0].upper()}{told[1:].rstrip('.')}."
 
 
-def is_modelled(receipt: Mapping[str, Any]) -> bool:
-    """Whether the energy comes from a model of the machine and not from a meter."""
-    return bool(receipt["energy"]["scope"] == "modelled")
-
-
 def _told(receipt: Mapping[str, Any] | None) -> Json:
     """A receipt with what the template says about it."""
     if receipt is None:
@@ -185,17 +181,6 @@ def _told(receipt: Mapping[str, Any] | None) -> Json:
     }
 
 
-def grade_words(grade: str, modelled: bool, partial: bool = False) -> str:
-    """What a grade means, for somebody who has not read the method. `partial`: a big part has no meter."""
-    if grade == "D":
-        return "Modelled, not measured." if modelled else "Measured, but too uncertain to rely on."
-    return {
-        "A": "A wall meter, within 2 %.",
-        "B": "Metered, within 10 %.",
-        "C": "Metered, but not the whole machine." if partial else "Metered, within 30 %.",
-    }[grade]
-
-
 def _rate(receipt: Mapping[str, Any]) -> float | None:
     per_token_s = receipt["times"]["time_per_output_token_s"]
     return 1.0 / per_token_s if per_token_s else None
@@ -210,12 +195,12 @@ def _worth_telling(parts: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]
 def in_units(figure: Mapping[str, Any] | None, over_s: float | None) -> Json:
     """An energy in the three units of the switch: joules, watt hours, and mean watts over its time."""
     if figure is None or figure["j"] is None:
-        return {"j": figures.NOT_MEASURED, "wh": figures.NOT_MEASURED, "w": figures.NOT_MEASURED}
+        return {"j": wording.NOT_MEASURED, "wh": wording.NOT_MEASURED, "w": wording.NOT_MEASURED}
     j, u = figure["j"], figure["u"]
-    mean = figures.quantity(j / over_s, None if u is None else u / over_s, "W") if over_s else figures.NOT_MEASURED
+    mean = wording.quantity(j / over_s, None if u is None else u / over_s, "W") if over_s else wording.NOT_MEASURED
     return {
-        "j": figures.quantity(j, u, "J"),
-        "wh": figures.quantity(wh_from_j(j), None if u is None else wh_from_j(u), "Wh"),
+        "j": wording.quantity(j, u, "J"),
+        "wh": wording.quantity(wh_from_j(j), None if u is None else wh_from_j(u), "Wh"),
         "w": mean,
     }
 
@@ -286,10 +271,10 @@ def _environment() -> Environment:
         "digest": _digest,
         "metered": metered,
         "name": _name,
-        "plain": figures.plain,
+        "plain": wording.plain,
         "scope": scope_words,
         "segment": lambda text: quote(str(text), safe=""),
-        "size": figures.size,
+        "size": wording.size,
         "when": _when,
     }
     environment.globals |= {
@@ -297,10 +282,10 @@ def _environment() -> Environment:
         "in_units": in_units,
         "INTENSITY": INTENSITY,
         "METERS": METERS,
-        "NOT_MEASURED": figures.NOT_MEASURED,
+        "NOT_MEASURED": wording.NOT_MEASURED,
         "PHASES": PHASES,
-        "quantity": figures.quantity,
-        "ranged": figures.ranged,
+        "quantity": wording.quantity,
+        "ranged": wording.ranged,
     }
     return environment
 

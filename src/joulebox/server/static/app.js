@@ -1,4 +1,4 @@
-// Streams one prompt into the page. The pages work without this file; figures are formatted as in figures.py.
+// Streams one prompt into the page. The pages work without this file; figures are formatted as in wording.py.
 
 const PREFIXES = [[1e9, "G"], [1e6, "M"], [1e3, "k"], [1, ""], [1e-3, "m"], [1e-6, "µ"], [1e-9, "n"]];
 const NOT_MEASURED = "not measured";

@@ -1,12 +1,14 @@
-"""Numbers as people read them: as many digits as the uncertainty justifies, never a small figure as 0, never null as 0.
+"""Figures as people read them, in page and terminal alike: as many digits as the uncertainty justifies, null never as
+0.
 
-`static/app.js` holds the same functions for what is shown live; `tests/test_pages.py` compares the two in a browser.
-Both use the same divisions and decimal roundings half away from zero, so that they agree to the last digit.
+`server/static/app.js` holds the same functions for what is shown live; `tests/test_pages.py` compares the two in a
+browser. Both use the same divisions and decimal roundings half away from zero, so that they agree to the last digit.
 """
 
 import math
+from collections.abc import Mapping
 from decimal import ROUND_HALF_UP, Decimal
-from typing import Final
+from typing import Any, Final
 
 NOT_MEASURED: Final = "not measured"
 PREFIXES: Final = ((1e9, "G"), (1e6, "M"), (1e3, "k"), (1.0, ""), (1e-3, "m"), (1e-6, "µ"), (1e-9, "n"))
@@ -55,6 +57,22 @@ def size(size_bytes: float | None) -> str:
         return "size unknown"
     scale, unit = next(((s, n) for s, n in ((1e9, "GB"), (1e6, "MB"), (1e3, "kB")) if size_bytes >= s), (1.0, "B"))
     return f"{_fixed(size_bytes / scale, -1 if scale == 1e9 else 0)} {unit}"
+
+
+def is_modelled(receipt: Mapping[str, Any]) -> bool:
+    """Whether the energy comes from a model of the machine and not from a meter."""
+    return bool(receipt["energy"]["scope"] == "modelled")
+
+
+def grade_words(grade: str, modelled: bool, partial: bool = False) -> str:
+    """What a grade means, for somebody who has not read the method. `partial`: a big part has no meter."""
+    if grade == "D":
+        return "Modelled, not measured." if modelled else "Measured, but too uncertain to rely on."
+    return {
+        "A": "A wall meter, within 2 %.",
+        "B": "Metered, within 10 %.",
+        "C": "Metered, but not the whole machine." if partial else "Metered, within 30 %.",
+    }[grade]
 
 
 def _prefix(value: float) -> tuple[float, str]:

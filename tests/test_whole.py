@@ -1,0 +1,239 @@
+"""The entire flow with nothing replaced: server, queue, node, llama.cpp and SmolLM2, over real HTTP, in a real
+browser."""
+
+import json
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+from playwright.sync_api import Page, expect, sync_playwright
+
+from joulebox.client import Client
+from joulebox.errors import JouleboxError
+from stage import MODEL, Service
+
+CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
+CHROMIUM_ARGS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--disable-background-networking", "--no-first-run"]
+
+
+@pytest.fixture(scope="module")
+def service(tmp_path_factory: pytest.TempPathFactory, smollm2: Path) -> Iterator[Service]:
+    service = Service(tmp_path_factory.mktemp("service"), smollm2, JOULEBOX_METERS="model:", JOULEBOX_ZONE="DE")
+    yield service
+    service.stop()
+
+
+@pytest.fixture(scope="module")
+def page() -> Iterator[Page]:
+    if CHROMIUM is None:
+        pytest.skip("Chromium is not installed: apt-get install chromium")
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=CHROMIUM_ARGS)
+        yield browser.new_page()
+        browser.close()
+
+
+def joulebox(service: Service, *words: str) -> subprocess.CompletedProcess[str]:
+    """The command line as a person uses it."""
+    command = [sys.executable, "-m", "joulebox", *words]
+    return subprocess.run(command, capture_output=True, text=True, timeout=90, check=False)
+
+
+def ask_json(service: Service, question: str) -> dict[str, Any]:
+    done = joulebox(service, "ask", question, "--json", "--max-tokens", "24", "--server", service.url)
+    assert done.returncode == 0, done.stderr
+    result: dict[str, Any] = json.loads(done.stdout)
+    return result
+
+
+def test_two_questions_two_answers(service: Service) -> None:
+    """Two questions get two different answers that the model really made, each with its own receipt."""
+    one, two = ask_json(service, "What is the capital of France?"), ask_json(service, "Name three fruits.")
+    assert "Paris" in one["answer"]
+    assert one["answer"] != two["answer"]
+    assert one["receipt"]["id"] != two["receipt"]["id"]
+    assert ask_json(service, "What is the capital of France?")["answer"] == one["answer"]
+
+
+def test_the_receipt_of_a_machine_without_meters(service: Service) -> None:
+    """Without a meter every figure has an interval, grade D and scope modelled; CO2e and SCI with O and M follow."""
+    receipt = ask_json(service, "Count to five.")["receipt"]
+    energy, sci = receipt["energy"], receipt["sci"]["answer"]
+    assert energy["scope"] == "modelled"
+    for name in ("answer", "active", "tail", "full"):
+        assert energy[name]["grade"] == "D"
+        assert energy[name]["u"] > 0
+    assert 0 < energy["answer"]["j"] < energy["full"]["j"]
+    assert energy["scopes"] == {}
+    assert not receipt["simulated"]
+    assert receipt["carbon"]["intensity"]["g_per_kwh"] == 342
+    assert sci["O_g"] + sci["M_g"] == sci["per_answer_g"]
+    assert receipt["usage"]["cached_tokens"] == 0
+    assert receipt["usage"]["output_tokens"] > 1
+    assert receipt["times"]["time_to_first_token_s"] < receipt["times"]["duration_s"]
+    assert "modelled" in {reason["code"] for reason in receipt["reasons"]}
+
+
+def test_account_of_the_stored_trace_is_the_stored_receipt(service: Service) -> None:
+    """A receipt made again from the stored trace and factors is, byte for byte, the one that was stored."""
+    from pydantic import TypeAdapter
+
+    from joulebox.accounting import account, receipt_bytes
+    from joulebox.evidence import decode_trace
+    from joulebox.model import CarbonFactors, Placement
+
+    ask_json(service, "What is water?")
+    rows = service.query(
+        "SELECT receipts.id, receipts.body, receipts.factors, traces.blob FROM receipts"
+        " JOIN traces ON token = trace_token"
+    )
+    assert rows
+    for receipt_id, body, factors, blob in rows:
+        assert isinstance(body, bytes)
+        assert isinstance(blob, bytes)
+        placement = Placement(**json.loads(body)["placement"])
+        known = TypeAdapter(CarbonFactors).validate_json(str(factors))
+        again = account(decode_trace(blob), known, receipt_id=str(receipt_id), placement=placement)
+        assert receipt_bytes(again) == body
+
+
+def test_prompts_wait_in_line(service: Service) -> None:
+    """Three prompts at once are answered one at a time, in the order of asking, each with its receipt."""
+    ids = [service.ask(f"Say {word}.", 1, max_tokens=8) for word in ("one", "two", "three")]
+    assert [service.client.status(one)["state"] for one in ids][1:] == ["available", "available"]
+    with ThreadPoolExecutor() as pool:
+        ends = list(pool.map(lambda one: list(Client(service.url).events(one))[-1], ids))
+    assert [end.name for end in ends] == ["receipt"] * 3
+    created = [end.data["created"] for end in ends]
+    assert created == sorted(created)
+    assert all(end.data["concurrency"] == 1 for end in ends)
+
+
+def test_cancel_stops_the_engine(service: Service) -> None:
+    """A prompt cancelled while it answers ends as cancelled, and the next one is answered."""
+    prompt_id = service.ask("Write a very long story about the sea.", 2, max_tokens=1500)
+    names = []
+    for event in service.client.events(prompt_id):
+        names.append(event.name)
+        if event.name == "token" and names.count("token") == 2:
+            service.client.cancel(prompt_id)
+    assert names[-1] == "cancelled"
+    assert service.client.status(prompt_id)["state"] == "cancelled"
+    assert "Paris" in ask_json(service, "What is the capital of France?")["answer"]
+
+
+def test_an_over_long_prompt_says_both_numbers(service: Service) -> None:
+    """A prompt that does not fit the context is refused with the tokens it has and the tokens there are."""
+    prompt_id = service.ask("word " * 6000, 3)
+    end = list(service.client.events(prompt_id))[-1]
+    assert end.name == "error"
+    assert end.data["code"] == "prompt_too_long"
+    assert "4096" in end.data["detail"]
+
+
+def test_ask_without_a_server_says_how_to_start_one(service: Service) -> None:
+    """Without a server `ask` exits 1 with one sentence that names `joulebox up`."""
+    done = joulebox(service, "ask", "Hello?", "--server", "http://127.0.0.1:9")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert "joulebox up" in done.stderr
+    assert done.stderr.count("\n") == 1
+
+
+def test_empty_prompt_and_unknown_model(service: Service) -> None:
+    """An empty prompt and an unknown model exit 2, the latter naming what there is."""
+    empty = joulebox(service, "ask", "  ", "--server", service.url)
+    assert (empty.returncode, empty.stdout) == (2, "")
+    unknown = joulebox(service, "ask", "Hi", "--model", "nope", "--server", service.url)
+    assert unknown.returncode == 2
+    assert MODEL in unknown.stderr
+
+
+def test_the_receipt_in_the_terminal(service: Service) -> None:
+    """`ask` prints the answer, then a receipt with interval, grade, CO2e and SCI; `receipts show` prints it again."""
+    done = joulebox(service, "ask", "Say hello.", "--max-tokens", "16", "--server", service.url)
+    assert done.returncode == 0
+    for wanted in ("±", "modelled", "grade D", "CO2e", "(O)", "(M)", "Verdict"):
+        assert wanted in done.stdout
+    receipt_id = done.stdout.split("Receipt ")[1].split()[0]
+    again = joulebox(service, "receipts", "show", receipt_id, "--server", service.url)
+    assert again.stdout.strip() in done.stdout
+
+
+def test_a_second_node_of_the_same_name_is_refused(service: Service) -> None:
+    """A second node under a name in use exits 1 with one sentence, and the first goes on."""
+    done = joulebox_node(service, JOULEBOX_NODE="stage")
+    assert done.returncode == 1
+    assert "stage" in done.stderr.splitlines()[-1]
+    assert "Paris" in ask_json(service, "What is the capital of France?")["answer"]
+
+
+def joulebox_node(service: Service, **settings: str) -> subprocess.CompletedProcess[str]:
+    environment = {"JOULEBOX_DATA_DIR": str(service.folder / "second"), "JOULEBOX_SERVER": service.url, **settings}
+    import os
+
+    return subprocess.run(
+        [sys.executable, "-m", "joulebox", "node"],
+        env=os.environ | environment,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+
+@pytest.mark.parametrize(
+    ("settings", "exit_code", "words"),
+    [
+        ({"JOULEBOX_ZONE": "Germani"}, 2, "DE"),
+        ({"JOULEBOX_METERS": "powercap:/nowhere"}, 1, "/nowhere"),
+        ({"JOULEBOX_METERS": "magic:"}, 2, "powercap"),
+        ({"JOULEBOX_READING_HZ": "fast"}, 2, "reading_hz"),
+    ],
+)
+def test_a_node_that_cannot_begin(service: Service, settings: dict[str, str], exit_code: int, words: str) -> None:
+    """A node with an unknown zone, an unreadable or unknown meter or a wrong setting ends with one sentence."""
+    done = joulebox_node(service, JOULEBOX_NODE="other", **settings)
+    assert done.returncode == exit_code
+    assert words in done.stderr
+    assert "Traceback" not in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1
+
+
+def test_a_taken_port(service: Service) -> None:
+    """A server on a taken port exits 1 with one sentence that names the port."""
+    port = service.url.rpartition(":")[2]
+    done = joulebox(service, "serve", "--port", port, "--data-dir", str(service.folder / "third"))
+    assert done.returncode == 1
+    assert port in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1
+
+
+def test_the_page_in_a_browser(service: Service, page: Page) -> None:
+    """A person types a prompt, sees the answer come, then the receipt; nothing is loaded from elsewhere."""
+    asked: list[str] = []
+    page.on("request", lambda request: asked.append(request.url))
+    complaints: list[str] = []
+    page.on("console", lambda message: complaints.append(message.text) if message.type == "error" else None)
+    page.goto(service.url)
+    page.get_by_label("Your prompt").fill("What is the capital of France?")
+    page.get_by_role("button", name="Ask", exact=True).click()
+    expect(page.get_by_role("log")).to_contain_text("Paris", timeout=20_000)
+    expect(page.locator("#slip")).to_contain_text("modelled", timeout=20_000)
+    expect(page.locator("#slip")).to_contain_text("SCI")
+    assert all(url.startswith((service.url, "data:")) for url in asked)
+    assert complaints == []
+    page.reload()
+    expect(page.get_by_role("log")).to_contain_text("Paris")
+    expect(page.locator("#slip")).to_contain_text("modelled")
+
+
+def test_unknown_things_are_problems(service: Service) -> None:
+    """What does not exist is a problem document with a code, not a broken page."""
+    with pytest.raises(JouleboxError) as caught:
+        service.client.receipt("nope")
+    assert caught.value.code == "not_found"
