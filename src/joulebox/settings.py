@@ -8,7 +8,7 @@ import os
 import platform
 import tomllib
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -54,10 +54,12 @@ class Settings(BaseModel):
     node: Annotated[str, Field(min_length=1, max_length=64, description="Name of this node.")] = Field(
         default_factory=lambda: platform.node() or "node"
     )
+    log: Annotated[
+        Literal["debug", "info", "warning", "error"], Field(description="From which level on a node tells what it does.")
+    ] = "info"
     reading_hz: Annotated[float, Field(gt=0, le=1000, description="How often meters are read.")] = 10.0
     threads: Annotated[int | None, Field(ge=1, description="Threads of the engine; without it, one per core.")] = None
     context_tokens: Annotated[int, Field(ge=256, le=1_048_576, description="Context the engine sets aside.")] = 4096
-    receipt_wait_s: Annotated[float, Field(ge=0, description="How long an answer waits for its energy.")] = 30.0
     grace_s: Annotated[float, Field(gt=0, description="How long a silent node keeps its job until rescue.")] = 15.0
     attempts_max: Annotated[int, Field(ge=1, le=20, description="How often a failing prompt is tried.")] = 3
 
