@@ -430,7 +430,10 @@ def test_model_sees_this_machine_work() -> None:
         ("shelly:http://host", "unknown_meter", "come later"),
         ("powercap", "bad_setting", "KIND:ADDRESS"),
         ("", "bad_setting", "KIND:ADDRESS"),
-        ("none:,tick_s=1", "bad_setting", "takes no options"),
+        ("none:,tick_s=1", "bad_setting", "takes no options; leave out tick_s"),
+        ("none:,tick_s", "bad_setting", "not of the form key=value"),
+        ("none:,=1", "bad_setting", "not of the form key=value"),
+        ("none:,tick_s=1,tick_s=2", "bad_setting", "'tick_s' is given twice"),
     ],
 )
 def test_bad_address_is_one_sentence(address: str, code: str, says: str) -> None:
@@ -441,7 +444,8 @@ def test_bad_address_is_one_sentence(address: str, code: str, says: str) -> None
 
 def test_address_keeps_its_colons() -> None:
     """Only the first colon parts kind and address."""
-    assert parse("powercap:/a:b") == ("powercap", "/a:b")
+    assert parse("powercap:/a:b") == ("powercap", "/a:b", {})
+    assert parse("powercap:/a:b,x=1,y=http://c:2/=") == ("powercap", "/a:b", {"x": "1", "y": "http://c:2/="})
 
 
 def test_the_same_kind_twice_is_refused(tmp_path: Path) -> None:

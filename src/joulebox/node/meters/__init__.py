@@ -1,10 +1,10 @@
 """Meters by kind: `open_meters` opens those an operator names, or what the machine has; `found` says what there is.
 
-A driver is a module in this package with `WHERE` (its usual place), `LOOKS_FOR` and `open(address) -> Meter`. It is
-imported when it is first wanted.
+A driver is a module in this package with `WHERE` (its usual place), `LOOKS_FOR`, `OPTIONS` (name and meaning of what
+may follow the address) and `open(address, options) -> Meter`. It is imported when it is first wanted.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from typing import Final
@@ -22,6 +22,8 @@ KINDS: Final = {
 ENERGY_KINDS: Final = ("powercap",)
 """Kinds that measure energy or power and are looked for where nothing is named."""
 _TEMPERATURE_KINDS: Final = ("hwmon",)
+_ONE_ONLY: Final = frozenset({"powercap", "hwmon", "model", "none"})
+"""Kinds that cover the whole of this machine: another address would show the same parts again."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,26 +39,31 @@ class Finding:
 
 
 def open_meters(addresses: Sequence[str]) -> list[Meter]:
-    """Open the meters `addresses` name (`KIND:ADDRESS`), or, where none is named, what the machine has.
+    """Open the meters `addresses` name (`KIND:ADDRESS[,key=value...]`), or, where none is named, what the machine has.
 
     Without an energy or power meter that is the power model, and nothing where even that cannot be read. Raises
-    `JouleboxError`: `unknown_meter`, `bad_setting` (not well formed, a kind twice), `meter_unreadable`; then nothing is
-    left open.
+    `JouleboxError`: `unknown_meter`, `bad_setting` (not well formed, one meter twice), `meter_unreadable`; then nothing
+    is left open.
     """
     if not addresses:
         return [meter for _, meter in _look() if meter is not None]
     wanted = [parse(text) for text in addresses]
-    kinds = [kind for kind, _ in wanted]
-    for kind in kinds:
+    kinds = [kind for kind, _, _ in wanted]
+    for kind in _ONE_ONLY.intersection(kinds):
         if kinds.count(kind) > 1:
             raise JouleboxError(
                 "bad_setting",
-                f"Two {kind} meters are named: name each kind once, or readings would count twice.",
+                f"Two {kind} meters are named: name this kind once, or readings would count twice.",
             )
     meters: list[Meter] = []
     try:
-        for kind, address in wanted:
-            meters.append(_open(kind, address))
+        for kind, address, options in wanted:
+            meters.append(_open(kind, address, options))
+            if meters[-1].address in {meter.address for meter in meters[:-1]}:
+                raise JouleboxError(
+                    "bad_setting",
+                    f"The meter {meters[-1].address} is named twice: name it once, or its readings would count twice.",
+                )
     except JouleboxError:
         for meter in meters:
             meter.close()
@@ -74,8 +81,11 @@ def found() -> list[Finding]:
     return findings
 
 
-def parse(text: str) -> tuple[str, str]:
-    """`KIND:ADDRESS` as kind and address. Raises `JouleboxError` `bad_setting` or `unknown_meter`."""
+def parse(text: str) -> tuple[str, str, dict[str, str]]:
+    """`KIND:ADDRESS[,key=value...]` as kind, address and options.
+
+    Raises `JouleboxError`: `unknown_meter`, or `bad_setting` where it is not well formed.
+    """
     kind, colon, rest = text.partition(":")
     if not colon:
         raise JouleboxError(
@@ -89,16 +99,26 @@ def parse(text: str) -> tuple[str, str]:
             f"There is no meter of kind {kind!r}. This version of Joulebox reads {choices}; other kinds come later.",
             kinds=list(KINDS),
         )
-    address, comma, options = rest.partition(",")
-    if comma:
+    address, *pairs = rest.split(",")
+    options: dict[str, str] = {}
+    for pair in pairs:
+        name, equals, value = pair.partition("=")
+        if not (name and equals) or name in options:
+            reason = "is given twice" if name in options else "is not of the form key=value"
+            raise JouleboxError("bad_setting", f"Meter {kind}:{address} cannot be used: option {name!r} {reason}.")
+        options[name] = value
+    return kind, address, options
+
+
+def _open(kind: str, address: str, options: Mapping[str, str]) -> Meter:
+    module = import_module(KINDS[kind])
+    unknown = [name for name in options if name not in module.OPTIONS]
+    if unknown:
+        takes = f"takes {', '.join(module.OPTIONS)}" if module.OPTIONS else "takes no options"
         raise JouleboxError(
-            "bad_setting", f"Meter {text!r} cannot be used: {kind} takes no options, leave out {options!r}."
+            "bad_setting", f"Meter {kind}:{address} cannot be used: {kind} {takes}; leave out {', '.join(unknown)}."
         )
-    return kind, address
-
-
-def _open(kind: str, address: str) -> Meter:
-    meter: Meter = import_module(KINDS[kind]).open(address)
+    meter: Meter = module.open(address, options)
     return meter
 
 
@@ -114,7 +134,7 @@ def _look(*, everything: bool = False) -> list[tuple[Finding, Meter | None]]:
 def _try(kind: str, *, used: bool = True) -> tuple[Finding, Meter | None]:
     module = import_module(KINDS[kind])
     try:
-        meter = _open(kind, "")
+        meter = _open(kind, "", {})
     except JouleboxError as error:
         sentence = f"{module.LOOKS_FOR[0].upper()}{module.LOOKS_FOR[1:]}: not found. {error.detail}"
         return Finding(kind=kind, address=f"{kind}:{module.WHERE}", found=False, used=False, sentence=sentence), None

@@ -5,7 +5,7 @@ One sensor a CPU, not one a core: reading a core's sensor wakes that core. Drive
 
 import re
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -16,6 +16,7 @@ from joulebox.node import sysfs
 
 WHERE: Final = "/sys/class/hwmon"
 LOOKS_FOR: Final = "CPU temperature sensors"
+OPTIONS: Final[Mapping[str, str]] = {}
 
 _SENSORS: Final = {
     "coretemp": re.compile(r"Package id \d+|Physical id \d+"),
@@ -80,7 +81,7 @@ class HwmonMeter:
         self._files.close()
 
 
-def open(address: str) -> HwmonMeter:  # noqa: A001 - the name every driver offers
+def open(address: str, options: Mapping[str, str]) -> HwmonMeter:  # noqa: A001 - the name every driver offers
     """The sensors in folder `address` (the kernel's own where empty). Raises `JouleboxError("meter_unreadable")`."""
     return HwmonMeter(Path(address or WHERE))
 

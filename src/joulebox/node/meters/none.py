@@ -1,6 +1,6 @@
 """`none:`: no meter, on purpose. Receipts then carry no energy, and say so."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 from joulebox.model import Channel
@@ -8,6 +8,7 @@ from joulebox.node.meter import MeterFault
 
 WHERE: Final = ""
 LOOKS_FOR: Final = "nothing: no energy is recorded"
+OPTIONS: Final[Mapping[str, str]] = {}
 
 
 class NoneMeter:
@@ -34,6 +35,6 @@ class NoneMeter:
         self._closed = True
 
 
-def open(address: str) -> NoneMeter:  # noqa: A001 - the name every driver offers
+def open(address: str, options: Mapping[str, str]) -> NoneMeter:  # noqa: A001 - the name every driver offers
     """Nothing to open."""
     return NoneMeter()

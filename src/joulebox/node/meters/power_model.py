@@ -10,7 +10,7 @@ of watts leaves open.
 """
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -21,6 +21,7 @@ from joulebox.node.meter import MeterFault
 
 WHERE: Final = "/proc"
 LOOKS_FOR: Final = "how busy the cores are, for the power model"
+OPTIONS: Final[Mapping[str, str]] = {}
 
 _USER, _NICE, _SYSTEM, _IRQ, _SOFTIRQ = 1, 2, 3, 6, 7
 _BUSY: Final = (_USER, _NICE, _SYSTEM, _IRQ, _SOFTIRQ)
@@ -87,6 +88,6 @@ class PowerModelMeter:
         self._open = None
 
 
-def open(address: str) -> PowerModelMeter:  # noqa: A001 - the name every driver offers
+def open(address: str, options: Mapping[str, str]) -> PowerModelMeter:  # noqa: A001 - the name every driver offers
     """The cores of this machine, or of `address`, a folder laid out like `/proc`. Raises `meter_unreadable`."""
     return PowerModelMeter(Path(address or WHERE))

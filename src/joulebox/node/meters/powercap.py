@@ -6,7 +6,7 @@ Core and uncore are shares of their package; on AMD, `core` is one core only. ps
 """
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -17,6 +17,7 @@ from joulebox.node import sysfs
 
 WHERE: Final = "/sys/class/powercap"
 LOOKS_FOR: Final = "RAPL energy counters of CPU packages and memory"
+OPTIONS: Final[Mapping[str, str]] = {}
 
 _CONTROL: Final = re.compile(r"intel-rapl(-[a-z]+)?")
 _ZONE: Final = re.compile(r"(?P<control>intel-rapl(?:-[a-z]+)?)(?P<ids>(?::\d+)+)")
@@ -71,7 +72,7 @@ class PowercapMeter:
         self._files.close()
 
 
-def open(address: str) -> PowercapMeter:  # noqa: A001 - the name every driver offers
+def open(address: str, options: Mapping[str, str]) -> PowercapMeter:  # noqa: A001 - the name every driver offers
     """The counters in folder `address` (the kernel's own where empty). Raises `JouleboxError("meter_unreadable")`."""
     return PowercapMeter(Path(address or WHERE))
 
