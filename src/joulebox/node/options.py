@@ -3,12 +3,14 @@
 import re
 from collections.abc import Collection, Mapping
 from math import inf, isfinite
+from pathlib import Path
 from typing import Final
 
 from joulebox.errors import JouleboxError
 
 TIMEOUT_S: Final = 2.0
 TIMEOUT_MAX_S: Final = 60.0
+TIMEOUT_OPTION: Final = "seconds after which a question without an answer is given up (2)"
 _HOST_AND_PORT: Final = re.compile(
     r"(?:\[(?P<bracketed>[0-9A-Fa-f:.%]+)\]|(?P<host>[\w.-]+))(?::(?P<port>[0-9]{1,5}))?"
 )
@@ -31,7 +33,7 @@ def number(options: Mapping[str, str], name: str, default: float, *, most: float
         value = -1.0
     if not (isfinite(value) and 0.0 < value <= most):
         limit = f" and at most {most:g}" if isfinite(most) else ""
-        raise _refused(name, text, f"give a number above 0{limit}")
+        raise refused(name, text, f"give a number above 0{limit}")
     return value
 
 
@@ -45,7 +47,7 @@ def whole(options: Mapping[str, str], name: str, default: int, *, least: int = 0
     except ValueError:
         value = least - 1
     if not least <= value <= most:
-        raise _refused(name, text, f"give a whole number from {least} to {most}")
+        raise refused(name, text, f"give a whole number from {least} to {most}")
     return value
 
 
@@ -53,8 +55,20 @@ def choice(options: Mapping[str, str], name: str, default: str, choices: Collect
     """One word of `choices`. Raises `JouleboxError("bad_setting")`."""
     text = options.get(name, default)
     if text not in choices:
-        raise _refused(name, text, f"give {', '.join(filter(None, choices))}")
+        raise refused(name, text, f"give {', '.join(filter(None, choices))}")
     return text
+
+
+def secret(options: Mapping[str, str], name: str) -> str | None:
+    """Option `name`, or the first line of the file that option `name`_file names. Raises `bad_setting`."""
+    path = options.get(f"{name}_file")
+    if path is None:
+        return options.get(name)
+    try:
+        return Path(path).read_text(encoding="utf-8").partition("\n")[0].rstrip("\r")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "not text"
+        raise refused(f"{name}_file", path, f"the file cannot be read ({reason})") from error
 
 
 def host_and_port(text: str, before: str, default_port: int) -> tuple[str, int]:
@@ -69,5 +83,6 @@ def host_and_port(text: str, before: str, default_port: int) -> tuple[str, int]:
     return found["bracketed"] or found["host"], port
 
 
-def _refused(name: str, text: str, remedy: str) -> JouleboxError:
+def refused(name: str, text: str, remedy: str) -> JouleboxError:
+    """`bad_setting` for one option."""
     return JouleboxError("bad_setting", f"Meter option {name}={text} cannot be used: {remedy}.")
