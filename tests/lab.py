@@ -3,7 +3,7 @@
 import math
 import random
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import median
 
@@ -29,10 +29,13 @@ ZONES: tuple[Zone, ...] = ("package-0", "package-0/dram")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Compared:
-    """One receipt beside the truth; `u_rest_j` is the interval without the gain, in which the rig does not err."""
+    """One receipt beside the truth; `u_rest_j` is the interval without the gain, in which the rig does not err.
+    `origin_ns` is the trace's zero on the machine's clock."""
 
     receipt: Receipt
     trace: Trace
+    machine: SimulatedMachine
+    origin_ns: int
     truth_j: float
     j: float
     u_j: float
@@ -126,6 +129,8 @@ def compare(trace: Trace, origin_ns: int, truth: SimulatedMachine) -> Compared:
     return Compared(
         receipt=receipt,
         trace=trace,
+        machine=truth,
+        origin_ns=origin_ns,
         truth_j=truth_j,
         j=receipt.energy.answer.j,
         u_j=receipt.energy.answer.u,
@@ -138,6 +143,36 @@ def compare(trace: Trace, origin_ns: int, truth: SimulatedMachine) -> Compared:
             if answer.start_ns <= t <= answer.end_ns
         ),
     )
+
+
+def errors(one: Compared, idle: SimulatedMachine) -> dict[str, tuple[float, float]]:
+    """Error and interval of each figure, made without the gain. `idle` is the same machine, which was never asked: what
+    the asked one drew beyond it is the truth of `active` and `tail`."""
+    plain = tuple(replace(each, channel=replace(each.channel, gain_u_ratio=0.0)) for each in one.trace.series)
+    energy = account(replace(one.trace, series=plain), factors(), receipt_id="r", placement=PLACEMENT).energy
+    answer = one.trace.span("answer")
+    assert answer is not None
+
+    def drawn_j(machine: SimulatedMachine, start_ns: int, end_ns: int) -> float:
+        ends_ns = (one.origin_ns + start_ns, one.origin_ns + end_ns)
+        return sum(machine.energy_j(zone, ends_ns[1]) - machine.energy_j(zone, ends_ns[0]) for zone in ZONES)
+
+    def added_j(start_ns: int, end_ns: int) -> float:
+        return drawn_j(one.machine, start_ns, end_ns) - drawn_j(idle, start_ns, end_ns)
+
+    tail_ns = nanoseconds(energy.phases["tail"].s or 0.0)
+    truth = {
+        "answer": (energy.answer, drawn_j(one.machine, answer.start_ns, answer.end_ns)),
+        "active": (energy.active, added_j(answer.start_ns, answer.end_ns)),
+        "tail": (energy.tail, added_j(answer.end_ns, answer.end_ns + tail_ns)),
+        "full": (energy.full, drawn_j(one.machine, one.trace.leased_ns, one.trace.released_ns)),
+    }
+    found = {name: (figure.j - truth_j, figure.u) for name, (figure, truth_j) in truth.items() if figure}
+    for span in one.trace.spans:
+        phase = energy.phases.get(span.name)
+        if phase and phase.j is not None and phase.u is not None:
+            found[span.name] = (phase.j - drawn_j(one.machine, span.start_ns, span.end_ns), phase.u)
+    return found
 
 
 def _rest(parts: Sequence[UncertaintyPart]) -> float:

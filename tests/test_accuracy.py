@@ -1,5 +1,6 @@
 """Receipts against the known truth of the simulated machine, on a clock that is handed in."""
 
+from collections import defaultdict
 from pathlib import Path
 from statistics import median
 
@@ -12,17 +13,18 @@ from joulebox.node.meters import open_meters
 from joulebox.node.recorder import Recorder
 from joulebox.rig.physics import Machine
 from joulebox.rig.powercap_tree import RigPowercap, TreeParameters
-from lab import PROMPTS, RANGE_UJ, Compared, campaign, summary
+from lab import PROMPTS, RANGE_UJ, Compared, campaign, errors, summary
 from traces import PLACEMENT, factors
 
 
-def simulated(folder: Path, seed: int, tree: TreeParameters) -> list[Compared]:
+def simulated(folder: Path, seed: int, tree: TreeParameters, idle_s: float = 4.0) -> list[Compared]:
+    folder.mkdir(exist_ok=True)
     clock = SimulatedClock()
     machine = Machine(seed)
     rig = RigPowercap(clock, machine, folder, tree)
     recorder = Recorder([rig.following(meter) for meter in open_meters(rig.addresses)], clock, reading_hz=10.0)
     recorder.start()
-    compared = list(campaign(clock, recorder, machine.activity, lambda: machine, folder, seed))
+    compared = list(campaign(clock, recorder, machine.activity, lambda: machine, folder, seed, idle_s))
     recorder.stop()
     rig.close()
     return compared
@@ -40,6 +42,27 @@ def test_thirty_prompts(tmp_path: Path, seed: int) -> None:
     assert sum(abs(one.j - one.truth_j) <= one.u_rest_j for one in compared) >= 26
     assert {one.receipt.verdict for one in compared} == {"valid"}
     assert all(one.receipt.simulated for one in compared)
+
+
+def test_intervals_are_honest(tmp_path: Path) -> None:
+    """Over 300 answers the interval of every figure, its gain part left out, holds the truth in 90 % at least, and that
+    of the active energy is a few percent wide: it does not cover by being vast."""
+    found: dict[str, list[tuple[float, float]]] = defaultdict(list)
+    widths = []
+    for seed in range(20, 30):
+        idle = Machine(seed)
+        for one in simulated(tmp_path / str(seed), seed, TreeParameters(range_uj=RANGE_UJ), idle_s=15.0):
+            for name, error in errors(one, idle).items():
+                found[name].append(error)
+            assert one.receipt.energy.active is not None
+            widths.append(found["active"][-1][1] / one.receipt.energy.active.j)
+    for name, pairs in found.items():
+        inside = sum(abs(error_j) <= u_j for error_j, u_j in pairs) / len(pairs)
+        error_j, u_j = (median(abs(pair[i]) for pair in pairs) for i in range(2))
+        print(f"{name:8}{len(pairs):4} figures, {inside:6.1%} inside; median error {error_j:.4f} J, U {u_j:.4f} J")
+        assert inside >= 0.90, name
+    assert len(widths) == 300
+    assert median(widths) <= 0.03
 
 
 def test_gain_is_covered(tmp_path: Path) -> None:

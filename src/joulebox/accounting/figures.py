@@ -2,7 +2,8 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final
+from math import sqrt
+from typing import Final, Literal
 
 from joulebox.accounting.energy import Estimate, Window, estimate
 from joulebox.accounting.power_model import profile_of
@@ -71,10 +72,14 @@ class Metered:
             for source, units in boundary(self.channel, self.found).items()
         ]
 
-    def idle(self, duration_s: float) -> UncertaintyPart:
-        """What the idle power taken off over `duration_s` leaves open."""
-        whole = self.scale.slope * baseline(self.found, self.window, self.sham)
-        return UncertaintyPart(source="idle baseline", j=whole * duration_s / self.window.duration_s)
+    def idle(self, name: Literal["active", "tail"]) -> UncertaintyPart:
+        """What the idle power taken off leaves open in `active` or `tail`."""
+        sham, found = self.sham, self.found
+        spread, duration_s = 0.0, self.window.duration_s if name == "active" else found.tail_s
+        if sham is not None:
+            spread = sham.active if name == "active" else sham.tail
+        whole = baseline(sham, spread, found.idle_rate, duration_s)
+        return UncertaintyPart(source="idle baseline", j=self.scale.slope * whole)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -189,10 +194,10 @@ def _figure(chosen: Sequence[Metered], scope: str, name: str) -> tuple[Figure, t
             groups.append([*one.systematic(found.answer, duration_s), *one.edges()])
         elif name == "active":
             total_j += one.scale.slope * found.active
-            groups.append([*one.systematic(found.active, 0.0), *one.edges(), one.idle(duration_s)])
+            groups.append([*one.systematic(found.active, 0.0), *one.edges(), one.idle("active")])
         else:
             total_j += one.scale.slope * found.tail
-            groups.append([*one.systematic(found.tail, 0.0), *one.edges(), one.idle(found.tail_s)])
+            groups.append([*one.systematic(found.tail, 0.0), *one.edges(), one.idle("tail")])
     parts = added(groups)
     u = combined(parts)
     return Figure(j=total_j, u=u, grade=grade(scope, total_j, u)), parts
@@ -217,15 +222,15 @@ def _phases(
     chosen: Sequence[Metered], trace: Trace, window: tuple[int, int], *, modelled: bool
 ) -> dict[str, PhaseFigure]:
     method: PhaseMethod = "modelled" if modelled else "measured"
-    phases: dict[str, PhaseFigure] = {}
     load = trace.span("load")
-    phases["load"] = _phase(chosen, (load.start_ns, load.end_ns), method) if load else _no_phase()
+    phases = {name: _no_phase() for name in PHASES}
+    if load:
+        phases["load"] = _phase(chosen, (load.start_ns, load.end_ns), method)
     first_ns = trace.tokens[0].t_ns if trace.tokens else None
-    if first_ns is None or not window[0] < first_ns < window[1]:
-        phases["prefill"] = phases["decode"] = _no_phase()
-    else:
+    if first_ns is not None and window[0] < first_ns <= window[1]:
         phases["prefill"] = _phase(chosen, (window[0], first_ns), method)
-        phases["decode"] = _phase(chosen, (first_ns, window[1]), method)
+        if first_ns < window[1]:
+            phases["decode"] = _phase(chosen, (first_ns, window[1]), method, before=(window[0], first_ns))
     tail, _ = _figure(chosen, MODELLED, "tail")
     phases["tail"] = PhaseFigure(j=tail.j, u=tail.u, s=max(one.found.tail_s for one in chosen), method=method)
     return phases
@@ -235,22 +240,30 @@ def _no_phase() -> PhaseFigure:
     return PhaseFigure(j=None, u=None, s=None, method=None)
 
 
-def _phase(chosen: Sequence[Metered], span: tuple[int, int], method: PhaseMethod) -> PhaseFigure:
-    """What was drawn from one moment to another inside the record, idle included; null where ticks are too coarse."""
+def _phase(
+    chosen: Sequence[Metered], span: tuple[int, int], method: PhaseMethod, before: tuple[int, int] | None = None
+) -> PhaseFigure:
+    """What was drawn from one moment to another inside the record, idle included; null where ticks are too coarse.
+
+    `before` is the stretch of work that ends where this one begins; without it the machine was idle. At either edge a
+    tick's worth of what was drawn just before may be missing.
+    """
     duration_s = seconds(span[1] - span[0])
     total_j = 0.0
     groups = []
     for one in chosen:
         blur_s = one.channel.tick_s + one.channel.lag_s + max(_distance_s(one.curve, edge) for edge in span)
+        if duration_s <= 0 or blur_s > duration_s / 4:
+            return PhaseFigure(j=None, u=None, s=duration_s, method=None)
         try:
             units = one.curve.between(*span)
+            rate_before = one.curve.rate(*before) if before else one.found.idle_rate
         except ValueError:
             return PhaseFigure(j=None, u=None, s=duration_s, method=None)
-        if blur_s > duration_s / 4:
-            return PhaseFigure(j=None, u=None, s=duration_s, method=None)
         total_j += one.joules(units, duration_s)
-        step_w = abs(units / duration_s - one.found.idle_rate) * one.scale.slope
-        groups.append([*one.systematic(units, duration_s), UncertaintyPart(source="tick", j=step_w * blur_s / 12**0.5)])
+        rates = sqrt(rate_before**2 + (units / duration_s) ** 2)
+        tick = UncertaintyPart(source="tick", j=one.scale.slope * rates * blur_s / sqrt(3))
+        groups.append([*one.systematic(units, duration_s), tick])
     return PhaseFigure(j=total_j, u=combined(added(groups)), s=duration_s, method=method)
 
 

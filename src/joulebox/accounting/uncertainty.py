@@ -17,8 +17,9 @@ from joulebox.units import nanoseconds, seconds
 
 COVERAGE_FACTOR: Final = 2.0
 SHAM_WINDOWS_MIN: Final = 3
-COMMON: Final = ("gain", "offset", "power model")
-"""What the names of parts begin with that are the same error in every channel of their name."""
+INDEPENDENT: Final = ("resolution",)
+"""Parts that differ from channel to channel. All others are one error in every channel of their name: counters of one
+machine tick together, and what disturbs the idle machine disturbs all of them."""
 _T95: Final = (
     12.71,
     4.30,
@@ -44,20 +45,20 @@ _T95: Final = (
 
 @dataclass(frozen=True, slots=True)
 class Sham:
-    """What the estimator says where nothing happened: root mean square in the unit of the curve, over `n` windows."""
+    """What the estimator says where nothing happened: root mean squares in the unit of the curve, over `n` independent
+    windows. `active` is scaled up with the length where the idle record is too short for windows as long as the answer,
+    `tail` with the distance from the guard. Windows overlap by half, so that every other one is counted in `n`."""
 
-    spread: float
-    n: float
-    stretched: float
-    """By how much the spread was scaled up because the idle record is shorter than the window needs; 1.0 if it is not.
-    """
+    active: float
+    tail: float
+    n: int
 
 
 def sham_windows(curve: Curve, window: Window, quiet_from_ns: int) -> Sham | None:
     """The estimator's own spread on the idle record from `quiet_from_ns` to the window's start.
 
-    A record shorter than the window needs gives a shorter sham window whose spread is scaled with the length, as drift
-    would; `None` where not even that fits.
+    A record shorter than the window needs gives a shorter sham window whose spread is scaled up; `None` where not even
+    that fits.
     """
     room_s = seconds(window.start_ns - quiet_from_ns)
     wrap_s = 2 * window.guard_s + window.tick_s + window.lag_s
@@ -65,42 +66,50 @@ def sham_windows(curve: Curve, window: Window, quiet_from_ns: int) -> Sham | Non
     if length_s <= 0.02:
         return None
     pace_ns = nanoseconds(max(length_s / 2, room_s / 200))
-    spreads = []
+    shams = []
     start_ns = quiet_from_ns + nanoseconds(window.guard_s)
     last_ns = window.start_ns - nanoseconds(length_s + window.guard_s + window.tick_s + window.lag_s)
     while start_ns <= last_ns:
-        sham = replace(window, start_ns=start_ns, end_ns=start_ns + nanoseconds(length_s))
-        found = estimate(curve, sham)
+        found = estimate(curve, replace(window, start_ns=start_ns, end_ns=start_ns + nanoseconds(length_s)))
         if found is not None:
-            spreads.append(found.active)
+            shams.append(found)
         start_ns += pace_ns
-    if len(spreads) < SHAM_WINDOWS_MIN:
+    if len(shams) < SHAM_WINDOWS_MIN:
         return None
-    stretched = window.duration_s / length_s
-    rms = sqrt(sum(spread * spread for spread in spreads) / len(spreads))
-    independent = min(float(len(spreads)), max(1.0, room_s / (length_s + window.guard_s)))
-    return Sham(rms * stretched, independent, stretched)
+    return Sham(
+        active=_rms([found.active for found in shams]) * window.duration_s / length_s,
+        tail=_rms([found.tail for found in shams]) * (window.duration_s + window.guard_s) / (length_s + window.guard_s),
+        n=max(len(shams) // 2, 1),
+    )
+
+
+def _rms(values: Sequence[float]) -> float:
+    return sqrt(sum(value * value for value in values) / len(values))
 
 
 def boundary(channel: Channel, found: Estimate) -> dict[str, float]:
-    """What tick, resolution and the guards' edges leave open in the answer, in the unit of the curve (k = 1)."""
+    """What tick, resolution and the guards' edges leave open in the answer, in the unit of the curve (k = 1).
+
+    A counter shows what was drawn until its last tick: half a tick too little on average, at either end.
+    """
+    idle, after = found.idle_rate, found.after_rate
     return {
         "resolution": channel.step / sqrt(6),
-        "tick": channel.tick_s * sqrt((found.idle_rate**2 + found.after_rate**2) / 12),
-        "guards": abs(found.after_rate - found.idle_rate) * found.after_s / sqrt(12),
+        "tick": channel.tick_s * sqrt((idle**2 + after**2) / 12 + (after - idle) ** 2 / 4),
+        "guards": abs(after - idle) * found.after_s / sqrt(12),
     }
 
 
-def baseline(found: Estimate, window: Window, sham: Sham | None) -> float:
-    """The standard uncertainty of the idle power taken off, over the window, in the unit of the curve.
+def baseline(sham: Sham | None, spread: float, idle_rate: float, duration_s: float) -> float:
+    """The standard uncertainty of the idle power taken off over `duration_s`, in the unit of the curve. `spread` is
+    what `sham` says of it.
 
-    Few sham windows are widened by Student's t. Without any, all of the idle part is uncertain (as of a rectangle).
+    Few sham windows are widened by Student's t: as many degrees of freedom as windows, because the true value is known
+    to be zero. Without any, all of the idle part is uncertain (as of a rectangle).
     """
     if sham is None:
-        return abs(found.idle_rate) * window.duration_s / sqrt(3)
-    degrees = max(int(sham.n) - 1, 1)
-    widened = _T95[degrees - 1] / COVERAGE_FACTOR if degrees <= len(_T95) else 1.0
-    return sham.spread * widened
+        return abs(idle_rate) * duration_s / sqrt(3)
+    return spread * (_T95[sham.n - 1] / COVERAGE_FACTOR if sham.n <= len(_T95) else 1.0)
 
 
 def combined(parts: Iterable[UncertaintyPart]) -> float:
@@ -109,13 +118,12 @@ def combined(parts: Iterable[UncertaintyPart]) -> float:
 
 
 def added(groups: Sequence[Sequence[UncertaintyPart]]) -> tuple[UncertaintyPart, ...]:
-    """Parts of several channels as one list. Meters of one kind err alike, so that a gain or offset of one name adds
-    up; every other part is independent and adds in quadrature."""
+    """Parts of several channels as one list. Parts of one name add up, the `INDEPENDENT` ones in quadrature."""
     together: dict[str, list[float]] = {}
     for group in groups:
         for part in group:
             together.setdefault(part.source, []).append(part.j)
     return tuple(
-        UncertaintyPart(source=source, j=sum(js) if source.startswith(COMMON) else sqrt(sum(j * j for j in js)))
+        UncertaintyPart(source=source, j=sqrt(sum(j * j for j in js)) if source in INDEPENDENT else sum(js))
         for source, js in together.items()
     )

@@ -89,7 +89,7 @@ def _reasons(trace: Trace, reckoning: Reckoning) -> Iterator[Reason]:
     if reckoning.metered and reckoning.metered[0].window.duration_s < 2 * slowest:
         yield _reason("too_short", f"{reckoning.metered[0].window.duration_s:.2g} s", f"{slowest:.2g} s")
     if energy.active is not None:
-        idle_j = 2 * sum(one.idle(one.window.duration_s).j ** 2 for one in reckoning.metered) ** 0.5
+        idle_j = 2 * sum(one.idle("active").j for one in reckoning.metered)
         if idle_j > NOISY_IDLE_RATIO * abs(energy.active.j):
             yield _reason("noisy_idle", idle_j, energy.active.j)
     if trace.usage.cached_tokens:

@@ -76,7 +76,8 @@ def measure(
     leased_ns = recorder.read_now()
     recorder.hold(held=True)
     try:
-        run = Run(leased_ns=leased_ns, quiet_from_ns=max(quiet_since_ns, recorder.oldest_ns() or leased_ns))
+        oldest_ns = recorder.oldest_ns()
+        run = Run(leased_ns=leased_ns, quiet_from_ns=max(quiet_since_ns, leased_ns if oldest_ns is None else oldest_ns))
         _load(run, model, engine, recorder, clock, sink)
         if restless(recorder, clock.now_ns(), leased_ns, run.quiet_from_ns):
             sink("settling", sensor=None, now_c=None, target_c=None, expected_s=round(recorder.guard_s, 2))

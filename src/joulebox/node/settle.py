@@ -49,7 +49,8 @@ def restless(recorder: Recorder, now_ns: int, leased_ns: int, quiet_since_ns: in
 
 def _idle_rates(recorder: Recorder, now_ns: int, guard_ns: int, quiet_since_ns: int) -> list[float]:
     """The machine's rate (W or busy cores) over stretches of one guard, oldest first, the last one ending now."""
-    origin_ns = max(quiet_since_ns, recorder.oldest_ns() or now_ns)
+    oldest_ns = recorder.oldest_ns()
+    origin_ns = max(quiet_since_ns, now_ns if oldest_ns is None else oldest_ns)
     chosen = headline(recorder.channels)
     totals: list[float] = []
     for series in recorder.series(origin_ns, now_ns):
