@@ -15,14 +15,26 @@ from joulebox.node.meter import Meter
 
 KINDS: Final = {
     "powercap": "joulebox.node.meters.powercap",
+    "perf": "joulebox.node.meters.perf",
+    "nvml": "joulebox.node.meters.nvml",
+    "amdsmi": "joulebox.node.meters.amdsmi",
+    "apple": "joulebox.node.meters.apple",
     "hwmon": "joulebox.node.meters.hwmon",
+    "feed": "joulebox.node.meters.feed",
+    "remote": "joulebox.node.meters.remote",
+    "modbus": "joulebox.node.meters.modbus",
+    "snmp": "joulebox.node.meters.snmp",
+    "redfish": "joulebox.node.meters.redfish",
+    "ipmi": "joulebox.node.meters.ipmi",
     "model": "joulebox.node.meters.power_model",
     "none": "joulebox.node.meters.none",
 }
-ENERGY_KINDS: Final = ("powercap",)
+ENERGY_KINDS: Final = ("powercap", "perf", "nvml", "amdsmi", "apple")
 """Kinds that measure energy or power and are looked for where nothing is named."""
 _TEMPERATURE_KINDS: Final = ("hwmon",)
-_ONE_ONLY: Final = frozenset({"powercap", "hwmon", "model", "none"})
+_SAME_COUNTERS: Final = {"perf": "powercap"}
+"""A kind that shows what another shows too: used only where that one is not."""
+_ONE_ONLY: Final = frozenset({"powercap", "perf", "nvml", "amdsmi", "apple", "hwmon", "model", "none"})
 """Kinds that cover the whole of this machine: another address would show the same parts again."""
 
 
@@ -55,15 +67,20 @@ def open_meters(addresses: Sequence[str]) -> list[Meter]:
                 "bad_setting",
                 f"Two {kind} meters are named: name this kind once, or readings would count twice.",
             )
+    for kind, other in _SAME_COUNTERS.items():
+        if kind in kinds and other in kinds:
+            raise JouleboxError(
+                "bad_setting", f"{other} and {kind} read the same counters: name one, or readings would count twice."
+            )
+    for text in addresses:
+        if list(addresses).count(text) > 1:
+            raise _twice(text.partition(",")[0])
     meters: list[Meter] = []
     try:
         for kind, address, options in wanted:
             meters.append(_open(kind, address, options))
             if meters[-1].address in {meter.address for meter in meters[:-1]}:
-                raise JouleboxError(
-                    "bad_setting",
-                    f"The meter {meters[-1].address} is named twice: name it once, or its readings would count twice.",
-                )
+                raise _twice(meters[-1].address)
     except JouleboxError:
         for meter in meters:
             meter.close()
@@ -110,6 +127,12 @@ def parse(text: str) -> tuple[str, str, dict[str, str]]:
     return kind, address, options
 
 
+def _twice(meter: str) -> JouleboxError:
+    return JouleboxError(
+        "bad_setting", f"The meter {meter} is named twice: name it once, or its readings would count twice."
+    )
+
+
 def _open(kind: str, address: str, options: Mapping[str, str]) -> Meter:
     module = import_module(KINDS[kind])
     unknown = [name for name in options if name not in module.OPTIONS]
@@ -124,7 +147,11 @@ def _open(kind: str, address: str, options: Mapping[str, str]) -> Meter:
 
 def _look(*, everything: bool = False) -> list[tuple[Finding, Meter | None]]:
     """Try the kinds a machine may have at their usual places; the model last and, but for a list, only where needed."""
-    tried = [_try(kind) for kind in (*ENERGY_KINDS, *_TEMPERATURE_KINDS)]
+    tried: list[tuple[Finding, Meter | None]] = []
+    for kind in (*ENERGY_KINDS, *_TEMPERATURE_KINDS):
+        used = _SAME_COUNTERS.get(kind) not in {finding.kind for finding, meter in tried if meter is not None}
+        if everything or used:
+            tried.append(_try(kind, used=used))
     measured = any(meter is not None and finding.kind in ENERGY_KINDS for finding, meter in tried)
     if everything or not measured:
         tried.append(_try("model", used=not measured))

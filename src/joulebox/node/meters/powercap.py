@@ -13,7 +13,7 @@ from typing import Final
 
 from joulebox.errors import JouleboxError
 from joulebox.model import Channel, ReadingKind, Sampling
-from joulebox.node import sysfs
+from joulebox.node import rapl, sysfs
 
 WHERE: Final = "/sys/class/powercap"
 LOOKS_FOR: Final = "RAPL energy counters of CPU packages and memory"
@@ -22,16 +22,6 @@ OPTIONS: Final[Mapping[str, str]] = {}
 _CONTROL: Final = re.compile(r"intel-rapl(-[a-z]+)?")
 _ZONE: Final = re.compile(r"(?P<control>intel-rapl(?:-[a-z]+)?)(?P<ids>(?::\d+)+)")
 _COUNTS: Final = 2**32
-_TICK_S: Final = 0.001
-
-# Uncalibrated, k = 2. Intel measures at the voltage regulator since Haswell (Hackenberg et al. 2015; follows plug power
-# closely: Khan et al. 2018); older Intel and AMD Zen work it out from a model (Schöne et al. 2021), and the zone does
-# not say which: one figure for all. Memory: Desrochers et al. 2016, worst when idle. psys: no check is known to us.
-_GAIN_U: Final = {
-    "cpu": (0.10, "RAPL, not calibrated: 10 % (Hackenberg 2015, Khan 2018, Schöne 2021)"),
-    "dram": (0.20, "RAPL memory, not calibrated: 20 % (Desrochers 2016)"),
-    "platform": (0.20, "RAPL platform, not calibrated: 20 % (no check known)"),
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,7 +112,7 @@ def _no_rapl(folder: Path, what: str) -> JouleboxError:
 def _channel(zone: _Zone, address: str, simulated: bool) -> Channel:
     last = zone.name.rpartition("/")[2]
     scope = "platform" if last.startswith("psys") else "dram" if last.startswith("dram") else "cpu"
-    gain_u_ratio, accuracy = _GAIN_U[scope]
+    gain_u_ratio, accuracy = rapl.GAIN_U[scope]
     # max_energy_range_uj is the largest count of a 32-bit counter, in µJ; zero comes one hardware step after it (61 µJ
     # on most machines). The range itself, or the range and one, taken as the period, loses that step at each wrap.
     range_uj = sysfs.number_in(zone.folder / "max_energy_range_uj")
@@ -133,7 +123,7 @@ def _channel(zone: _Zone, address: str, simulated: bool) -> Channel:
         sampling=Sampling.COUNTER,
         scope=scope,
         step=1e-6,
-        tick_s=_TICK_S,
+        tick_s=rapl.TICK_S,
         gain_u_ratio=gain_u_ratio,
         accuracy=accuracy,
         part_of="cpu" if scope == "cpu" and "/" in zone.name else None,
