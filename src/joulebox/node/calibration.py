@@ -1,0 +1,289 @@
+"""What this machine's meters really do: idle power, noise, tick, lag, cost of a reading. Dated, void after change.
+
+Tick: meters are polled fast while idle, and the distances between changes of a reading are looked at. Lag: the machine
+works in a known rhythm; the delay at which a channel's power from tick to tick fits it best is the lag.
+"""
+
+import json
+import platform
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import asdict, dataclass, replace
+from datetime import datetime, timedelta
+from hashlib import sha256
+from itertools import pairwise
+from pathlib import Path
+from statistics import correlation, fmean, median, stdev
+from typing import Final
+
+from joulebox.clock import Clock
+from joulebox.model import Channel, ReadingKind, Sampling
+from joulebox.node.meter import Meter
+from joulebox.units import NS_PER_S, nanoseconds, seconds
+
+IDLE_S: Final = 30.0
+POLL_HZ: Final = 200.0
+TICKS_WANTED: Final = 20
+TICK_WATCH_MAX_S: Final = 40.0
+STEP_S: Final = 1.5
+STEPS: Final = 4
+LAG_MAX_S: Final = 3.0
+LAG_COARSE_S: Final = 0.05
+LAG_FINE_S: Final = 0.005
+FIT_MIN: Final = 0.6
+POWERS_MIN: Final = 8
+THIN_S: Final = 0.02
+AGE_MAX: Final = timedelta(days=90)
+
+Load = Callable[[], AbstractContextManager[object]]
+"""Makes the machine work as long as the context lasts."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ChannelCalibration:
+    """What was found of one channel. `None`: it could not be told, and the driver's declaration stands."""
+
+    meter: str
+    name: str
+    idle_w: float | None
+    noise_w: float | None
+    tick_s: float | None
+    lag_s: float | None
+    read_s: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Calibration:
+    """A dated record of a node's meters. `fingerprint` changes with machine, kernel and meters: then it is void."""
+
+    id: str
+    at: str
+    fingerprint: str
+    channels: tuple[ChannelCalibration, ...]
+
+    def stale(self, fingerprint: str, now: datetime) -> str | None:
+        """Why it may no longer hold, in a few words; `None` while it does."""
+        if fingerprint != self.fingerprint:
+            return "machine, kernel or meters have changed since"
+        if now - datetime.fromisoformat(self.at) > AGE_MAX:
+            return f"it is older than {AGE_MAX.days} days"
+        return None
+
+    def applied(self, channel: Channel) -> Channel:
+        """The channel with the tick and lag found here."""
+        for found in self.channels:
+            if (found.meter, found.name) == (channel.meter, channel.name):
+                tick_s = channel.tick_s if found.tick_s is None else found.tick_s
+                return replace(channel, tick_s=tick_s, lag_s=channel.lag_s if found.lag_s is None else found.lag_s)
+        return channel
+
+
+@dataclass(frozen=True, slots=True)
+class _Watched:
+    """What a channel showed while it was polled."""
+
+    channel: Channel
+    t_ns: list[int]
+    raw: list[int]
+
+
+def calibrate(
+    meters: Sequence[Meter], clock: Clock, load: Load, say: Callable[[str], None], idle_s: float = IDLE_S
+) -> Calibration:
+    """Calibrate `meters` on an otherwise idle machine; takes about `idle_s` and 20 s more. Meters stay open.
+
+    Raises `MeterFault` where a meter falls silent.
+    """
+    found: list[ChannelCalibration] = []
+    for meter in meters:
+        say(f"{meter.address}: listening to the idle machine for {idle_s:.0f} s")
+        idle = _watch(meter, clock, idle_s, 10.0)
+        cost_s = _cost_s(meter, clock)
+        say(f"{meter.address}: looking for its tick")
+        fast = _watch(meter, clock, _tick_watch_s(meter), _poll_hz(cost_s))
+        ticks = [_tick_s(one, 1 / _poll_hz(cost_s)) for one in fast]
+        say(f"{meter.address}: looking for its lag, the machine works in a rhythm")
+        stepped, edges = _step(meter, clock, load, _poll_hz(cost_s))
+        for quiet, tick_s, moved in zip(idle, ticks, stepped, strict=True):
+            idle_w, noise_w = _idle(quiet)
+            lag_s = _lag_s(moved, edges, quiet.channel.tick_s if tick_s is None else tick_s)
+            found.append(
+                ChannelCalibration(
+                    meter=meter.address,
+                    name=quiet.channel.name,
+                    idle_w=idle_w,
+                    noise_w=noise_w,
+                    tick_s=tick_s,
+                    lag_s=lag_s,
+                    read_s=cost_s,
+                )
+            )
+    at, mark = clock.utc().isoformat(timespec="seconds"), fingerprint(meters)
+    digest = sha256(json.dumps([at, mark, [asdict(one) for one in found]]).encode()).hexdigest()
+    return Calibration(id=digest[:12], at=at, fingerprint=mark, channels=tuple(found))
+
+
+def fingerprint(meters: Sequence[Meter]) -> str:
+    """What a calibration rests on: the kernel, the processor and the channels the meters declare."""
+    facts = [platform.release(), platform.machine(), _processor()]
+    facts += [repr(channel) for meter in meters for channel in meter.channels()]
+    return sha256("\n".join(facts).encode()).hexdigest()[:16]
+
+
+def load_calibration(path: Path) -> Calibration | None:
+    """The stored calibration, or `None` where there is none that can be read."""
+    try:
+        stored = json.loads(path.read_text(encoding="utf-8"))
+        channels = tuple(ChannelCalibration(**channel) for channel in stored.pop("channels"))
+        return Calibration(channels=channels, **stored)
+    except (OSError, ValueError, TypeError, KeyError):
+        return None
+
+
+def store_calibration(path: Path, calibration: Calibration) -> None:
+    """Keep a calibration, whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_suffix(".part")
+    part.write_text(json.dumps(asdict(calibration), indent=2) + "\n", encoding="utf-8")
+    part.replace(path)
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        return platform.processor()
+    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "")
+
+
+def _watch(meter: Meter, clock: Clock, duration_s: float, hz: float) -> list[_Watched]:
+    """Read at absolute deadlines for a while."""
+    watched = [_Watched(channel, [], []) for channel in meter.channels()]
+    start_ns = clock.now_ns()
+    for turn in range(int(duration_s * hz)):
+        clock.sleep_until(start_ns + nanoseconds(turn / hz))
+        row = meter.read()
+        t_ns = clock.now_ns()
+        for one, raw in zip(watched, row, strict=True):
+            if raw is not None and (not one.t_ns or t_ns > one.t_ns[-1]):
+                one.t_ns.append(t_ns)
+                one.raw.append(raw)
+    return watched
+
+
+def _cost_s(meter: Meter, clock: Clock, turns: int = 20) -> float:
+    """How long one reading takes; the median."""
+    costs = []
+    for _ in range(turns):
+        start_ns = clock.now_ns()
+        meter.read()
+        costs.append(seconds(clock.now_ns() - start_ns))
+    return median(costs)
+
+
+def _poll_hz(cost_s: float) -> float:
+    """As fast as `POLL_HZ`, but never more than a fifth of the time in readings."""
+    return min(POLL_HZ, 0.2 / cost_s) if cost_s > 0 else POLL_HZ
+
+
+def _tick_watch_s(meter: Meter) -> float:
+    slowest_s = max((channel.tick_s for channel in meter.channels()), default=0.0)
+    return min(max(3.0, TICKS_WANTED * slowest_s), TICK_WATCH_MAX_S)
+
+
+def _tick_s(watched: _Watched, poll_s: float) -> float | None:
+    """The distance between changes, where a change means a tick and not a step of a coarse resolution."""
+    pairs = zip(watched.t_ns, pairwise(watched.raw), strict=False)
+    changed = [t for t, (before, after) in pairs if after != before]
+    if len(changed) < 4:
+        return None
+    moves = [abs(after - before) for before, after in pairwise(watched.raw) if after != before]
+    if watched.channel.kind is ReadingKind.ENERGY_J and median(moves) <= 2:
+        return None  # one step at a time: the resolution shows, not the tick
+    distance_s = median(seconds(b - a) for a, b in pairwise(changed))
+    return None if distance_s < 2.5 * poll_s else distance_s
+
+
+def _powers(watched: _Watched, tick_s: float) -> list[tuple[int, int, float]]:
+    """Mean power from tick to tick: from, to (ns), watts. What shows nothing new, wraps and resets are left out."""
+    channel = watched.channel
+    rows = list(zip(watched.t_ns, watched.raw, strict=True))
+    ticks = [row for row, (_, before) in zip(rows[1:], rows, strict=False) if row[1] != before]
+    if channel.kind is ReadingKind.POWER_W:
+        return [(t_ns - nanoseconds(tick_s), t_ns, raw * channel.step) for t_ns, raw in ticks]
+    if channel.kind is not ReadingKind.ENERGY_J or channel.sampling is not Sampling.COUNTER:
+        return []
+    kept = [ticks[0]] if ticks else []
+    kept += [row for row, (t_ns, _) in zip(ticks[1:], ticks, strict=False) if row[0] > t_ns]
+    return [
+        (a, b, (after - before) * channel.step * NS_PER_S / (b - a))
+        for (a, before), (b, after) in pairwise(_thinned(kept))
+        if after >= before
+    ]
+
+
+def _thinned(rows: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
+    """Rows at least `THIN_S` apart: more would only cost time."""
+    kept: list[tuple[int, int]] = []
+    for row in rows:
+        if not kept or row[0] - kept[-1][0] >= nanoseconds(THIN_S):
+            kept.append(row)
+    return kept
+
+
+def _idle(watched: _Watched) -> tuple[float | None, float | None]:
+    """Idle power and its scatter over seconds."""
+    blocks: dict[int, list[float]] = {}
+    for start_ns, _, watts in _powers(watched, watched.channel.tick_s):
+        blocks.setdefault(start_ns // NS_PER_S, []).append(watts)
+    means = [fmean(watts) for watts in blocks.values()]
+    if len(means) < 3:
+        return None, None
+    return fmean(means), stdev(means)
+
+
+def _step(meter: Meter, clock: Clock, load: Load, hz: float) -> tuple[list[_Watched], list[tuple[int, float]]]:
+    """Readings while the machine works and rests in turn, with the moments of change and the level from then on."""
+    watched = [_Watched(channel, [], []) for channel in meter.channels()]
+    edges: list[tuple[int, float]] = []
+
+    def listen(level: float) -> None:
+        edges.append((clock.now_ns(), level))
+        for whole, part in zip(watched, _watch(meter, clock, STEP_S, hz), strict=True):
+            whole.t_ns.extend(part.t_ns)
+            whole.raw.extend(part.raw)
+
+    listen(0.0)
+    for _ in range(STEPS):
+        with load():
+            listen(1.0)
+        listen(0.0)
+    return watched, edges
+
+
+def _lag_s(watched: _Watched, edges: Sequence[tuple[int, float]], tick_s: float) -> float | None:
+    """The delay at which the power from tick to tick fits the rhythm best; `None` where it does not follow it."""
+    powers = _powers(watched, tick_s)
+    if len(powers) < POWERS_MIN:
+        return None
+    coarse = max(range(round(LAG_MAX_S / LAG_COARSE_S)), key=lambda i: _fit(powers, edges, i * LAG_COARSE_S))
+    around = [coarse * LAG_COARSE_S + i * LAG_FINE_S for i in range(-10, 11)]
+    best_s = max((lag_s for lag_s in around if lag_s >= 0), key=lambda lag_s: _fit(powers, edges, lag_s))
+    return best_s if _fit(powers, edges, best_s) > FIT_MIN else None
+
+
+def _fit(powers: Sequence[tuple[int, int, float]], edges: Sequence[tuple[int, float]], lag_s: float) -> float:
+    """Correlation of the power with the rhythm `lag_s` before."""
+    lag_ns = nanoseconds(lag_s)
+    levels = [_level(a - lag_ns, b - lag_ns, edges) for a, b, _ in powers]
+    watts = [w for _, _, w in powers]
+    return correlation(levels, watts) if len(set(levels)) > 1 and len(set(watts)) > 1 else 0.0
+
+
+def _level(start_ns: int, end_ns: int, edges: Sequence[tuple[int, float]]) -> float:
+    """The mean level of the rhythm over a stretch of time; 0 before it began."""
+    worked = 0.0
+    ends = [t_ns for t_ns, _ in edges[1:]] + [end_ns]
+    for (since_ns, level), until_ns in zip(edges, ends, strict=True):
+        worked += level * max(0, min(end_ns, until_ns) - max(start_ns, since_ns))
+    return worked / (end_ns - start_ns)

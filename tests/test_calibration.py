@@ -1,0 +1,106 @@
+"""Calibration finds what the rig's instruments really do, on a clock that is handed in."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+
+from joulebox.clock import SimulatedClock
+from joulebox.model import Channel, ReadingKind, Sampling
+from joulebox.node.calibration import Calibration, calibrate, fingerprint, load_calibration, store_calibration
+from joulebox.rig.physics import Machine
+from traces import channel
+
+
+class Counter:
+    """A counter that shows the machine's energy as it was `lag_s` ago, brought up to date each `tick_s`."""
+
+    address = "powercap:rig"
+    missing: Sequence[str] = ()
+
+    def __init__(self, machine: Machine, clock: SimulatedClock, tick_s: float, lag_s: float) -> None:
+        self._machine, self._clock, self._tick_s, self._lag_s = machine, clock, tick_s, lag_s
+
+    def channels(self) -> Sequence[Channel]:
+        return (channel(meter=self.address),)
+
+    def read(self) -> Sequence[int | None]:
+        tick_ns = round(self._tick_s * 1e9)
+        t_ns = self._clock.now_ns() // tick_ns * tick_ns - round(self._lag_s * 1e9)
+        return (int(self._machine.energy_j("package-0", max(t_ns, 0)) * 1e6),)
+
+    def close(self) -> None:
+        """Nothing is open."""
+
+
+class MeanPower(Counter):
+    """The same as mean power over the last tick."""
+
+    def channels(self) -> Sequence[Channel]:
+        return (channel(meter=self.address, kind=ReadingKind.POWER_W, sampling=Sampling.MEAN, step=0.01, tick_s=1.0),)
+
+    def read(self) -> Sequence[int | None]:
+        tick_ns = round(self._tick_s * 1e9)
+        end_ns = self._clock.now_ns() // tick_ns * tick_ns - round(self._lag_s * 1e9)
+        start_ns = max(end_ns - tick_ns, 0)
+        if end_ns <= start_ns:
+            return (None,)
+        joules = self._machine.energy_j("package-0", end_ns) - self._machine.energy_j("package-0", start_ns)
+        return (round(joules / self._tick_s / 0.01),)
+
+
+def calibrated(kind: type[Counter], tick_s: float, lag_s: float) -> Calibration:
+    clock = SimulatedClock()
+    machine = Machine(5)
+
+    @contextmanager
+    def work() -> Iterator[None]:
+        machine.activity(clock.now_ns(), 1.0)
+        yield
+        machine.activity(clock.now_ns(), 0.0)
+
+    return calibrate([kind(machine, clock, tick_s, lag_s)], clock, work, lambda _: None)
+
+
+@pytest.mark.parametrize(("tick_s", "lag_s"), [(0.02, 0.0), (0.1, 0.03), (0.1, 0.1), (0.5, 0.2)])
+def test_a_counters_tick_and_lag_are_found(tick_s: float, lag_s: float) -> None:
+    """A counter that moves each 20 to 500 ms and shows the past is told by tick and lag, to a fraction of its tick."""
+    (found,) = calibrated(Counter, tick_s, lag_s).channels
+    assert found.tick_s == pytest.approx(tick_s, rel=0.1)
+    assert found.lag_s == pytest.approx(lag_s, abs=max(0.02, tick_s / 2))
+    assert found.idle_w == pytest.approx(6.0, abs=0.3)
+
+
+def test_a_fast_counter_keeps_its_declaration() -> None:
+    """A counter faster than the polling keeps the tick its driver declares, and has no lag to speak of."""
+    (found,) = calibrated(Counter, 0.001, 0.0).channels
+    assert found.tick_s is None
+    assert found.lag_s == pytest.approx(0.0, abs=0.02)
+
+
+def test_a_slow_plug() -> None:
+    """Mean power once a second that shows the second before: tick and lag are found."""
+    (found,) = calibrated(MeanPower, 1.0, 0.5).channels
+    assert found.tick_s == pytest.approx(1.0, rel=0.1)
+    assert found.lag_s == pytest.approx(0.5, abs=0.5)
+    assert found.noise_w is not None
+    assert found.noise_w > 0
+
+
+def test_stored_and_stale(tmp_path: Path) -> None:
+    """A calibration comes back as it was stored, is applied to its channel, and tells when it no longer holds."""
+    calibration = calibrated(Counter, 0.1, 0.03)
+    path = tmp_path / "calibration.json"
+    store_calibration(path, calibration)
+    again = load_calibration(path)
+    assert again == calibration
+    assert calibration.applied(channel(meter="powercap:rig")).tick_s == pytest.approx(0.1, rel=0.1)
+    clock = SimulatedClock()
+    mark = fingerprint([Counter(Machine(5), clock, 0.1, 0.03)])
+    now = clock.utc()
+    assert calibration.stale(mark, now) is None
+    assert "changed" in str(calibration.stale("other", now))
+    assert "older" in str(calibration.stale(mark, now + timedelta(days=400)))
+    assert load_calibration(tmp_path / "none.json") is None
