@@ -14,7 +14,18 @@ from joulebox.accounting.figures import grade
 from joulebox.accounting.power_model import MEMORY_W_PER_GB, WATTS_PER_THREAD, profile_of
 from joulebox.accounting.validity import RULES
 from joulebox.evidence import decode_trace, encode_trace
-from joulebox.model import Embodied, Figure, ReadingKind, Receipt, Remark, Trace, Usage
+from joulebox.model import (
+    Embodied,
+    Figure,
+    PhaseFigure,
+    ReadingKind,
+    Receipt,
+    Remark,
+    Span,
+    TokenTime,
+    Trace,
+    Usage,
+)
 from joulebox.units import J_PER_KWH
 from traces import PLACEMENT, S, channel, factors, series, trace, work
 
@@ -164,6 +175,138 @@ def test_reset_is_invalid() -> None:
     raw = tuple(r if t < 31 * S else r - counter.raw[310] for t, r in zip(counter.t_ns, counter.raw, strict=True))
     receipt = receipt_of(trace(replace(counter, raw=raw)))
     assert (receipt.verdict, receipt.reasons[0].code) == ("invalid", "meter_reset")
+
+
+@pytest.mark.parametrize("at_s", [29.5, 32.5])
+def test_reset_in_a_guard_is_invalid(at_s: float) -> None:
+    """A counter that starts anew beside the answer spoils what is taken off or the whole: invalid too."""
+    counter = series(channel(wrap_raw=10**15), work(10.0, 50.0, 30.0, 32.0), 34.0)
+    first = counter.raw[round(at_s * 10)]
+    raw = tuple(r if t < at_s * S else r - first for t, r in zip(counter.t_ns, counter.raw, strict=True))
+    assert receipt_of(trace(replace(counter, raw=raw))).reasons[0].code == "meter_reset"
+
+
+def test_reset_long_before_is_harmless() -> None:
+    """A counter that started anew in the idle record, away from the guard, leaves the receipt as it is."""
+    counter = series(channel(wrap_raw=10**15), work(10.0, 50.0, 30.0, 32.0), 34.0)
+    raw = tuple(r if t < 12 * S else r - counter.raw[120] for t, r in zip(counter.t_ns, counter.raw, strict=True))
+    assert receipt_of(trace(replace(counter, raw=raw))).verdict == "valid"
+
+
+@pytest.mark.parametrize(("range_j", "verdict"), [(262_144, "valid"), (30, "valid"), (3, "suspect")])
+def test_wraps_that_may_be_missed_are_told(range_j: int, verdict: str) -> None:
+    """A counter that can go round between two readings unseen, 3 J at 40 W, gives a receipt that says so."""
+    counter = series(channel(wrap_raw=range_j * 1_000_000), work(7.5, 40.0, 30.0, 32.0), 34.0)
+    receipt = receipt_of(trace(counter))
+    assert receipt.verdict == verdict
+    assert [reason.code for reason in receipt.reasons] == ([] if verdict == "valid" else ["meter_wrap"])
+    assert receipt.energy.answer is not None
+    assert (receipt.energy.answer.j == pytest.approx(80.0, abs=0.1)) == (verdict == "valid")
+
+
+def test_one_token_is_all_prefill() -> None:
+    """An answer of one token ends where it begins: its prefill is the whole answer and it has no decode phase."""
+    counter = series(channel(), work(10.0, 50.0, 30.0, 32.0), 34.0)
+    energy = receipt_of(trace(counter, tokens=(TokenTime(t_ns=32 * S, n=1),))).energy
+    assert energy.answer is not None
+    assert energy.phases["prefill"].j == pytest.approx(energy.answer.j, abs=0.05)
+    assert energy.phases["decode"] == PhaseFigure(j=None, u=None, s=None, method=None)
+
+
+def test_very_short_answer() -> None:
+    """Forty milliseconds are measured all the same: the figure is right within its interval, and there is no peak."""
+    total = work(10.0, 50.0, 30.02, 30.06)
+    plain = series(channel(), total, 34.0)
+    t_ns = tuple(sorted([*plain.t_ns, *(round(t_s * S) for t_s in (30.02, 30.03, 30.06, 30.062))]))
+    counter = replace(plain, t_ns=t_ns, raw=tuple(int(total(t / S) * 1e6) for t in t_ns))
+    receipt = receipt_of(trace(counter, start_s=30.02, end_s=30.06))
+    assert receipt.energy.answer is not None
+    assert abs(receipt.energy.answer.j - 2.0) <= receipt.energy.answer.u
+    assert receipt.energy.phases["decode"].j == pytest.approx(1.5, abs=receipt.energy.phases["decode"].u)
+    assert receipt.power.peak_w is None
+    assert receipt.power.mean_w == pytest.approx(50.0, rel=0.02)
+
+
+def test_long_answer_on_a_short_record() -> None:
+    """Ten minutes of answer on two of idling: windows that long do not fit, and the interval grows for it."""
+    noisy = series(channel(), lambda t: work(10.0, 50.0, 120.0, 720.0)(t) + 0.02 * (t * 7.3 % 1.0), 722.0)
+    active = receipt_of(trace(noisy, start_s=120.0, end_s=720.0)).energy.active
+    assert active is not None
+    assert active.j == pytest.approx(24_000.0, abs=active.u)
+    assert active.u > 5.0
+
+
+def test_the_peak_is_no_less_than_the_mean() -> None:
+    """However short and uneven the answer, no mean over a part of it can lie below the mean over all of it."""
+    for end_s in (30.07, 30.12, 30.31, 32.0):
+        power = receipt_of(trace(series(channel(), work(10.0, 50.0, 30.0, end_s), 34.0), end_s=end_s)).power
+        assert power.mean_w is not None
+        assert power.peak_w is None or power.peak_w >= power.mean_w * 0.999
+
+
+def test_load_of_no_time() -> None:
+    """A load that took no time at all has no figure, and nothing breaks."""
+    load = Span(name="load", start_ns=29 * S, end_ns=29 * S)
+    run = trace(series(channel(tick_s=0.0), work(10.0, 50.0, 30.0, 32.0), 34.0))
+    phases = receipt_of(replace(run, spans=(load, *run.spans))).energy.phases
+    assert phases["load"].j is None
+
+
+def test_full_without_a_reading_before_the_lease() -> None:
+    """Where the record begins after the lease, `full` is null and the SCI of the reserved time has no energy."""
+    counter = series(channel(), work(10.0, 50.0, 30.0, 32.0), 34.0)
+    late = replace(counter, t_ns=counter.t_ns[280:], raw=counter.raw[280:])
+    receipt = receipt_of(trace(late, leased_ns=27 * S))
+    assert receipt.energy.answer is not None
+    assert receipt.energy.full is None
+    assert (receipt.sci.reserved.O_g, receipt.sci.reserved.E_kwh, receipt.sci.reserved.per_answer_g) == (None,) * 3
+    assert receipt.sci.reserved.M_g > 0
+    receipt_bytes(receipt)
+
+
+def test_memory_alone_is_no_machine() -> None:
+    """Where only memory has a counter the figure is called so and is no better than C."""
+    counter = series(channel("dram", "dram"), work(1.0, 3.0, 30.0, 32.0), 34.0)
+    receipt = receipt_of(trace(counter, missing=("wall", "cpu")))
+    assert receipt.energy.scope == "dram"
+    assert receipt.energy.answer is not None
+    assert receipt.energy.answer.grade == "C"
+    assert "wall, cpu" in receipt.reasons[0].sentence
+
+
+def test_the_model_is_ignored_beside_a_counter() -> None:
+    """Busy cores recorded beside a counter change nothing."""
+    counter = series(channel(), work(10.0, 50.0, 30.0, 32.0), 34.0)
+    busy = series(
+        channel("busy", "machine", kind=ReadingKind.BUSY_RATIO, step=0.01, tick_s=0.01),
+        work(0.0, 2.0, 30.0, 32.0),
+        34.0,
+    )
+    assert receipt_of(trace(counter, busy)).energy == receipt_of(trace(counter)).energy
+
+
+def test_faults_are_told_once_and_where_they_matter() -> None:
+    """The same fault at every reading is one reason; one long before the answer, or of a temperature sensor, does not
+    make the receipt suspect."""
+    counter = series(channel(), work(10.0, 50.0, 30.0, 32.0), 34.0)
+    often = tuple(Remark(code="meter_gap", detail="it fell silent", t_ns=31 * S + i * S // 10) for i in range(5))
+    reasons = receipt_of(trace(counter, remarks=often)).reasons
+    assert [reason.code for reason in reasons] == ["meter_gap"]
+    early = Remark(code="meter_gap", detail="it fell silent", t_ns=5 * S)
+    sensor = Remark(code="sensor_gap", detail="hwmon: no value", t_ns=31 * S)
+    receipt = receipt_of(trace(counter, remarks=(early, sensor)))
+    assert (receipt.verdict, [reason.code for reason in receipt.reasons]) == ("valid", ["sensor_gap"])
+
+
+def test_negative_figures_stay() -> None:
+    """A tail that comes out below zero is shown so, with its interval, and is graded as uncertain as it is."""
+    less = series(channel(), lambda t: work(10.0, 50.0, 30.0, 32.0)(t) - 2.0 * max(t - 32.0, 0.0), 34.0)
+    tail = receipt_of(trace(less)).energy.tail
+    assert tail is not None
+    assert tail.j == pytest.approx(-2.0, abs=0.1)
+    flat = receipt_of(trace(series(channel(), work(10.0, 50.0, 30.0, 32.0), 34.0))).energy.tail
+    assert flat is not None
+    assert flat.grade == "D"
 
 
 def test_cached_tokens_are_told() -> None:

@@ -53,3 +53,12 @@ def test_times_must_increase() -> None:
     bad = Series(channel=channel(), t_ns=(5, 5), raw=(1, 2))
     with pytest.raises(ValueError, match="do not increase"):
         decode_trace(encode_trace(trace(bad)))
+
+
+@pytest.mark.parametrize("number", [b"Infinity", b"NaN", b"1e999"])
+def test_numbers_are_finite(number: bytes) -> None:
+    """A number that no receipt can be reckoned from is refused where the evidence comes in."""
+    size = int.from_bytes(GOOD[4:8], "big")
+    head = GOOD[8 : 8 + size].replace(b'"queued_s":0.0', b'"queued_s":' + number)
+    with pytest.raises(ValueError, match="not finite"):
+        decode_trace(GOOD[:4] + len(head).to_bytes(4, "big") + head + GOOD[8 + size :])

@@ -12,6 +12,7 @@ from array import array
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 from itertools import accumulate, pairwise
+from math import isfinite
 from typing import Any, Final
 
 from pydantic import TypeAdapter, ValidationError
@@ -71,14 +72,22 @@ def decode_trace(blob: bytes) -> Trace:
 
 def _header(data: bytes) -> dict[str, Any]:
     try:
-        head = json.loads(data)
+        head = json.loads(data, parse_float=_finite, parse_constant=_finite)
     except (ValueError, RecursionError) as error:
-        raise ValueError("the trace's header is not JSON") from error
+        raise ValueError("the trace's header is not JSON, or holds a number that is not finite") from error
     if not isinstance(head, dict) or not isinstance(head.get("trace"), dict):
         raise ValueError("the trace's header has the wrong form")
     if not isinstance(head.get("channels"), list) or not isinstance(head.get("counts"), list):
         raise ValueError("the trace's header names no channels")
     return head
+
+
+def _finite(text: str) -> float:
+    """A number that receipts can be reckoned from: Python's JSON would take `Infinity`, `NaN` and `1e999` too."""
+    value = float(text)
+    if not isfinite(value):
+        raise ValueError(text)
+    return value
 
 
 def _columns(data: bytes, counts: Sequence[int]) -> list[tuple[tuple[int, ...], tuple[int, ...]]]:

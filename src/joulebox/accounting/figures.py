@@ -1,6 +1,6 @@
 """From a Trace to named energy figures: which channels count, what each figure is, how sure, and its grade. Pure."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from math import sqrt
 from typing import Final, Literal
@@ -22,9 +22,10 @@ from joulebox.model import (
     Trace,
     UncertaintyPart,
 )
-from joulebox.units import seconds
+from joulebox.units import nanoseconds, seconds
 
 GUARD_MIN_S: Final = 1.0
+PEAK_S: Final = 0.05
 MODELLED: Final = "modelled"
 PHASES: Final = ("load", "prefill", "decode", "tail")
 
@@ -282,26 +283,29 @@ def _scopes(metered: Sequence[Metered]) -> dict[str, ScopeFigure]:
 
 
 def _power(chosen: Sequence[Metered], answer: Figure, window: tuple[int, int]) -> Power:
-    times = [t for t in chosen[0].curve.t_ns if window[0] <= t <= window[1]]
-    peaks = []
-    start = 0
-    for end in range(1, len(times)):
-        if times[end] - times[start] < 50_000_000:
-            continue
-        peaks.append(sum(_rate_w(one, times[start], times[end]) for one in chosen))
-        start = end
     return Power(
         mean_w=answer.j / seconds(window[1] - window[0]),
         idle_w=sum(one.scale.offset_w + one.scale.slope * one.found.idle_rate for one in chosen),
-        peak_w=max(peaks, default=None),
+        peak_w=max((_mean_w(chosen, *stretch) for stretch in _stretches(chosen, window)), default=None),
     )
 
 
-def _rate_w(one: Metered, start_ns: int, end_ns: int) -> float:
-    try:
-        return one.scale.offset_w + one.scale.slope * one.curve.rate(start_ns, end_ns)
-    except ValueError:
-        return 0.0
+def _stretches(chosen: Sequence[Metered], window: tuple[int, int]) -> Iterator[tuple[int, int]]:
+    """To every reading in the answer the shortest stretch before it of `PEAK_S` or more, so that no tick makes a
+    peak."""
+    first_ns = max(one.curve.last_at_or_before(window[0]) or one.curve.t_ns[0] for one in chosen)
+    last_ns = min(window[1], *(one.curve.t_ns[-1] for one in chosen))
+    times = [t for t in chosen[0].curve.t_ns if first_ns <= t <= last_ns]
+    start = 0
+    for end_ns in times:
+        while times[start] < end_ns and end_ns - times[start + 1] >= nanoseconds(PEAK_S):
+            start += 1
+        if end_ns - times[start] >= nanoseconds(PEAK_S):
+            yield times[start], end_ns
+
+
+def _mean_w(chosen: Sequence[Metered], start_ns: int, end_ns: int) -> float:
+    return sum(one.scale.offset_w + one.scale.slope * one.curve.rate(start_ns, end_ns) for one in chosen)
 
 
 def _nothing(trace: Trace) -> Energy:

@@ -3,13 +3,19 @@
 from collections.abc import Iterator
 from typing import Final, Literal, NamedTuple
 
-from joulebox.accounting.figures import MODELLED, Reckoning
+from joulebox.accounting.figures import GUARD_MIN_S, MODELLED, Metered, Reckoning
 from joulebox.model import Reason, Trace, Verdict
+from joulebox.units import nanoseconds, seconds
 
 NOISY_IDLE_RATIO: Final = 0.5
 """Idle noise is told when it leaves more than this share of the active energy open."""
 GAP_READINGS: Final = 10
 """A stretch without readings is told when it is as long as this many of the usual distances between readings."""
+
+
+WRAP_W: Final = 200.0
+"""A counter that can go round between two readings at less power than this, or at less than twice the power seen, may
+have done so unseen. Real ones take minutes; one CPU may well draw so much."""
 
 
 class Rule(NamedTuple):
@@ -36,8 +42,14 @@ RULES: Final[dict[str, Rule]] = {
         "suspect", "Readings are missing around the answer ({}).", "Look at the meter's connection; ask again."
     ),
     "meter_reset": Rule(
-        "invalid", "A counter started anew during the answer ({}).", "Ask again; look at the meter if it happens twice."
+        "invalid", "A counter started anew during the run ({}).", "Ask again; look at the meter if it happens twice."
     ),
+    "meter_wrap": Rule(
+        "suspect",
+        "A counter may have gone round unseen between two readings ({}).",
+        "Read more often (JOULEBOX_READING_HZ).",
+    ),
+    "sensor_gap": Rule("note", "A temperature sensor did not answer ({}).", "Look at the sensor if it happens often."),
     "too_short": Rule(
         "suspect", "The answer took {}, too short for a meter that ticks every {}.", "Ask for more tokens."
     ),
@@ -77,14 +89,7 @@ def _reasons(trace: Trace, reckoning: Reckoning) -> Iterator[Reason]:
         yield _reason("meter_gap", "too few before or after it")
     elif trace.missing:
         yield _reason("missing_scope", ", ".join(trace.missing))
-    if gap := _gap(reckoning):
-        yield _reason("meter_gap", gap)
-    for remark in trace.remarks:
-        if remark.code in RULES:
-            yield _reason(remark.code, remark.detail)
-    for one in reckoning.metered:
-        if any(one.window.start_ns <= t_ns <= one.window.end_ns for t_ns in one.curve.resets_ns):
-            yield _reason("meter_reset", one.channel.name)
+    yield from _of_readings(trace, reckoning)
     slowest = max((one.channel.tick_s for one in reckoning.metered), default=0.0)
     if reckoning.metered and reckoning.metered[0].window.duration_s < 2 * slowest:
         yield _reason("too_short", f"{reckoning.metered[0].window.duration_s:.2g} s", f"{slowest:.2g} s")
@@ -96,13 +101,49 @@ def _reasons(trace: Trace, reckoning: Reckoning) -> Iterator[Reason]:
         yield _reason("engine_cache", trace.usage.cached_tokens)
 
 
+def _of_readings(trace: Trace, reckoning: Reckoning) -> Iterator[Reason]:
+    """What went wrong between lease, or guard before, and release. What is older tells nothing of this answer."""
+    answer = trace.span("answer")
+    guard_ns = nanoseconds(max((one.window.guard_s for one in reckoning.metered), default=GUARD_MIN_S))
+    start_ns = min(trace.leased_ns, answer.start_ns - guard_ns) if answer else trace.leased_ns
+    if gap := _gap(reckoning):
+        yield _reason("meter_gap", gap)
+    for code, detail in dict.fromkeys(
+        (remark.code, remark.detail)
+        for remark in trace.remarks
+        if remark.code in RULES and (remark.t_ns is None or start_ns <= remark.t_ns <= trace.released_ns)
+    ):
+        yield _reason(code, detail)
+    for one in reckoning.metered:
+        if any(start_ns <= t_ns <= trace.released_ns for t_ns in one.curve.resets_ns):
+            yield _reason("meter_reset", one.channel.name)
+        if wrap := _wrap(one, reckoning.power.peak_w or 0.0):
+            yield _reason("meter_wrap", wrap)
+
+
+def _around_ns(one: Metered) -> tuple[int, int]:
+    """From the start of the guard before to the end of the guard after."""
+    guard_ns = nanoseconds(one.window.guard_s)
+    return one.window.start_ns - guard_ns, one.window.end_ns + guard_ns
+
+
+def _wrap(one: Metered, peak_w: float) -> str | None:
+    """How a counter may have gone round unseen, if it may."""
+    gap_s = one.curve.gap_s(*_around_ns(one))
+    if one.channel.wrap_raw is None or not gap_s:
+        return None
+    range_j = one.channel.wrap_raw * one.channel.step
+    if range_j / gap_s >= max(WRAP_W, 2 * peak_w):
+        return None
+    return f"{one.channel.name} goes round every {range_j:.3g} J and was read {gap_s:.2g} s apart"
+
+
 def _gap(reckoning: Reckoning) -> str | None:
     """The longest hole in the readings of a channel that counts, if it is far longer than usual."""
     for one in reckoning.metered:
         times = one.curve.t_ns
-        usual_s = (times[-1] - times[0]) / 1e9 / max(len(times) - 1, 1)
-        guard_ns = round(one.window.guard_s * 1e9)
-        gap_s = one.curve.gap_s(one.window.start_ns - guard_ns, one.window.end_ns + guard_ns)
+        usual_s = seconds(times[-1] - times[0]) / max(len(times) - 1, 1)
+        gap_s = one.curve.gap_s(*_around_ns(one))
         if gap_s > max(GAP_READINGS * usual_s, 1.0):
             return f"{gap_s:.1f} s without a reading of {one.channel.name}"
     return None

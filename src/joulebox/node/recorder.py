@@ -17,6 +17,11 @@ from joulebox.units import nanoseconds, seconds
 
 KEEP_S: Final = 120.0
 REMARKS_MAX: Final = 100
+"""Of more faults than these the newest are kept."""
+LIVE_MIN_S: Final = 0.05
+"""The live power is a mean over so long at least, and over two ticks: between readings a moment apart one tick's step
+would show as a spike, and none as nothing."""
+_POWER: Final = (ReadingKind.ENERGY_J, ReadingKind.POWER_W)
 
 
 class _Log:
@@ -38,8 +43,8 @@ class Recorder:
         self._lock = threading.Lock()
         self._repeating: Repeating | None = None
         self._held = False
-        self._remarks: list[Remark] = []
-        self.missing = tuple(dict.fromkeys(part for meter in meters for part in meter.missing))
+        self._remarks: deque[Remark] = deque(maxlen=REMARKS_MAX)
+        self.missing = _missing(meters)
 
     @property
     def channels(self) -> tuple[Channel, ...]:
@@ -93,8 +98,8 @@ class Recorder:
         try:
             raw = log.meter.read()
         except MeterFault as fault:
-            if len(self._remarks) < REMARKS_MAX:
-                self._remarks.append(Remark(code="meter_gap", detail=f"{log.meter.address}: {fault}", t_ns=before_ns))
+            code = "meter_gap" if any(one in self._counting for one in log.channels) else "sensor_gap"
+            self._remarks.append(Remark(code=code, detail=f"{log.meter.address}: {fault}", t_ns=before_ns))
             return
         t_ns = (before_ns + self._clock.now_ns()) // 2
         if not log.rows or t_ns > log.rows[-1][0]:
@@ -104,7 +109,8 @@ class Recorder:
         for log in self._logs:
             while log.rows and log.rows[0][0] < before_ns:
                 log.rows.popleft()
-        self._remarks = [remark for remark in self._remarks if remark.t_ns is None or remark.t_ns >= before_ns]
+        while self._remarks and (self._remarks[0].t_ns or 0) < before_ns:
+            self._remarks.popleft()
 
     def oldest_ns(self) -> int | None:
         """The time from which every meter has readings; `None` where one has none."""
@@ -140,26 +146,24 @@ class Recorder:
         )
 
     def latest_power(self) -> tuple[int, float, str] | None:
-        """Time, mean power over the last two readings and scope of the headline channels, for the live curve.
+        """Time, mean power over the last readings and scope of the headline channels, for the live curve; `None` where
+        one of them has too few readings.
 
         With the power model the figure is busy cores, scope `modelled`: watts are the server's arithmetic.
         """
         chosen = headline(self.channels)
+        if not chosen:
+            return None
+        scope = "modelled" if chosen[0].kind is ReadingKind.BUSY_RATIO else chosen[0].scope
+        moment_ns, total = 0, 0.0
         with self._lock:
-            total, moment = 0.0, 0
             for log in self._logs:
                 indices = [index for index, channel in enumerate(log.channels) if channel in chosen]
-                if not indices or len(log.rows) < 2:
-                    continue
-                (earlier_ns, earlier), (moment, later) = log.rows[-2], log.rows[-1]
-                for index in indices:
-                    rate = _rate(log.channels[index], earlier[index], later[index], seconds(moment - earlier_ns))
-                    if rate is None:
-                        return None
-                    total += rate
-        if not moment or not chosen:
-            return None
-        return moment, total, "modelled" if chosen[0].kind is ReadingKind.BUSY_RATIO else chosen[0].scope
+                latest = _latest(log, indices) if indices else (moment_ns, 0.0)
+                if latest is None:
+                    return None
+                moment_ns, total = max(moment_ns, latest[0]), total + latest[1]
+        return moment_ns, total, scope
 
     def latest_temperature_c(self) -> float | None:
         """The highest temperature last read."""
@@ -174,9 +178,36 @@ class Recorder:
         return max(found, default=None)
 
 
+def _missing(meters: Sequence[Meter]) -> tuple[str, ...]:
+    """What no meter covers: parts that one of them misses and no other has. At the wall nothing is missing."""
+    covered = {channel.scope for meter in meters for channel in meter.channels() if channel.kind in _POWER}
+    if "wall" in covered:
+        return ()
+    return tuple(dict.fromkeys(part for meter in meters for part in meter.missing if part not in covered))
+
+
 def _series(channel: Channel, index: int, rows: Sequence[tuple[int, Sequence[int | None]]], origin_ns: int) -> Series:
     pairs = [(t_ns - origin_ns, raw) for t_ns, values in rows if (raw := values[index]) is not None]
     return Series(channel=channel, t_ns=tuple(t for t, _ in pairs), raw=tuple(raw for _, raw in pairs))
+
+
+def _latest(log: _Log, indices: Sequence[int]) -> tuple[int, float] | None:
+    """Time of the last reading, and the mean rate of these channels from one far enough before it."""
+    if not log.rows:
+        return None
+    (end_ns, later), channels = log.rows[-1], log.channels
+    apart_ns = nanoseconds(max(LIVE_MIN_S, *(2 * channels[index].tick_s for index in indices)))
+    before = next((row for row in reversed(log.rows) if end_ns - row[0] >= apart_ns), None)
+    if before is None:
+        return None
+    wait_s = seconds(end_ns - before[0])
+    total = 0.0
+    for index in indices:
+        rate = _rate(channels[index], before[1][index], later[index], wait_s)
+        if rate is None:
+            return None
+        total += rate
+    return end_ns, total
 
 
 def _rate(channel: Channel, earlier: int | None, later: int | None, wait_s: float) -> float | None:

@@ -45,7 +45,7 @@ class PowercapMeter:
         simulated = sysfs.simulated(folder)
         self._channels = tuple(_channel(zone, self.address, simulated) for zone in zones)
         scopes = {channel.scope for channel in self._channels}
-        unseen = [] if scopes & {"dram", "platform"} else ["dram"]
+        unseen = [] if "platform" in scopes else [part for part in ("cpu", "dram") if part not in scopes]
         self.missing: Sequence[str] = ("wall", *unseen, *sysfs.gpus(folder.parent.parent))
         self._files = sysfs.NumberFiles([zone.folder / "energy_uj" for zone in zones])
 
