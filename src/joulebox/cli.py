@@ -49,6 +49,9 @@ def main() -> NoReturn:
         sys.exit(error.failure.exit_code)
     except (KeyboardInterrupt, typer.Abort):
         sys.exit(130)
+    except OSError as error:
+        print(f"joulebox: {error.filename or 'Something'} cannot be used: {error.strerror}.", file=sys.stderr)
+        sys.exit(1)
     except typer.Exit as leave:
         sys.exit(leave.exit_code)
     except Exception as error:
@@ -97,6 +100,7 @@ def serve(port: PortOption = None, data_dir: DataOption = None) -> None:
     from joulebox.supervisor import end_with_parent, say_ready
 
     settings = load_settings(port=port, data_dir=data_dir)
+    _check(settings)
     end_with_parent()
 
     def ready(url: str) -> None:
@@ -139,10 +143,25 @@ def ask(
     from joulebox.client import Client
     from joulebox.settings import load_settings
 
-    text = sys.stdin.read() if prompt == "-" else prompt
-    fields = {"prompt": text, "system": system, "max_tokens": max_tokens, "temperature": temperature, "seed": seed}
+    fields: dict[str, object] = {
+        "prompt": _text(prompt),
+        "system": system,
+        "max_tokens": max_tokens,
+        "temperature": temperature,
+        "seed": seed,
+    }
     with Client(load_settings(server=server).server) as client:
         _ask(client, {"model": model} | fields, as_json=as_json)
+
+
+def _text(prompt: str) -> str:
+    """The prompt itself, or what stdin holds."""
+    try:
+        text = prompt if prompt != "-" else sys.stdin.read() if sys.stdin else ""
+        text.encode()
+    except UnicodeError as error:
+        raise JouleboxError("bad_request", "The prompt is not UTF-8 text: convert it first.") from error
+    return text
 
 
 def _ask(client: Any, fields: dict[str, object], *, as_json: bool) -> tuple[str, dict[str, Any]]:
@@ -182,11 +201,14 @@ def demo(folder: Annotated[Path, typer.Option("--folder", help="Where the receip
     from joulebox.server.pages import render_receipt
     from joulebox.settings import load_settings
 
+    if not folder.is_dir():
+        raise JouleboxError("bad_request", f"There is no folder {folder}: make it first, or choose another --folder.")
     settings = load_settings(port=0)
     _default_model(settings)
     progress = Progress()
     progress.say("starting server and node")
-    service = _Service(settings.model_copy(update={"node": f"{settings.node}-demo"}), own="demo")
+    told = settings.log if "log" in settings.model_fields_set else "warning"
+    service = _Service(settings.model_copy(update={"node": f"{settings.node}-demo", "log": told}), own="demo")
     try:
         url = service.start()
         question = "What is the capital of France?"
@@ -322,6 +344,7 @@ class _Service:
         """Start both; the server's address."""
         settings = self._settings
         common = {"JOULEBOX_DATA_DIR": str(self._data_dir), "JOULEBOX_MODELS_DIR": str(settings.models_folder)}
+        common["JOULEBOX_LOG"] = settings.log
         if settings.zone:
             common["JOULEBOX_ZONE"] = settings.zone
         if settings.meters:
@@ -336,7 +359,8 @@ class _Service:
         """Keep them running until told to end."""
         import signal
 
-        signal.signal(signal.SIGTERM, lambda *_: self._supervisor.leave())
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, lambda *_: self._supervisor.leave())
         self._supervisor.watch()
 
     def stop(self) -> None:

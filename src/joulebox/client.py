@@ -7,6 +7,7 @@ import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Final, Self
+from urllib.parse import quote
 
 import httpx2
 
@@ -18,6 +19,8 @@ CONNECT_S: Final = 5.0
 RECONNECTS_MAX: Final = 20
 """How often a cut event stream is taken up again in a row before the client gives up."""
 RECONNECT_WAIT_S: Final = 0.5
+PROBLEM: Final = frozenset({"type", "title", "status", "code", "detail"})
+"""What every problem document has; the rest belongs to the failure."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,9 +41,11 @@ class Client:
         headers = {"Authorization": f"Bearer {token}"} if token else {}
         timeout = httpx2.Timeout(timeout_s, connect=CONNECT_S)
         try:
+            if httpx2.URL(self.server).scheme not in ("http", "https"):
+                raise ValueError(self.server)
             # trust_env off: a proxy of the environment must not get between a node and its own server
             self._http = httpx2.Client(base_url=self.server, headers=headers, timeout=timeout, trust_env=False)
-        except (httpx2.InvalidURL, httpx2.UnsupportedProtocol, ValueError) as error:
+        except (httpx2.InvalidURL, ValueError) as error:
             raise JouleboxError("bad_setting", f"{server!r} is no server address: write http://HOST:PORT.") from error
 
     def __enter__(self) -> Self:
@@ -97,16 +102,16 @@ class Client:
 
     def status(self, prompt_id: str) -> dict[str, Any]:
         """Where a prompt is."""
-        status: dict[str, Any] = self.call("GET", f"/api/v1/prompts/{prompt_id}")
+        status: dict[str, Any] = self.call("GET", f"/api/v1/prompts/{_part(prompt_id)}")
         return status
 
     def cancel(self, prompt_id: str) -> None:
         """Cancel a prompt."""
-        self.call("DELETE", f"/api/v1/prompts/{prompt_id}")
+        self.call("DELETE", f"/api/v1/prompts/{_part(prompt_id)}")
 
     def receipt(self, receipt_id: str) -> dict[str, Any]:
         """A receipt."""
-        receipt: dict[str, Any] = self.call("GET", f"/api/v1/receipts/{receipt_id}")
+        receipt: dict[str, Any] = self.call("GET", f"/api/v1/receipts/{_part(receipt_id)}")
         return receipt
 
     def events(self, prompt_id: str) -> Iterator[ServerEvent]:
@@ -131,7 +136,7 @@ class Client:
     def _events(self, prompt_id: str, last_id: str | None) -> Iterator[ServerEvent]:
         headers = {"Accept": "text/event-stream"} | ({"Last-Event-ID": last_id} if last_id else {})
         timeout = httpx2.Timeout(None, connect=CONNECT_S)
-        path = f"/api/v1/prompts/{prompt_id}/events"
+        path = f"/api/v1/prompts/{_part(prompt_id)}/events"
         try:
             with self._http.stream("GET", path, headers=headers, timeout=timeout) as reply:
                 if reply.is_error:
@@ -147,12 +152,17 @@ class Client:
         return JouleboxError("no_server", hint, cause=str(error))
 
 
+def _part(name: str) -> str:
+    """One part of an address, whatever a person typed."""
+    return quote(name, safe="", errors="replace") or "-"
+
+
 def _problem(reply: httpx2.Response) -> JouleboxError:
     """The server's problem document (RFC 9457) as an error."""
     try:
         document = reply.json()
         code, detail = document["code"], document["detail"]
+        known = code if code in REGISTRY else "internal"
     except (ValueError, KeyError, TypeError):
         return JouleboxError("internal", f"The server answered {reply.status_code} without saying why.")
-    known = code if code in REGISTRY else "internal"
-    return JouleboxError(known, str(detail))
+    return JouleboxError(known, str(detail), **{name: document[name] for name in document if name not in PROBLEM})

@@ -23,7 +23,7 @@ def _data_dir() -> Path:
 class Settings(BaseModel):
     """All settings, with their defaults. The description of each is the one in the docs."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     data_dir: Annotated[Path, Field(description="Where database, models and undelivered results are kept.")] = Field(
         default_factory=_data_dir
@@ -55,7 +55,8 @@ class Settings(BaseModel):
         default_factory=lambda: platform.node() or "node"
     )
     log: Annotated[
-        Literal["debug", "info", "warning", "error"], Field(description="From which level on a node tells what it does.")
+        Literal["debug", "info", "warning", "error"],
+        Field(description="From which level on a node tells what it does."),
     ] = "info"
     reading_hz: Annotated[float, Field(gt=0, le=1000, description="How often meters are read.")] = 10.0
     threads: Annotated[int | None, Field(ge=1, description="Threads of the engine; without it, one per core.")] = None
@@ -93,8 +94,9 @@ def load_settings(**flags: object) -> Settings:
         elif file := os.environ.get(f"{key}_FILE"):
             try:
                 values[name] = Path(file).read_text(encoding="utf-8").strip()
-            except OSError as error:
-                sentence = f"{key}_FILE names {file}, which cannot be read: {error.strerror}."
+            except (OSError, UnicodeDecodeError) as error:
+                reason = error.strerror if isinstance(error, OSError) else "it is not text"
+                sentence = f"{key}_FILE names {file}, which cannot be read: {reason}."
                 raise JouleboxError("bad_setting", sentence) from error
     values |= {name: value for name, value in flags.items() if value is not None}
     if isinstance(values.get("meters"), str):

@@ -23,6 +23,7 @@ READY_FD: Final = "JOULEBOX_READY_FD"
 LIFELINE: Final = "JOULEBOX_LIFELINE"
 READY_WAIT_S: Final = 60.0
 STOP_WAIT_S: Final = 8.0
+END_WAIT_S: Final = 1.0
 SETTLED_S: Final = 2.0
 """A child that lived this long was in order; one that dies sooner counts as a failed start."""
 FAILED_STARTS_MAX: Final = 4
@@ -77,14 +78,18 @@ class Supervisor:
     def start(self, name: str, command: Sequence[str], settings: Mapping[str, str]) -> str:
         """Start `joulebox COMMAND` with `settings` in its environment; what it said when it was ready.
 
-        Raises `JouleboxError("internal")` where it ends before that: its own sentence is already on stderr.
+        A child that ends before that has said why on stderr: this process then ends with its exit code. Raises
+        `JouleboxError("internal")` where it was killed or stays silent.
         """
         child = Child(name=name, command=command, environment=dict(settings))
         self._spawn(child)
-        if not child.address:
-            raise JouleboxError("internal", f"The {name} could not be started; its own words stand above.")
         self._children.append(child)
-        return child.address
+        if child.address:
+            return child.address
+        code = self._ended(child)
+        if code is not None and code > 0:
+            raise SystemExit(code)
+        raise JouleboxError("internal", f"The {name} could not be started: it said nothing and was not ready.")
 
     def keep_port(self, name: str, address: str) -> None:
         """Start `name` at the port of `address` again, whatever port it was asked to take first."""
@@ -112,6 +117,13 @@ class Supervisor:
             print(f"joulebox: the {child.name} ended ({_cause(code)}), starting it again", file=sys.stderr, flush=True)
             self._clock.sleep_until(self._clock.now_ns() + nanoseconds(wait_s))
             self._spawn(child)
+
+    def _ended(self, child: Child) -> int | None:
+        """The exit code of a child that may be about to end."""
+        try:
+            return child.process.wait(END_WAIT_S) if child.process else None
+        except subprocess.TimeoutExpired:
+            return None
 
     def stop(self) -> None:
         """End all children, first gently."""

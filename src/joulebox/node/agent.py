@@ -26,11 +26,14 @@ _LEASE: Final = TypeAdapter(Lease)
 RETRY_FIRST_S: Final = 0.1
 RETRY_MAX_S: Final = 3.0
 NAME_TAKEN_WAIT_S: Final = 8.0
-"""So long a name may stay taken after a start (an earlier self may still be on the line) before the node gives up."""
+"""So long a name that may be free soon (an earlier self has just died) is waited for."""
 RETRIED: Final = frozenset({"engine_died", "energy_interrupted", "internal"})
 """Failures that another attempt may mend."""
 TRY_AGAIN: Final = frozenset({"no_server", "database", "internal"})
 """Answers to a delivery after which it is tried again."""
+BREAKS_MAX: Final = 5
+"""A delivery that breaks the server so often is dropped: the node must not stop working because of it."""
+CANCEL_AGAIN_S: Final = 0.25
 
 
 class Agent:
@@ -87,10 +90,10 @@ class Agent:
                 )
                 return _read_lease(answer) if answer is not None else None
             except JouleboxError as error:
-                taken = error.code == "node_name_taken"
-                if error.code not in TRY_AGAIN and not (taken and self._clock.now_ns() < taken_until_ns):
+                soon = "retry_s" in error.extra and self._clock.now_ns() < taken_until_ns
+                if error.code not in TRY_AGAIN and not soon:
                     raise
-                if not told and not taken:
+                if not told and not soon:
                     LOG.info("waiting for the server at %s", self._client.server)
                     told = True
             self._stopped.wait(wait_s)
@@ -166,14 +169,15 @@ class Agent:
     def _deliver_all(self) -> None:
         """Hand every kept result to the server; one that is refused for good is dropped, with the reason in the log."""
         for token, body in list(self._spool.waiting()):
-            wait_s = RETRY_FIRST_S
+            wait_s, breaks = RETRY_FIRST_S, 0
             while not self._stopped.is_set():
                 try:
                     self._client.call("POST", f"/node/v1/attempts/{token}/finish", body, timeout_s=60)
                     self._spool.done(token)
                     break
                 except JouleboxError as error:
-                    if error.code not in TRY_AGAIN:
+                    breaks += error.code == "internal"
+                    if error.code not in TRY_AGAIN or breaks >= BREAKS_MAX:
                         LOG.warning("the server does not take a result: %s", error.detail)
                         self._spool.done(token)
                         break
@@ -183,7 +187,8 @@ class Agent:
 
 class Hold:
     """The connection held open while a job runs, in a thread blocked in reading it: it costs no wake-ups, the server
-    sees at once when this node dies, and a cancelled prompt is told through it. Cut, it is taken up again."""
+    sees at once when this node dies, and a cancelled prompt is told through it. Cut, it is taken up again. An attempt
+    that was given to another node meanwhile is cancelled too: nobody waits for its answer."""
 
     def __init__(self, client: Client, token: str, on_cancel: Callable[[], None]) -> None:
         self._client = client
@@ -205,15 +210,23 @@ class Hold:
                 for word in self._client.lines(self._path):
                     wait_s = RETRY_FIRST_S
                     if word.get("say") == "cancel":
-                        self.cancelled = True
-                        self._on_cancel()
-                    elif word.get("say") == "bye":
-                        return
+                        return self._cancel()
+                    if word.get("say") == "bye":
+                        return None
             except JouleboxError as error:
                 if error.code == "stale_attempt":
-                    return
+                    return self._cancel()
             self._released.wait(wait_s)
             wait_s = min(wait_s * 1.5, RETRY_MAX_S)
+        return None
+
+    def _cancel(self) -> None:
+        """Again and again until the job is over: an engine that has not begun to answer does not hear it. The next job
+        is never meant."""
+        self.cancelled = True
+        while not self._released.is_set():
+            self._on_cancel()
+            self._released.wait(CANCEL_AGAIN_S)
 
 
 def _done(measured: Measured, relay: Relay) -> Finish:

@@ -106,9 +106,10 @@ class Relay:
             if not last:
                 self._clock.sleep_until(next_send_ns)
             with self._wake:
-                if not self._silent:
+                batch: tuple[NodeEvent, ...] = ()
+                if not self._silent:  # a quiet answer may have begun during the sleep
                     self._gather()
-                batch = tuple(self._events[self._sent :])
+                    batch = tuple(self._events[self._sent :])
             if batch:
                 self._send(batch)
             if last:
@@ -132,5 +133,5 @@ class Relay:
             self._sent = min(reply.next_seq, len(self._events))
         if behind and reply.next_seq < events[0].seq:
             self._send(tuple(self._events[reply.next_seq :]))
-        if reply.cancel:
+        if reply.cancel and not self._closed:  # closed: what is answered now is another prompt
             self._on_cancel()

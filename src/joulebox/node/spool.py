@@ -1,19 +1,31 @@
 """Results that the server has not acknowledged yet, on disk: a node that is killed or cut off delivers them later,
 once."""
 
+import fcntl
 import os
 from collections.abc import Iterator
 from pathlib import Path
 
+from joulebox.errors import JouleboxError
 from joulebox.protocol import Finish, to_json
 
 
 class Spool:
-    """A folder with one file per undelivered result, named by its token."""
+    """A folder with one file per undelivered result, named by its token. It belongs to one node process at a time.
+
+    Raises `JouleboxError("bad_setting")` where another one has it.
+    """
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         folder.mkdir(parents=True, exist_ok=True)
+        self._lock = (folder / "lock").open("w")
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            self._lock.close()
+            sentence = f"Another node works in {folder.parent}: stop it, or give this one its own JOULEBOX_DATA_DIR."
+            raise JouleboxError("bad_setting", sentence) from error
 
     def put(self, token: str, finish: Finish) -> Path:
         """Keep a result, whole or not at all."""

@@ -57,7 +57,9 @@ def _prompts(routes: APIRouter, service: Service) -> None:
             raise HTTPException(204)  # tells a browser's EventSource not to come again
         return Seen(attempt=seen.attempt) if seen.over else seen
 
-    @routes.get("/api/v1/prompts/{prompt_id}/events", response_class=EventSourceResponse)
+    over: dict[int | str, Json] = {204: {"description": "`Last-Event-ID` was the last one: do not come again."}}
+
+    @routes.get("/api/v1/prompts/{prompt_id}/events", response_class=EventSourceResponse, responses=over)
     async def events(prompt_id: str, seen: Annotated[Seen, Depends(place)]) -> AsyncIterator[ServerSentEvent]:
         """Everything that happens to a prompt until its receipt; `Last-Event-ID` resumes without a gap."""
         async for event in watch(prompt_id, seen, service.desk, service.store):
@@ -81,7 +83,7 @@ def _receipts(routes: APIRouter, service: Service) -> None:
         body = await asyncio.to_thread(trace_json, await service.trace(receipt_id))
         return Response(body, media_type="application/json")
 
-    @routes.get("/api/v1/receipts/{receipt_id}/trace.csv")
+    @routes.get("/api/v1/receipts/{receipt_id}/trace.csv", response_class=StreamingResponse)
     async def trace_as_csv(receipt_id: str) -> Response:
         """The readings behind a receipt, one a row."""
         return StreamingResponse(trace_csv(await service.trace(receipt_id)), media_type="text/csv; charset=utf-8")

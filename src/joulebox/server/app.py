@@ -18,7 +18,7 @@ from joulebox.clock import Clock, SystemClock
 from joulebox.errors import JouleboxError
 from joulebox.server import api, node_api, pages
 from joulebox.server.desk import Desk
-from joulebox.server.problems import Shell, install
+from joulebox.server.problems import PROBLEMS, Shell, install
 from joulebox.server.service import Service
 from joulebox.server.store import Store
 from joulebox.settings import Settings
@@ -50,7 +50,7 @@ def build_app(settings: Settings, clock: Clock | None = None) -> FastAPI:
             await desk.close()
             await store.close()
 
-    app = FastAPI(title="Joulebox", lifespan=lifespan, docs_url=None, redoc_url=None)
+    app = FastAPI(title="Joulebox", lifespan=lifespan, docs_url=None, redoc_url=None, responses=PROBLEMS)
     app.state.desk = desk
     app.add_middleware(
         GZipMiddleware,

@@ -250,10 +250,12 @@ class Desk:
         """One job for this node, or `None` after `wait_s`. `gone` is done when the node has hung up.
 
         A node that asks for work does none: whatever ran on it is lost and rescued at once.
-        Raises `JouleboxError`: `protocol_version`, `bad_request`, `node_name_taken`, `unknown_zone`.
+        Raises `JouleboxError`: `protocol_version`, `no_server`, `bad_request`, `node_name_taken`, `unknown_zone`.
         """
         if request.version != VERSION:
             refuse_version(request.version)
+        if self.closing:
+            raise JouleboxError("no_server", "The server is stopping: ask again when it is back.")
         if not 1 <= len(request.node) <= NODE_NAME_MAX or not request.node.isprintable():
             raise JouleboxError("bad_request", f"A node's name has 1 to {NODE_NAME_MAX} printable characters.")
         visit = self._enter(request.node, request.instance)

@@ -5,6 +5,7 @@ Ids are `attempt.seq` with the node's own numbering, so they survive a restart o
 
 import asyncio
 import json
+import re
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
@@ -41,12 +42,10 @@ class Seen:
 
 def seen_until(last_event_id: str | None) -> Seen:
     """The place that a `Last-Event-ID` names; the beginning where it names none."""
-    attempt, _, seq = (last_event_id or "").partition(".")
-    if attempt.isdecimal() and seq == END:
-        return Seen(attempt=int(attempt), next_seq=-1)
-    if attempt.isdecimal() and seq.isdecimal():
-        return Seen(attempt=int(attempt), next_seq=int(seq) + 1)
-    return Seen()
+    place = re.fullmatch(rf"(\d{{1,9}})\.(\d{{1,9}}|{END})", last_event_id or "", re.ASCII)
+    if place is None:
+        return Seen()
+    return Seen(attempt=int(place[1]), next_seq=-1 if place[2] == END else int(place[2]) + 1)
 
 
 async def watch(job_id: str, seen: Seen, desk: Desk, queue: Queue) -> AsyncIterator[ServerSentEvent]:

@@ -2,12 +2,14 @@
 
 import asyncio
 import json
+from dataclasses import asdict, is_dataclass
 from typing import Any, Final, TypeVar
 
 from fastapi import APIRouter, Request, Response
 from pydantic import TypeAdapter, ValidationError
 from starlette.types import Receive, Scope, Send
 
+from joulebox.errors import JouleboxError
 from joulebox.protocol import VERSION, Batch, Finish, LeaseRequest, to_json
 from joulebox.server.desk import Desk, Hold, refuse_version
 from joulebox.server.problems import bad_request
@@ -19,13 +21,14 @@ _VERSION: Final = TypeAdapter(dict[str, Any])
 _T = TypeVar("_T")
 LARGE: Final = "/node/v1/attempts/"
 """Addresses below this take large bodies."""
+NUMBER_MAX: Final = 2**63 - 1
 
 
 def router(desk: Desk) -> APIRouter:
     """All routes for nodes."""
     routes = APIRouter(prefix="/node/v1")
 
-    @routes.post("/lease")
+    @routes.post("/lease", responses={204: {"description": "Nothing to do for `wait_s`."}})
     async def lease(request: Request) -> Response:
         """Held open until there is work (200) or `wait_s` is over (204)."""
         body = await request.body()
@@ -58,9 +61,21 @@ def router(desk: Desk) -> APIRouter:
 
 def _read(adapter: TypeAdapter[_T], body: bytes) -> _T:
     try:
-        return adapter.validate_json(body)
+        message = adapter.validate_json(body)
     except ValidationError as error:
         raise bad_request(error) from error
+    if not _sound(asdict(message) if is_dataclass(message) and not isinstance(message, type) else message):
+        raise JouleboxError("bad_request", f"Every number must be finite and at most {NUMBER_MAX}: one is not.")
+    return message
+
+
+def _sound(value: object) -> bool:
+    """Whether whoever reads this later can: a browser knows no NaN, the database no longer integers."""
+    if isinstance(value, dict):
+        return all(map(_sound, value.values()))
+    if isinstance(value, list | tuple):
+        return all(map(_sound, value))
+    return not isinstance(value, int | float) or abs(value) <= NUMBER_MAX
 
 
 def _check_version(body: bytes) -> None:

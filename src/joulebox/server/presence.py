@@ -29,14 +29,16 @@ class Presence:
         self._visits: dict[str, Visit] = {}
 
     def enter(self, node: str, instance: str) -> Visit:
-        """Note a connection that was opened. Raises `JouleboxError("node_name_taken")`."""
+        """Note a connection that was opened. Raises `JouleboxError("node_name_taken")`, with `retry_s` where nobody is
+        on the line and the name is only kept for a while: its process may have died in between."""
         visit = self._visits.get(node)
         if visit is None or visit.instance != instance:
             if visit is not None and self._is_here(visit):
                 sentence = (
                     f"Another node called {node} is connected: give this one another name, or stop the other one."
                 )
-                raise JouleboxError("node_name_taken", sentence, retry_s=BETWEEN_S)
+                soon = {} if visit.open else {"retry_s": BETWEEN_S}
+                raise JouleboxError("node_name_taken", sentence, **soon)
             visit = self._visits[node] = Visit(node=node, instance=instance)
         visit.open += 1
         visit.cut = False

@@ -15,7 +15,7 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from joulebox.errors import JouleboxError
+from joulebox.errors import REGISTRY, JouleboxError
 
 _log = logging.getLogger(__name__)
 
@@ -29,10 +29,34 @@ HEADERS: Final = {
 }
 
 
+MEDIA_TYPE: Final = "application/problem+json"
+PROBLEMS: Final[dict[int | str, dict[str, Any]]] = {
+    "default": {
+        "description": "A problem document (RFC 9457).",
+        "content": {
+            MEDIA_TYPE: {
+                "schema": {
+                    "type": "object",
+                    "required": ["type", "title", "status", "detail", "code"],
+                    "properties": {
+                        "type": {"type": "string"},
+                        "title": {"type": "string"},
+                        "status": {"type": "integer"},
+                        "detail": {"type": "string", "description": "What is wrong and what to do, in one sentence."},
+                        "code": {"type": "string", "enum": sorted(REGISTRY)},
+                    },
+                }
+            }
+        },
+    }
+}
+"""What every route may answer, as `/openapi.json` tells it."""
+
+
 class Problem(JSONResponse):
     """A problem document."""
 
-    media_type = "application/problem+json"
+    media_type = MEDIA_TYPE
 
 
 def problem(error: JouleboxError) -> Problem:
@@ -141,7 +165,7 @@ class Shell:
 
 def _declared_bytes(scope: Scope) -> int:
     text = Headers(scope=scope).get("content-length", "0")
-    return int(text) if text.isdigit() else 0
+    return int(text) if text.isdecimal() and text.isascii() else 0
 
 
 def _too_large(limit_bytes: int) -> JouleboxError:

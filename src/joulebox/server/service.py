@@ -16,6 +16,8 @@ from joulebox.server.store import Store
 
 Json = dict[str, Any]
 Text = Annotated[str, Field(max_length=1_000_000)]
+CURSOR_MAX: Final = 18
+"""Longer numbers fit no database."""
 LATER: Final = ("deadline", "priority", "max_energy_j")
 
 
@@ -109,7 +111,7 @@ class Service:
 
     async def prompts(self, limit: int, cursor: str | None) -> Json:
         """Prompts, newest first."""
-        if cursor is not None and not cursor.isdecimal():
+        if cursor is not None and not (cursor.isdecimal() and len(cursor) <= CURSOR_MAX):
             raise JouleboxError("bad_request", "The cursor is none that this server gave: leave it out to begin anew.")
         page = await self.store.page(limit, int(cursor) if cursor is not None else None)
         following = str(page.next_number) if page.next_number is not None else None
