@@ -3,7 +3,7 @@
 import types
 from collections.abc import Callable
 from pathlib import Path
-from typing import Final, Union, get_args, get_origin
+from typing import Final, Literal, Union, get_args, get_origin
 
 from pydantic.fields import FieldInfo
 
@@ -82,6 +82,8 @@ def _kind(annotation: object) -> str:
         return " or ".join(_kind(part) for part in get_args(annotation) if part is not types.NoneType)
     if get_origin(annotation) is tuple:
         return "list of " + _kind(get_args(annotation)[0])
+    if get_origin(annotation) is Literal:
+        return " or ".join(f"`{choice}`" for choice in get_args(annotation))
     return {str: "text", int: "whole number", float: "number", bool: "true or false", Path: "path"}[annotation]  # type: ignore[index]
 
 

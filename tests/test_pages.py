@@ -10,6 +10,7 @@ import shutil
 from collections.abc import Iterator
 from dataclasses import replace
 from html.parser import HTMLParser
+from io import StringIO
 from typing import Any, Literal
 
 import pytest
@@ -18,7 +19,7 @@ from fastapi import FastAPI
 from playwright.sync_api import Browser, BrowserContext, Page, expect
 
 import page_stage as stage
-from joulebox import wording
+from joulebox import console, wording
 from joulebox.model import ModelInfo
 from joulebox.server import pages
 from screenshots import SCHEMES, advance, ask, chromium
@@ -62,6 +63,22 @@ def test_a_small_figure_without_uncertainty_is_never_zero() -> None:
     for exponent in range(-12, 13):
         for text in (wording.quantity(3.0 * 10**exponent, None, "g"), wording.plain(3.0 * 10**exponent, "s")):
             assert re.search("[1-9]", text), text
+
+
+@pytest.mark.parametrize(
+    ("value", "u", "shown"),
+    [
+        (104.14, 9.64, "Between 94.5 and 113.7 J, 95 % sure."),
+        (290.0, 196.0, "Between 90 and 490 J, 95 % sure."),
+        (0.3, 2.1, "Between 0 and 2.4 J, 95 % sure."),
+        (-5.0, 2.0, "Between 0 and 0 J, 95 % sure."),
+        (0.0241, 0.0009, "Between 23.20 and 25.00 mJ, 95 % sure."),
+        (5.0, None, None),
+    ],
+)
+def test_an_interval_can_be_read_without_knowing_the_sign(value: float, u: float | None, shown: str | None) -> None:
+    """The ends are those of the figure as it is shown, and no energy is below nothing."""
+    assert wording.between(value, u, "J") == shown
 
 
 def test_a_range_need_not_be_symmetric() -> None:
@@ -127,10 +144,14 @@ def test_the_receipt_says_every_figure_with_its_uncertainty() -> None:
     assert _line(html, "Speed") == "82.4 tokens/s"
 
 
+RANGES = {"j": "6840 and 7560 J", "wh": "1.90 and 2.10 Wh", "w": "684 and 756 W"}
+
+
 def test_the_three_units_are_the_same_energy() -> None:
     """Joules over 3600 are watt hours; over the seconds of the answer they are the mean power, which is no energy."""
     told = pages.in_units({"j": 7200.0, "u": 360.0}, 10.0)
-    assert told == {"j": "7200 ± 360 J", "wh": "2.00 ± 0.10 Wh", "w": "720 ± 36 W"}
+    sure = {name: f"Between {ends}, 95 % sure." for name, ends in RANGES.items()}
+    assert told == {"j": "7200 ± 360 J", "wh": "2.00 ± 0.10 Wh", "w": "720 ± 36 W", "sure": sure}
     html = pages.render_receipt(_receipt("powercap"))
     assert '<span class="in-e">Energy of this answer</span><span class="in-w">Mean power during this answer' in html
     assert pages.in_units({"j": 7200.0, "u": 360.0}, None)["w"] == "not measured"
@@ -144,14 +165,14 @@ def test_modelled_stands_next_to_every_energy_figure() -> None:
     assert all("modelled" in after for after in figures_shown)
     for label in ("Idle power", "Mean power", "Peak power"):
         assert _line(html, label).endswith("W modelled")
-    assert "Modelled, not measured." in Shown(html).text
+    assert "Grade D (A is best): modelled, not measured. Between 27 and 95 J, 95 % sure." in Shown(html).text
     assert "simulated" not in Shown(html).text.lower()
 
 
 def test_simulated_is_marked_and_not_called_modelled() -> None:
-    """A receipt of the rig says so at its head and beside its wording."""
+    """A receipt of the rig says so at its head and beside its figures."""
     text = Shown(pages.render_receipt(_receipt("powercap"))).text
-    assert "Simulated. The figures come from a simulated machine" in text
+    assert "Simulated: the figures come from a simulated machine" in text
     assert text.count("86.4 ± 3.1 J 24.01 ± 0.87 mWh 63.3 ± 2.3 W simulated") == 2
     assert "modelled" not in text
 
@@ -172,7 +193,7 @@ def test_the_verdict_comes_in_words_with_its_reasons(verdict: Literal["valid", "
     """The verdict is a sentence, and each reason's own sentence follows."""
     receipt = _receipt("modelled", verdict=verdict)
     text = Shown(pages.render_receipt(receipt)).text
-    assert pages.VERDICTS[verdict] in text
+    assert wording.VERDICTS[verdict] in text
     assert all(reason["sentence"] in text for reason in receipt["reasons"])
 
 
@@ -194,6 +215,51 @@ def test_hostile_text_stays_text() -> None:
         assert "<script>" not in html
         assert "alert(&#39;x&#39;)" in html
         assert Shown(html).tags.count("script") <= 1
+
+
+def test_the_question_stands_above_its_answer() -> None:
+    """After a reload the prompt is still there; once its texts are removed, that is said."""
+    status = {"id": "p1", "state": "completed", "phase": None, "answer": "Blue.", "error": None, "prompt": "Why?"}
+    assert "Why?</blockquote>" in pages.render_prompt(status, None)
+    removed = Shown(pages.render_prompt({**status, "prompt": None, "answer": None}, None)).text
+    assert "The texts of prompt and answer were removed." in removed
+
+
+def test_an_answer_that_was_cut_says_so() -> None:
+    """An answer that ran into the token limit is not told as whole, and a modelled figure not as measured."""
+    status = {"id": "p1", "state": "completed", "phase": None, "answer": "Blue.", "error": None}
+    text = Shown(pages.render_prompt(status, _receipt("modelled", finish_reason="length"))).text
+    assert "Done. This answer took 61 ± 34 J, modelled. It was cut at the token limit." in text
+
+
+# --- the receipt in a terminal ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", list(stage.RECEIPTS))
+@pytest.mark.parametrize("width", [60, 80, 120])
+def test_the_terminal_receipt_fits_and_is_whole(kind: str, width: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """At every width nothing is cut, nothing is wider than the terminal, and no escape code is in a file."""
+    monkeypatch.setenv("COLUMNS", str(width))
+    receipt, out = _receipt(kind), StringIO()
+    console.show_receipt(receipt, out)
+    lines = out.getvalue().splitlines()
+    assert {len(line) for line in lines} == {min(width, console.WIDTH_MAX)}
+    assert not re.search("\x1b|…", out.getvalue())
+    told = " ".join(" ".join(line.strip("│ ") for line in lines).split())
+    assert wording.VERDICTS[receipt["verdict"]] in told
+    assert (wording.SIMULATED in told) == receipt["simulated"]
+    figures = re.findall(r"[\d.]+ ± [\d.]+ J(?! above)(.{0,10})", told)
+    assert len(figures) == {"modelled": 8, "powercap": 10, "nothing": 0}[kind]
+    assert all(after.lstrip().startswith(wording.marks(receipt)) for after in figures)
+
+
+def test_a_progress_line_never_wraps(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What stands in place is cut to the terminal, since a line that wraps could not be replaced."""
+    monkeypatch.setenv("COLUMNS", "20")
+    stream = StringIO()
+    monkeypatch.setattr(stream, "isatty", lambda: True)
+    console.Progress(stream).say("letting the machine settle, so that it is quiet")
+    assert stream.getvalue() == "\r\x1b[2Kletting the machine"
 
 
 def test_the_answer_keeps_its_white_space() -> None:
@@ -426,7 +492,7 @@ def test_a_prompt_streams_and_leaves_its_receipt(page: Page) -> None:
     advance(page)
     expect(state).to_have_text("Answering.")
     expect(page.get_by_role("log")).to_contain_text("Energy is what it takes")
-    expect(page.get_by_role("img", name=re.compile("^Power of cpu, from 0 to .* W$"))).to_be_visible()
+    expect(page.get_by_role("img", name=re.compile("^Power, cpu simulated, from 0 to .* W$"))).to_be_visible()
     advance(page)
     expect(state).to_have_text("The answer is complete. Measuring until the machine is calm again.")
     assert page.get_by_role("log").text_content() == stage.ANSWER + " "

@@ -1,22 +1,38 @@
 """What the terminal shows: a prompt as it goes, and its receipt. Model output is hostile: control characters are taken
 out."""
 
+import shutil
 import sys
 from collections.abc import Iterable, Mapping
 from typing import Any, TextIO
 
-from rich.console import Console
+from rich.console import Console, Group, RenderableType
 from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
 from joulebox.client import ServerEvent
 from joulebox.errors import JouleboxError
-from joulebox.wording import grade_words, is_modelled, plain, quantity, ranged
+from joulebox.wording import (
+    NOT_MEASURED,
+    NOTE,
+    PHASES,
+    SCI,
+    SIMULATED,
+    TOO_SHORT,
+    VERDICTS,
+    between,
+    grade_words,
+    marks,
+    plain,
+    quantity,
+    ranged,
+    scope_words,
+)
 
 WIDTH_MAX = 88
-NOTE = "One prompt at a time; shared servers use less per token. Training is not included."
-VERDICTS = {"valid": "green", "suspect": "yellow", "invalid": "red"}
+LABEL_WIDTH = 15
+COLOURS = {"valid": "green", "suspect": "yellow", "invalid": "red"}
 
 
 def harmless(text: str) -> str:
@@ -38,7 +54,8 @@ class Progress:
             return
         self._last = text
         if self._live:
-            self._stream.write(f"\r\x1b[2K{text}")
+            width = shutil.get_terminal_size().columns - 1  # a line that wraps cannot be replaced
+            self._stream.write(f"\r\x1b[2K{text[:width]}")
         else:
             self._stream.write(f"{text}\n")
         self._stream.flush()
@@ -109,123 +126,132 @@ def _told(event: ServerEvent) -> str | None:
 
 
 def receipt_panel(receipt: Mapping[str, Any]) -> Panel:
-    """A receipt as a panel at most `WIDTH_MAX` columns wide."""
+    """A receipt as a panel: what it cost and how sure that is, then every figure with its note."""
     table = Table.grid(padding=(0, 2))
-    table.add_column(style="dim", no_wrap=True)
-    table.add_column()
-    for label, value in _rows(receipt):
-        table.add_row(label, value)
-    marks = [
-        mark
-        for mark in ("simulated" if receipt["simulated"] else "", "modelled" if is_modelled(receipt) else "")
-        if mark
+    table.add_column(max_width=LABEL_WIDTH)
+    table.add_column(no_wrap=True)
+    table.add_column(style="dim", overflow="fold")
+    for section in (_energy_rows, _carbon_rows, _run_rows):
+        table.add_row()
+        for label, figure, note in section(receipt):
+            table.add_row(label, figure, note)
+    parts: list[RenderableType] = [
+        _headline(receipt),
+        table,
+        Text(),
+        *_verdict(receipt),
+        Text(f"\n{_made(receipt)}"),
+        Text(NOTE, style="dim"),
     ]
-    title = f"Receipt {receipt['id']}" + (f" ({', '.join(marks)})" if marks else "")
-    return Panel(table, title=Text(title), padding=(1, 2))
+    return Panel(Group(*parts), title=Text(f"Receipt {receipt['id']}"), padding=(1, 2))
 
 
 def show_receipt(receipt: Mapping[str, Any], stream: TextIO | None = None) -> None:
-    """Print a receipt."""
+    """Print a receipt, at most `WIDTH_MAX` columns wide."""
     console = Console(file=stream or sys.stdout, highlight=False)
     if console.width > WIDTH_MAX:
         console = Console(file=stream or sys.stdout, highlight=False, width=WIDTH_MAX)
     console.print(receipt_panel(receipt))
 
 
-def _rows(receipt: Mapping[str, Any]) -> Iterable[tuple[str, Text]]:
-    energy, carbon, times = receipt["energy"], receipt["carbon"], receipt["times"]
-    yield "Energy", _headline(receipt)
-    for scope, figure in energy["scopes"].items():
-        yield f"  {scope}", Text(quantity(figure["j"], figure["u"], "J"))
-    for name, meaning in (("active", "above idle"), ("tail", "after the answer"), ("full", "with load and settling")):
-        yield f"  {name}", _figure(energy[name], meaning, modelled=is_modelled(receipt))
-    for name in ("load", "prefill", "decode"):
-        phase = energy["phases"][name]
-        if phase["s"] is not None:
-            known = quantity(phase["j"], phase["u"], "J") if phase["j"] is not None else "too short for this meter,"
-            yield f"  {name}", Text(f"{known} in {plain(phase['s'], 's')}")
-    power = receipt["power"]
-    yield "Mean power", Text(f"{plain(power['mean_w'], 'W')} (idle {plain(power['idle_w'], 'W')})")
-    yield "CO2e", _carbon(carbon)
-    yield "SCI", _sci(receipt)
-    yield "Grid", _grid(carbon["intensity"])
-    yield (
-        "Time",
-        Text(
-            f"{plain(times['duration_s'], 's')}, first token after {plain(times['time_to_first_token_s'], 's')}, "
-            f"in line {plain(times['queued_s'], 's')}"
-        ),
-    )
-    usage = receipt["usage"]
-    yield "Tokens", Text(f"{_count(usage['input_tokens'])} in, {_count(usage['output_tokens'])} out")
-    yield "Temperature", _temperature(receipt["temperature"])
-    yield "Model", Text(f"{receipt['model']['name']} {receipt['model']['quantization']} on {receipt['node']}")
-    yield "Verdict", _verdict(receipt)
-    yield "", Text(NOTE, style="dim")
+Row = tuple[str, Text, str]
 
 
 def _headline(receipt: Mapping[str, Any]) -> Text:
-    answer = receipt["energy"]["answer"]
+    """The answer's energy, its interval in words, its grade."""
+    answer, carbon = receipt["energy"]["answer"], receipt["carbon"]["total"]
     if answer is None:
-        return Text("not measured", style="bold")
-    modelled = is_modelled(receipt)
-    words = grade_words(answer["grade"], modelled, bool(receipt["energy"]["missing"]))
-    mark = " modelled" if modelled else ""
-    return Text.assemble(
-        (quantity(answer["j"], answer["u"], "J") + mark, "bold"), f"  grade {answer['grade']}: {words}"
-    )
+        return Text.assemble(("Energy not measured", "bold"), ". Not zero: unknown.")
+    told = [Text.assemble((quantity(answer["j"], answer["u"], "J"), "bold"), (_marked(receipt), "yellow"))]
+    if carbon is not None:
+        told.append(Text(f"{ranged(carbon['g'], carbon['low'], carbon['high'], 'g')[0]} CO2e"))
+    told.append(Text(f"{_duration(receipt['times']['duration_s'])}"))
+    sure = [between(answer["j"], answer["u"], "J"), grade_words(receipt)]
+    if receipt["simulated"]:
+        sure.append(SIMULATED)
+    return Text("\n").join([Text("  ·  ").join(told), *(Text(words) for words in sure if words)])
 
 
-def _figure(figure: Mapping[str, Any] | None, meaning: str, *, modelled: bool) -> Text:
-    if figure is None:
-        return Text("not measured", style="dim")
-    mark = " modelled" if modelled else ""
-    return Text.assemble(f"{quantity(figure['j'], figure['u'], 'J')}{mark}", (f"  {meaning}", "dim"))
+def _marked(receipt: Mapping[str, Any]) -> str:
+    return "".join(f" {word}" for word in marks(receipt))
 
 
-def _carbon(carbon: Mapping[str, Any]) -> Text:
-    total = carbon["total"]
-    if total is None:
-        return Text("not known without energy")
-    shown, span = ranged(total["g"], total["low"], total["high"], "g")
-    return Text(shown + (f" ({span})" if span else ""))
+def _figure(receipt: Mapping[str, Any], figure: Mapping[str, Any] | None, unit: str = "J") -> Text:
+    """A figure with the words that must stand beside it."""
+    if figure is None or figure["j"] is None:
+        return Text(NOT_MEASURED, style="dim")
+    return Text.assemble(quantity(figure["j"], figure["u"], unit), (_marked(receipt), "yellow"))
 
 
-def _sci(receipt: Mapping[str, Any]) -> Text:
-    sci = receipt["sci"]["answer"]
-    if sci["per_answer_g"] is None:
-        return Text("not known without energy")
-    o_g, m_g = plain_g(sci["O_g"]), plain_g(sci["M_g"])
-    return Text(f"{plain_g(sci['per_answer_g'])} CO2e per answer = {o_g} operation (O) + {m_g} hardware (M)")
+def _energy_rows(receipt: Mapping[str, Any]) -> Iterable[Row]:
+    energy, power = receipt["energy"], receipt["power"]
+    yield "Answer", _figure(receipt, energy["answer"]), "prompt to last word, idle included"
+    for scope, figure in energy["scopes"].items():
+        label, _, explained = scope_words(scope).rstrip(")").partition(" (")
+        yield f"  {label}", _figure(receipt, figure), explained
+    yield "Above idle", _figure(receipt, energy["active"]), "what the answer added"
+    yield "Tail", _figure(receipt, energy["tail"]), "after the last word, until calm"
+    yield "Everything", _figure(receipt, energy["full"]), "loading and settling included"
+    for name, (label, meaning) in PHASES.items():
+        phase = energy["phases"].get(name)
+        if name == "tail" or phase is None or phase["s"] is None:
+            continue
+        figure = _figure(receipt, phase) if phase["j"] is not None else Text(TOO_SHORT, style="dim")
+        yield label, figure, f"{_duration(phase['s'])}, {meaning[0].lower()}{meaning[1:]}"
+    mean = {"j": power["mean_w"], "u": None}
+    idle = f"{plain(power['idle_w'], 'W')} when idle" if power["idle_w"] is not None else ""
+    yield "Mean power", _figure(receipt, mean, "W"), idle
 
 
-def plain_g(grams: float) -> str:
-    """Grams with a prefix and three digits."""
-    return quantity(grams, None, "g")
+def _carbon_rows(receipt: Mapping[str, Any]) -> Iterable[Row]:
+    carbon, sci = receipt["carbon"], receipt["sci"]["answer"]
+    for label, name, note in (
+        ("CO2e", "total", ""),
+        ("  O", "operational", "electricity"),
+        ("  M", "embodied", "making the machine"),
+    ):
+        grams = carbon[name]
+        shown, span = ranged(grams["g"], grams["low"], grams["high"], "g") if grams else (NOT_MEASURED, None)
+        yield label, Text(shown), ", ".join(part for part in (span, note) if part)
+    yield "SCI", Text(quantity(sci["per_answer_g"], None, "g")), f"{SCI}, O + M"
+    grid = carbon["intensity"]
+    kind = f"{grid['quality']} mean of {grid['at']}" if grid["quality"] == "yearly" else str(grid["quality"])
+    spread = f"{plain(grid['low'])} to {plain(grid['high'])}, {kind}"
+    yield f"Grid {harmless(str(grid['zone']))}", Text(plain(grid["g_per_kwh"], "g/kWh")), spread
 
 
-def _grid(intensity: Mapping[str, Any]) -> Text:
-    low, high = f"{intensity['low']:.0f}", f"{intensity['high']:.0f}"
-    return Text(
-        f"{intensity['g_per_kwh']:.0f} g/kWh ({low} to {high}), zone {intensity['zone']}, "
-        f"{intensity['quality']} mean of {intensity['at']}"
-        if intensity["quality"] == "yearly"
-        else f"{intensity['g_per_kwh']:.0f} g/kWh ({low} to {high}), zone {intensity['zone']}, {intensity['quality']}"
-    )
+def _run_rows(receipt: Mapping[str, Any]) -> Iterable[Row]:
+    times, usage = receipt["times"], receipt["usage"]
+    yield "In line", Text(_duration(times["queued_s"])), ""
+    yield "Time", Text(_duration(times["duration_s"])), f"first word after {_duration(times['time_to_first_token_s'])}"
+    per_token_s = times["time_per_output_token_s"]
+    speed = f"{plain(1 / per_token_s)} tokens/s" if per_token_s else ""
+    if receipt["finish_reason"] == "length":
+        speed = ", ".join(part for part in (speed, "cut at the limit") if part)
+    yield "Tokens", Text(f"{_count(usage['input_tokens'])} in, {_count(usage['output_tokens'])} out"), speed
+    for one in receipt["temperature"]:
+        ends = f"{plain(one['start_c'])} to {plain(one['end_c'], '°C')}"
+        yield "Temperature", Text(ends), scope_words(harmless(str(one["sensor"])))
+    if not receipt["temperature"]:
+        yield "Temperature", Text("no sensor", style="dim"), ""
 
 
-def _temperature(found: list[Mapping[str, Any]]) -> Text:
-    if not found:
-        return Text("no sensor found", style="dim")
-    return Text(", ".join(f"{one['sensor']} {one['start_c']:.0f} to {one['end_c']:.0f} °C" for one in found))
+def _made(receipt: Mapping[str, Any]) -> str:
+    model, engine = receipt["model"], receipt["engine"]
+    told = f"{model['name']} {model['quantization']}, {engine['name']} {engine['version']}, on {receipt['node']}."
+    return harmless(told)
+
+
+def _duration(time_s: float | None) -> str:
+    return quantity(time_s, None, "s")
 
 
 def _count(count: int | None) -> str:
     return "unknown" if count is None else str(count)
 
 
-def _verdict(receipt: Mapping[str, Any]) -> Text:
-    text = Text(receipt["verdict"], style=VERDICTS.get(receipt["verdict"], ""))
+def _verdict(receipt: Mapping[str, Any]) -> Iterable[Text]:
+    verdict = receipt["verdict"]
+    yield Text(VERDICTS[verdict], style=COLOURS[verdict])
     for reason in receipt["reasons"]:
-        text.append(f"\n{reason['sentence']}", style="dim")
-    return text
+        yield Text(harmless(str(reason["sentence"])), style="dim")

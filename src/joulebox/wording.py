@@ -18,6 +18,32 @@ U_DIGITS: Final = 2
 LONE_DIGITS: Final = 3
 """Significant digits of a figure whose uncertainty is not known."""
 
+CUT: Final = " It was cut at the token limit."
+TOO_SHORT: Final = "too short to tell"
+SIMULATED: Final = "Simulated: the figures come from a simulated machine, not from a real one."
+SCI: Final = "Software Carbon Intensity"
+NOTE: Final = "Training the model is not included. One prompt ran at a time; shared servers use less per token."
+SCOPES: Final = {
+    "wall": "Machine at the wall",
+    "platform": "Machine, built-in meter",
+    "machine": "Whole machine",
+    "modelled": "Whole machine",
+    "cpu": "CPU",
+    "dram": "Memory (DRAM)",
+    "gpu": "GPU",
+}
+PHASES: Final = {
+    "load": ("Load", "Putting the model into memory"),
+    "prefill": ("Prefill", "Reading your prompt"),
+    "decode": ("Decode", "Writing the answer"),
+    "tail": ("Tail", "Until the machine was calm again"),
+}
+VERDICTS: Final = {
+    "valid": "Valid: nothing disturbed the run.",
+    "suspect": "Suspect: read these figures with care.",
+    "invalid": "Invalid: do not use these figures.",
+}
+
 
 def quantity(value: float | None, u: float | None, unit: str) -> str:
     """`86.4 ± 3.1 J`: two significant digits of `u` decide the digits of both; without `u`, three of the value."""
@@ -43,6 +69,21 @@ def ranged(central: float | None, low: float | None, high: float | None, unit: s
     return f"{middle} {prefix}{unit}", f"{ends[0]} to {ends[1]} {prefix}{unit}"
 
 
+def between(value: float | None, u: float | None, unit: str) -> str | None:
+    """`Between 19 and 101 J, 95 % sure.`: what `±` means, for somebody who has never met it. Energy is never below 0.
+
+    `None` where the uncertainty is not known.
+    """
+    if value is None or u is None or not math.isfinite(value + u) or u <= 0:
+        return None
+    scale, prefix = _prefix(max(abs(value), u))
+    place = _place(u / scale, U_DIGITS)
+    middle = Decimal(_fixed(value / scale, place).replace("\N{MINUS SIGN}", "-"))
+    spread = Decimal(_fixed(u / scale, place))
+    low = f"{middle - spread:f}" if middle > spread else "0"
+    return f"Between {low} and {max(middle + spread, Decimal(0)):f} {prefix}{unit}, 95 % sure."
+
+
 def plain(value: float | None, unit: str = "", digits: int = LONE_DIGITS) -> str:
     """`5.21 s`: a figure without uncertainty and without prefix, whole numbers in full."""
     if value is None or not math.isfinite(value):
@@ -64,15 +105,44 @@ def is_modelled(receipt: Mapping[str, Any]) -> bool:
     return bool(receipt["energy"]["scope"] == "modelled")
 
 
-def grade_words(grade: str, modelled: bool, partial: bool = False) -> str:
-    """What a grade means, for somebody who has not read the method. `partial`: a big part has no meter."""
+def marks(receipt: Mapping[str, Any]) -> tuple[str, ...]:
+    """The words that stand beside every figure of a receipt that is not a plain measurement."""
+    found = (("modelled", is_modelled(receipt)), ("simulated", receipt["simulated"]))
+    return tuple(word for word, true in found if true)
+
+
+def done_words(receipt: Mapping[str, Any]) -> str:
+    """One sentence for an answer that is there, with what it took."""
+    answer = receipt["energy"]["answer"]
+    if answer is None:
+        took = "Its energy was not measured."
+    else:
+        took = f"This answer took {', '.join((quantity(answer['j'], answer['u'], 'J'), *marks(receipt)))}."
+    return f"Done. {took}{CUT if receipt['finish_reason'] == 'length' else ''}"
+
+
+def grade_words(receipt: Mapping[str, Any]) -> str | None:
+    """What the grade of the answer means, for somebody who has not read the method; `None` where there is none."""
+    energy = receipt["energy"]
+    if energy["answer"] is None:
+        return None
+    grade = energy["answer"]["grade"]
     if grade == "D":
-        return "Modelled, not measured." if modelled else "Measured, but too uncertain to rely on."
-    return {
-        "A": "A wall meter, within 2 %.",
-        "B": "Metered, within 10 %.",
-        "C": "Metered, but not the whole machine." if partial else "Metered, within 30 %.",
-    }[grade]
+        words = "modelled, not measured" if is_modelled(receipt) else "measured, but too uncertain to rely on"
+    elif grade == "C":
+        words = "metered, but not the whole machine" if energy["missing"] else "metered, within 30 %"
+    else:
+        words = {"A": "a wall meter, within 2 %", "B": "metered, within 10 %"}[grade]
+    return f"Grade {grade} (A is best): {words}."
+
+
+def scope_words(scope: str) -> str:
+    """What a scope covers, in words: `gpu0` is `GPU 0`, `cpu+dram` is `CPU + Memory (DRAM)`."""
+    if "+" in scope:
+        return " + ".join(scope_words(part) for part in scope.split("+"))
+    if scope.startswith("gpu") and scope[3:].isdigit():
+        return f"GPU {scope[3:]}"
+    return SCOPES.get(scope, scope)
 
 
 def _prefix(value: float) -> tuple[float, str]:

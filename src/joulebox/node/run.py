@@ -18,7 +18,7 @@ from joulebox.settings import Settings
 
 def run(settings: Settings, on_ready: Callable[[str], object]) -> None:
     """Run a node until SIGTERM or Ctrl-C. Raises `JouleboxError` where it cannot begin."""
-    logging.basicConfig(level=logging.INFO, format="node: %(message)s")
+    logging.basicConfig(level=settings.log.upper(), format="node: %(message)s")
     logging.getLogger("httpx2").setLevel(logging.WARNING)
     clock = SystemClock()
     recorder = Recorder(open_meters(settings.meters), clock, settings.reading_hz)

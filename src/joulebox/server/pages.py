@@ -20,7 +20,7 @@ from joulebox import wording
 from joulebox.errors import JouleboxError
 from joulebox.model import FINAL_STATES, Prompt
 from joulebox.units import wh_from_j
-from joulebox.wording import grade_words, is_modelled
+from joulebox.wording import is_modelled, scope_words
 
 Json = dict[str, Any]
 
@@ -37,26 +37,12 @@ BIDI_AND_CONTROL: Final = dict.fromkeys(
     [*range(0x20), 0x7F, 0x61C, 0x200E, 0x200F, *range(0x202A, 0x202F), *range(0x2066, 0x206A)], "\ufffd"
 )
 
-SCOPES: Final = {
-    "wall": "Machine at the wall",
-    "platform": "Machine, built-in meter",
-    "machine": "Whole machine",
-    "modelled": "Whole machine",
-    "cpu": "CPU",
-    "dram": "Memory (DRAM)",
-    "gpu": "GPU",
+BLANK: Final = {
+    "completed": "The answer could not be accounted for.",
+    "cancelled": "It was stopped before there was an answer to account for.",
+    "discarded": "It failed before there was an answer to account for.",
 }
-PHASES: Final = {
-    "load": ("Load", "Putting the model into memory"),
-    "prefill": ("Prefill", "Reading your prompt"),
-    "decode": ("Decode", "Writing the answer"),
-    "tail": ("Tail", "Until the machine was calm again"),
-}
-VERDICTS: Final = {
-    "valid": "Valid: nothing disturbed the run.",
-    "suspect": "Suspect: read these figures with care.",
-    "invalid": "Invalid: do not use these wording.",
-}
+"""Why a prompt that is over has no receipt."""
 INTENSITY: Final = {
     "measured": "measured at the time",
     "estimated": "estimated for the time",
@@ -108,11 +94,20 @@ def render_ask(
     return _render("ask.html", models=models, nodes=nodes, form=form or {}, problem=problem, defaults=_defaults())
 
 
-def render_prompt(status: Mapping[str, Any], receipt: Mapping[str, Any] | None) -> str:
+def render_prompt(
+    status: Mapping[str, Any], receipt: Mapping[str, Any] | None, nodes: Sequence[Mapping[str, Any]] = ()
+) -> str:
     """The page of one prompt: where it stands, the answer so far, the receipt once there is one."""
     final = status.get("state") in FINAL_STATES
     return _render(
-        "prompt.html", status=status, sentence=sentence(status), final=final, refresh_s=REFRESH_S, **_told(receipt)
+        "prompt.html",
+        status=status,
+        nodes=nodes,
+        sentence=wording.done_words(receipt) if receipt else sentence(status),
+        final=final,
+        blank=BLANK.get(str(status.get("state")), "comes out here, after the answer."),
+        refresh_s=REFRESH_S,
+        **_told(receipt),
     )
 
 
@@ -161,15 +156,14 @@ def _told(receipt: Mapping[str, Any] | None) -> Json:
     """A receipt with what the template says about it."""
     if receipt is None:
         return {"r": None}
-    energy, modelled = receipt["energy"], is_modelled(receipt)
-    marks = [word for word, true in (("modelled", modelled), ("simulated", receipt["simulated"])) if true]
+    energy = receipt["energy"]
     answer = energy["answer"]
     return {
         "r": receipt,
-        "marks": marks,
-        "modelled": modelled,
-        "grade": grade_words(answer["grade"], modelled, bool(energy["missing"])) if answer else None,
-        "verdict": VERDICTS[receipt["verdict"]],
+        "marks": wording.marks(receipt),
+        "modelled": is_modelled(receipt),
+        "grade": wording.grade_words(receipt),
+        "verdict": wording.VERDICTS[receipt["verdict"]],
         "spent_s": {
             "answer": receipt["times"]["duration_s"],
             "tail": (energy["phases"].get("tail") or {}).get("s"),
@@ -195,23 +189,13 @@ def _worth_telling(parts: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]
 def in_units(figure: Mapping[str, Any] | None, over_s: float | None) -> Json:
     """An energy in the three units of the switch: joules, watt hours, and mean watts over its time."""
     if figure is None or figure["j"] is None:
-        return {"j": wording.NOT_MEASURED, "wh": wording.NOT_MEASURED, "w": wording.NOT_MEASURED}
+        return dict.fromkeys(("j", "wh", "w"), wording.NOT_MEASURED) | {"sure": {}}
     j, u = figure["j"], figure["u"]
-    mean = wording.quantity(j / over_s, None if u is None else u / over_s, "W") if over_s else wording.NOT_MEASURED
-    return {
-        "j": wording.quantity(j, u, "J"),
-        "wh": wording.quantity(wh_from_j(j), None if u is None else wh_from_j(u), "Wh"),
-        "w": mean,
-    }
-
-
-def scope_words(scope: str) -> str:
-    """What a scope covers, in words: `gpu0` is `GPU 0`, `cpu+dram` is `CPU + Memory (DRAM)`."""
-    if "+" in scope:
-        return " + ".join(scope_words(part) for part in scope.split("+"))
-    if scope.startswith("gpu") and scope[3:].isdigit():
-        return f"GPU {scope[3:]}"
-    return SCOPES.get(scope, scope)
+    units = {"j": (j, u, "J"), "wh": (wh_from_j(j), None if u is None else wh_from_j(u), "Wh")}
+    if over_s:
+        units["w"] = (j / over_s, None if u is None else u / over_s, "W")
+    told = {"w": wording.NOT_MEASURED} | {name: wording.quantity(*unit) for name, unit in units.items()}
+    return told | {"sure": {name: wording.between(*unit) for name, unit in units.items() if u}}
 
 
 def metered(node: Mapping[str, Any]) -> str:
@@ -220,8 +204,13 @@ def metered(node: Mapping[str, Any]) -> str:
     scopes = dict.fromkeys(scope_words(meter["scope"]) for meter in meters)
     if not scopes:
         return "no meter, so energy is modelled"
-    simulated = "simulated " if any(meter["simulated"] for meter in meters) else ""
-    return f"{simulated}meters for {', '.join(scopes)}"
+    kind = "simulated " if simulated([node]) else ""
+    return f"{kind}meters for {', '.join(scopes)}"
+
+
+def simulated(nodes: Sequence[Mapping[str, Any]]) -> list[str]:
+    """The names of the nodes whose machine is a simulated one."""
+    return [node["name"] for node in nodes if any(meter["simulated"] for meter in node.get("meters", ()))]
 
 
 def _when(text: str) -> str:
@@ -273,8 +262,10 @@ def _environment() -> Environment:
         "name": _name,
         "plain": wording.plain,
         "scope": scope_words,
+        "simulated": simulated,
         "segment": lambda text: quote(str(text), safe=""),
         "size": wording.size,
+        "time": lambda s: wording.quantity(s, None, "s"),
         "when": _when,
     }
     environment.globals |= {
@@ -283,7 +274,11 @@ def _environment() -> Environment:
         "INTENSITY": INTENSITY,
         "METERS": METERS,
         "NOT_MEASURED": wording.NOT_MEASURED,
-        "PHASES": PHASES,
+        "NOTE": wording.NOTE,
+        "PHASES": wording.PHASES,
+        "SCI": wording.SCI,
+        "SIMULATED": wording.SIMULATED,
+        "TOO_SHORT": wording.TOO_SHORT,
         "quantity": wording.quantity,
         "ranged": wording.ranged,
     }
@@ -334,7 +329,7 @@ def router(fetch: Backend) -> APIRouter:
             status = await fetch.status(prompt_id)
             receipt_id = status.get("receipt_id")
             receipt = await fetch.receipt(receipt_id) if receipt_id else None
-            return _page(request, render_prompt(status, receipt))
+            return _page(request, render_prompt(status, receipt, await fetch.nodes()))
         except JouleboxError as error:
             return _refused(request, error)
 

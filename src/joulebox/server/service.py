@@ -131,6 +131,7 @@ class Service:
         return {
             "id": job.id,
             "model": job.prompt.model,
+            "prompt": _question(job.prompt),
             "state": job.state,
             "phase": self._phase(record),
             **outlook_fields(await self.desk.outlook(record)),
@@ -217,6 +218,11 @@ class Service:
     async def nodes(self) -> list[Json]:
         """Every node that ever joined, with what it does now."""
         return [_node(node.offer, state, node.seen.isoformat(timespec="seconds")) for node, state in self.desk.nodes()]
+
+
+def _question(prompt: Prompt) -> str | None:
+    """What was asked last; `None` once the texts are removed."""
+    return next((turn.content for turn in reversed(prompt.messages) if turn.role == "user"), None)
 
 
 def _node(offer: Any, state: Literal["idle", "busy", "away"], seen: str) -> Json:

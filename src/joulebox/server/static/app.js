@@ -57,6 +57,7 @@ let tokens;
 let begun;
 let counted;
 let powers;
+let simulated = "";
 
 const say = (words) => { $("state").textContent = words; };
 
@@ -110,14 +111,16 @@ const power = ({ t_s: t, w, scope }) => {
   const points = powers.get(scope) ?? [];
   points.push([t, w]);
   powers.set(scope, points.slice(-240));
-  $("power").textContent = [...powers].map(([name, p]) => `${name.toUpperCase()} ${plain(p.at(-1)[1], "W")}`).join(" · ");
+  const now = ([name, p]) => name === "modelled" ? `${plain(p.at(-1)[1], "W")} modelled`
+    : `${name.toUpperCase()} ${plain(p.at(-1)[1], "W")}${simulated}`;
+  $("power").textContent = [...powers].map(now).join(" · ");
   const [first, curve] = powers.entries().next().value;
   const top = Math.max(...curve.map((p) => p[1])) || 1;
   const [start, end] = [curve[0][0], curve.at(-1)[0]];
   const at = ([x, y]) => `${((x - start) / (end - start || 1)) * 120},${31 - (y / top) * 30}`;
   const line = $("spark").firstElementChild;
   line.setAttribute("points", curve.map(at).join(" "));
-  $("spark").setAttribute("aria-label", `Power of ${first}, from 0 to ${plain(top, "W")}`);
+  $("spark").setAttribute("aria-label", `Power, ${first}${simulated}, from 0 to ${plain(top, "W")}`);
   show($("spark"), curve.length > 2);
   show($("live"));
 };
@@ -125,7 +128,8 @@ const power = ({ t_s: t, w, scope }) => {
 const receipt = async (r) => {
   const e = r.energy.answer;
   const kind = (r.energy.scope === "modelled" ? ", modelled" : "") + (r.simulated ? ", simulated" : "");
-  done(e ? `Done. This answer took ${quantity(e.j, e.u, "J")}${kind}.` : "Done. Its energy was not measured.");
+  const took = e ? `This answer took ${quantity(e.j, e.u, "J")}${kind}.` : "Its energy was not measured.";
+  done(`Done. ${took}${r.finish_reason === "length" ? " It was cut at the token limit." : ""}`);
   const address = `/receipts/${encodeURIComponent(r.id)}`;
   const page = await fetch(address);
   if (!page.ok) throw new Error(`no receipt at ${address}`);
@@ -148,7 +152,10 @@ const HANDLERS = {
     }[phase];
     if (words && !(phase === "answering" && text.data)) say(words);
   },
-  started: ({ node }) => say(`Reading your prompt on ${node}.`),
+  started: ({ node }) => {
+    simulated = JSON.parse($("run").dataset.simulated).includes(node) ? " simulated" : "";
+    say(`Reading your prompt on ${node}.`);
+  },
   token,
   power,
   restarted: ({ attempt }) => {
