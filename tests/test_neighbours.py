@@ -141,10 +141,11 @@ def test_an_orphan_ends_in_the_hands_of_who_adopted_it() -> None:
 
 
 def test_an_end_nobody_waited_for_is_unexplained() -> None:
-    """Where no ancestor was credited, the last seconds are the machine's unexplained ones, and nothing is made up."""
+    """Where the living parent was not credited, the last seconds are unexplained, and nobody else's credit shrinks."""
     before = [process(1, "init", 1), process(30, "bash", 2), process(31, "lost", 500, parent=30)]
-    seen = between(before, [process(1, "init", 1), process(30, "bash", 2)], busy_s=4.0)
-    assert (seen.foreign, seen.unexplained_s) == ((), 4.0)
+    after = [process(1, "init", 1, children_s=3), process(30, "bash", 2)]
+    seen = between(before, after, busy_s=4.0)
+    assert (named(seen), seen.unexplained_s) == ({"children of init": 3.0}, 1.0)
 
 
 def test_a_dead_engine_stays_own() -> None:
