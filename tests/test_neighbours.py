@@ -205,7 +205,7 @@ one_each = st.lists(
 )
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(one_each)
 def test_never_more_than_was_done(drawn: list[tuple[int, int, int, int, int]]) -> None:
     """Whatever comes and goes, waited for, adopted or not, all that is named is never more than the work done."""
@@ -350,16 +350,16 @@ needs_linux = pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="n
 def test_a_real_neighbour_is_seen_by_name() -> None:
     """A process that burns CPU here is seen under its name with the time it used, another one as own."""
     before = scan()
-    with burner("loud-neighbour", 0.4) as foreign, burner("engine", 0.2) as engine:
+    with burner("loud-neighbour", 0.3) as foreign, burner("engine", 0.2) as engine:
         deadline = time.monotonic() + 20
-        while (cpu_s(foreign.pid) < 0.38 or cpu_s(engine.pid) < 0.18) and time.monotonic() < deadline:
+        while (cpu_s(foreign.pid) < 0.28 or cpu_s(engine.pid) < 0.18) and time.monotonic() < deadline:
             time.sleep(0.01)
         seen = compare(before, scan(), own=(engine.pid,))
-    assert named(seen)["loud-neighbour"] == pytest.approx(0.4, abs=0.05)
+    assert named(seen)["loud-neighbour"] == pytest.approx(0.3, abs=0.05)
     assert seen.own_s == pytest.approx(0.2, abs=0.05)
     assert "engine" not in named(seen)
     assert seen.busy_s is not None
-    assert seen.busy_s >= 0.3
+    assert seen.busy_s >= 0.2
 
 
 @needs_linux

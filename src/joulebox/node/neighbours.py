@@ -88,7 +88,7 @@ class Neighbours:
     @property
     def foreign_s(self) -> float:
         """CPU seconds of all foreign programs together."""
-        return sum(load.cpu_s for load in self.foreign)
+        return _tidy(sum(load.cpu_s for load in self.foreign))
 
 
 # --- the look ---------------------------------------------------------------------------------------------------------
