@@ -129,9 +129,8 @@ class Relay:
                 self._sent = len(self._events)
             return
         with self._wake:
-            behind = reply.next_seq <= events[0].seq
             self._sent = min(reply.next_seq, len(self._events))
-        if behind and reply.next_seq < events[0].seq:
+        if self._closed and reply.next_seq < events[0].seq:  # the last turn; any other leaves it to the next
             self._send(tuple(self._events[reply.next_seq :]))
         if reply.cancel and not self._closed:  # closed: what is answered now is another prompt
             self._on_cancel()
