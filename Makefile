@@ -4,7 +4,7 @@
 SHELL := /bin/sh
 .DEFAULT_GOAL := help
 MAKEFLAGS += --no-print-directory
-.PHONY: help demo up test test-all check format accuracy docs pins clean FORCE
+.PHONY: help demo up test test-all check format accuracy pictures docs pins clean FORCE
 
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 export UV_LINK_MODE = copy
@@ -60,6 +60,9 @@ format: .venv/dev ## put the code into shape
 
 accuracy: .venv/dev ## receipts against the known truth of the simulated machine, in real time
 	$(BIN)/python tests/accuracy.py
+
+pictures: .venv/dev ## the pictures of the README, by a real run in headless Chromium
+	$(BIN)/python tests/pictures.py
 
 docs: .venv/dev ## write docs/reference again from the code
 	$(BIN)/python docs/reference.py

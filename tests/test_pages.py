@@ -139,7 +139,7 @@ def test_the_receipt_says_every_figure_with_its_uncertainty() -> None:
     assert "12 to 32 mg" in text
     assert "171 to 513 · yearly mean · 2025 · average · lifecycle" in text
     assert "Training the model is not included. One prompt ran at a time; shared servers use less per token." in text
-    assert _line(html, "Temperature, CPU") == "41.2 °C → 55.0 °C"
+    assert _line(html, "Temperature") == "41.2 °C → 55.0 °C"
     assert _line(html, "Weights") == "Q4_1, b179c9523d0e"
     assert _line(html, "Speed") == "82.4 tokens/s"
 

@@ -221,7 +221,8 @@ def demo(folder: Annotated[Path, typer.Option("--folder", help="Where the receip
     page, data = folder / "demo-receipt.html", folder / "demo-receipt.json"
     page.write_text(render_receipt(receipt, standalone=True), encoding="utf-8")
     data.write_text(json.dumps(receipt, ensure_ascii=False, indent=2) + "\n", encoding="utf-8")
-    print(f"\nThe receipt is in {page} and {data}. The page, the queue and the API: make up (or joulebox up).")
+    print(f"\nThe receipt is in {page} (open it in a browser) and {data}.")
+    print("The page, the queue and the API: make up (or joulebox up).")
 
 
 # --- models, meters, receipts, rig ------------------------------------------------------------------------------------

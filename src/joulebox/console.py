@@ -222,8 +222,8 @@ def _carbon_rows(receipt: Mapping[str, Any]) -> Iterable[Row]:
 
 def _run_rows(receipt: Mapping[str, Any]) -> Iterable[Row]:
     times, usage = receipt["times"], receipt["usage"]
-    yield "In line", Text(_duration(times["queued_s"])), ""
     yield "Time", Text(_duration(times["duration_s"])), f"first word after {_duration(times['time_to_first_token_s'])}"
+    yield "In line", Text(_duration(times["queued_s"])), ""
     per_token_s = times["time_per_output_token_s"]
     speed = f"{plain(1 / per_token_s)} tokens/s" if per_token_s else ""
     if receipt["finish_reason"] == "length":
