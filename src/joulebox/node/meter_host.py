@@ -6,8 +6,10 @@ the host's clock before and after the reading, so that the node can tell by how 
 """
 
 import json
+import socket
 import threading
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import asdict
 from hashlib import sha256
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -20,6 +22,7 @@ from joulebox.node.meter import Meter, MeterFault
 VERSION: Final = 1
 PORT: Final = 8_090
 _BUSY_WAIT_S: Final = 1.0
+_POLL_S: Final = 0.1
 _IDLE_S: Final = 120.0
 """A connection over which nothing was asked for so long is closed."""
 
@@ -31,19 +34,22 @@ class MeterHost:
         """Listen on `host`; `port` 0 takes a free one. Raises `JouleboxError("port_in_use")`."""
         self._desks = [_Desk(meter, clock) for meter in meters]
         try:
-            self._server = ThreadingHTTPServer((host, port), _handler(self._answer))
+            self._server = _Server((host, port), _handler(self._answer))
         except OSError as error:
             raise JouleboxError(
                 "port_in_use", f"Meters cannot be served on {host}:{port} ({error.strerror}). Choose another --port."
             ) from error
         self.port: int = self._server.server_address[1]
-        self._thread = threading.Thread(target=self._server.serve_forever, name="meter host", daemon=True)
+        self._thread = threading.Thread(
+            target=self._server.serve_forever, args=(_POLL_S,), name="meter host", daemon=True
+        )
         self._thread.start()
 
     def close(self) -> None:
         """Stop answering. The meters stay open: they belong to who opened them."""
         self._server.shutdown()
         self._server.server_close()
+        self._server.hang_up()
         self._thread.join()
 
     def _answer(self, path: str) -> dict[str, Any] | None:
@@ -76,6 +82,27 @@ def serve(addresses: Sequence[str], host: str, port: int, ready: Callable[[Meter
     finally:
         for meter in meters:
             meter.close()
+
+
+class _Server(ThreadingHTTPServer):
+    """Knows its connections, so that a kept one ends with the rest."""
+
+    def __init__(self, address: tuple[str, int], handler: type[BaseHTTPRequestHandler]) -> None:
+        self._connections: set[socket.socket] = set()
+        super().__init__(address, handler)
+
+    def process_request(self, request: Any, client_address: Any) -> None:
+        self._connections.add(request)
+        super().process_request(request, client_address)
+
+    def shutdown_request(self, request: Any) -> None:
+        self._connections.discard(request)
+        super().shutdown_request(request)
+
+    def hang_up(self) -> None:
+        for connection in list(self._connections):
+            with suppress(OSError):
+                connection.shutdown(socket.SHUT_RDWR)
 
 
 class _Desk:

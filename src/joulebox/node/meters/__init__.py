@@ -22,6 +22,9 @@ KINDS: Final = {
     "hwmon": "joulebox.node.meters.hwmon",
     "feed": "joulebox.node.meters.feed",
     "remote": "joulebox.node.meters.remote",
+    "mcp39f511n": "joulebox.node.meters.mcp39f511n",
+    "shelly": "joulebox.node.meters.shelly",
+    "tasmota": "joulebox.node.meters.tasmota",
     "modbus": "joulebox.node.meters.modbus",
     "snmp": "joulebox.node.meters.snmp",
     "redfish": "joulebox.node.meters.redfish",
@@ -32,6 +35,8 @@ KINDS: Final = {
 ENERGY_KINDS: Final = ("powercap", "perf", "nvml", "amdsmi", "apple")
 """Kinds that measure energy or power and are looked for where nothing is named."""
 _TEMPERATURE_KINDS: Final = ("hwmon",)
+_NAMED_ONLY: Final = ("mcp39f511n",)
+"""Looked for in a list, never read unnamed: only a person knows whose plug is in a wall meter."""
 _SAME_COUNTERS: Final = {"perf": "powercap"}
 """A kind that shows what another shows too: used only where that one is not."""
 _ONE_ONLY: Final = frozenset({"powercap", "perf", "nvml", "amdsmi", "apple", "hwmon", "model", "none"})
@@ -113,7 +118,7 @@ def parse(text: str) -> tuple[str, str, dict[str, str]]:
         choices = ", ".join(KINDS)
         raise JouleboxError(
             "unknown_meter",
-            f"There is no meter of kind {kind!r}. This version of Joulebox reads {choices}; other kinds come later.",
+            f"There is no meter of kind {kind!r}. Joulebox reads {choices}.",
             kinds=list(KINDS),
         )
     address, *pairs = rest.split(",")
@@ -152,6 +157,8 @@ def _look(*, everything: bool = False) -> list[tuple[Finding, Meter | None]]:
         used = _SAME_COUNTERS.get(kind) not in {finding.kind for finding, meter in tried if meter is not None}
         if everything or used:
             tried.append(_try(kind, used=used))
+    if everything:
+        tried += [_try(kind, used=False) for kind in _NAMED_ONLY]
     measured = any(meter is not None and finding.kind in ENERGY_KINDS for finding, meter in tried)
     if everything or not measured:
         tried.append(_try("model", used=not measured))
@@ -168,6 +175,8 @@ def _try(kind: str, *, used: bool = True) -> tuple[Finding, Meter | None]:
     channels = tuple(meter.channels())
     names = ", ".join(channel.name for channel in channels)
     sentence = f"{module.LOOKS_FOR[0].upper()}{module.LOOKS_FOR[1:]}: {names}."
-    if not used:
+    if kind in _NAMED_ONLY:
+        sentence += f" Not used: if this machine is plugged into it, name it: --meter {meter.address}."
+    elif not used:
         sentence += " Not used, because an energy meter was found."
     return Finding(kind=kind, address=meter.address, found=True, used=used, sentence=sentence, channels=channels), meter

@@ -48,15 +48,17 @@ class FeedMeter:
         host, port = _host_and_port(address)
         self.address = f"feed:{address}"
         self._channels = tuple(_channels(self.address, options))
-        self._slots = {(channel.name, channel.kind.value): index for index, channel in enumerate(self._channels)}
+        self._slots = {channel.name: index for index, channel in enumerate(self._channels)}
         self._sender = _sender(options.get("from", "::1" if ":" in host else "127.0.0.1"))
-        wide = "::" if ":" in (host + (self._sender or "")) else "0.0.0.0"  # noqa: S104 - only what `from` names counts
-        here = self._sender is not None and ipaddress.ip_address(self._sender).is_loopback
-        family = socket.AF_INET6 if ":" in (host or wide) else socket.AF_INET
-        self._socket: socket.socket | None = socket.socket(family, socket.SOCK_DGRAM)
+        six = ":" in (host or self._sender or "")
+        near = self._sender is not None and ipaddress.ip_address(self._sender).is_loopback
+        wide = ("::1" if six else "127.0.0.1") if near else ("::" if six else "0.0.0.0")  # noqa: S104 - `from` sifts
+        self._socket: socket.socket | None = socket.socket(
+            socket.AF_INET6 if six else socket.AF_INET, socket.SOCK_DGRAM
+        )
         self._socket.setblocking(False)
         try:
-            self._socket.bind((host or (self._sender if here else wide), port))
+            self._socket.bind((host or wide, port))
         except OSError as error:
             self.close()
             raise JouleboxError(
@@ -76,7 +78,7 @@ class FeedMeter:
         for datagram in self._datagrams(self._socket):
             try:
                 for name, kind, value in parse(datagram):
-                    if (slot := self._slots.get((name, kind))) is None:
+                    if (slot := self._slots.get(f"{name}/{kind}")) is None:
                         wrong = f"{name} {kind} was sent, which channels= does not name"
                     else:
                         values[slot] = round(value / _STEP)
@@ -189,7 +191,7 @@ def _channels(address: str, options: Mapping[str, str]) -> Iterator[Channel]:
         heat = kind == ReadingKind.TEMPERATURE_C
         counter = kind == ReadingKind.ENERGY_J
         yield Channel(
-            name=name,
+            name=f"{name}/{kind}",
             meter=address,
             kind=ReadingKind(kind),
             sampling=Sampling.SNAPSHOT if heat else Sampling.COUNTER if counter else power,

@@ -15,7 +15,7 @@ from joulebox.errors import JouleboxError
 from joulebox.model import Channel, ReadingKind, Sampling
 from joulebox.node.json_http import JsonHttp, field
 from joulebox.node.meter import MeterFault
-from joulebox.node.options import TIMEOUT_OPTION, timeout_s, whole
+from joulebox.node.options import TIMEOUT_MAX_S, TIMEOUT_OPTION, number, timeout_s, whole
 from joulebox.units import seconds
 
 WHERE: Final = "http://HOST:PORT"
@@ -23,11 +23,13 @@ LOOKS_FOR: Final = "a meter served by another machine"
 OPTIONS: Final[Mapping[str, str]] = {
     "meter": "which of the served meters, counted from 0; needed where there are several",
     "timeout": TIMEOUT_OPTION,
+    "lag": "seconds by which a reading's time may be uncertain; without it what a few exchanges at the start show",
 }
 
 _VERSION: Final = 1
 _EXCHANGES: Final = 5
-_LAG_MIN_S: Final = 0.002
+_LAG_MIN_S: Final = 0.005
+_LAG_OF_TICK: Final = 0.1
 _KEPT: Final = 16
 _METERS_MAX: Final = 64
 _CHANNELS_MAX: Final = 64
@@ -73,9 +75,11 @@ class Offset:
 class RemoteMeter:
     """One of the meters that a host serves."""
 
-    def __init__(self, url: str, index: int | None, wait_s: float, clock: Clock) -> None:
-        """Ask what is served, and a few times for a reading. Raises `JouleboxError`: `bad_setting` for what is no
-        address or where several are served and none is chosen, `meter_unreadable`."""
+    def __init__(self, url: str, index: int | None, wait_s: float, lag_s: float | None, clock: Clock) -> None:
+        """Ask what is served, and a few times for a reading, which shows the lag where none is given.
+
+        Raises `JouleboxError`: `bad_setting` for no address or an unclear choice, `meter_unreadable`.
+        """
         self._clock = clock
         self._http = JsonHttp("remote", url, wait_s, clock)
         self._offset = Offset()
@@ -87,8 +91,9 @@ class RemoteMeter:
             channels = [_channel(one) for one in served["channels"][:_CHANNELS_MAX]]
             self.missing: Sequence[str] = tuple(str(part) for part in served.get("missing", ()))
             self._channels: tuple[Channel, ...] = tuple(channels)
-            self._lag_s = float("inf")
-            self._lag_s = max(_LAG_MIN_S, 2 * max(self._exchange()[1] for _ in range(_EXCHANGES)))
+            shown_s = max(self._exchange()[1] for _ in range(_EXCHANGES))
+            of_tick_s = _LAG_OF_TICK * min((channel.tick_s for channel in channels), default=0.0)
+            self._lag_s = lag_s or max(_LAG_MIN_S, of_tick_s, 2 * shown_s)
         except (MeterFault, KeyError, TypeError, ValueError) as error:
             self.close()
             reason = error if isinstance(error, MeterFault) else f"{url} does not speak like `joulebox meters serve`"
@@ -112,8 +117,8 @@ class RemoteMeter:
         raw, stamp_u_s = self._exchange()
         if stamp_u_s > self._lag_s:
             raise MeterFault(
-                f"the answer's time is uncertain by {stamp_u_s * 1e3:.1f} ms, more than the {self._lag_s * 1e3:.1f} ms "
-                "found at the start: reading left out"
+                f"the reading's time is uncertain by {stamp_u_s * 1e3:.1f} ms, more than {self._lag_s * 1e3:.1f} ms: "
+                "left out"
             )
         return raw
 
@@ -129,7 +134,7 @@ class RemoteMeter:
         if field(answer, "mark") != self._mark:
             raise MeterFault("the meters there are others than at the start: restart the node")
         if (fault := field(answer, "fault")) is not None:
-            raise MeterFault(str(fault)[:300])
+            raise MeterFault(f"{fault}"[:300] or "a fault without a word")
         raw, before_ns, after_ns = (field(answer, name) for name in ("raw", "before_ns", "after_ns"))
         right = isinstance(raw, list) and len(raw) == len(self._channels) and all(map(_raw_or_none, raw))
         if not right or not _whole(before_ns) or not _whole(after_ns):
@@ -143,7 +148,8 @@ class RemoteMeter:
 def open(address: str, options: Mapping[str, str]) -> RemoteMeter:  # noqa: A001 - the name every driver offers
     """The meter served at `address`. Raises `JouleboxError`: `bad_setting`, `meter_unreadable`."""
     index = whole(options, "meter", 0, most=_METERS_MAX - 1) if "meter" in options else None
-    return RemoteMeter(address, index, timeout_s(options), SystemClock())
+    lag_s = number(options, "lag", 0.0, most=TIMEOUT_MAX_S) or None
+    return RemoteMeter(address, index, timeout_s(options), lag_s, SystemClock())
 
 
 def _chosen(answer: Any, index: int | None, url: str) -> tuple[int, dict[str, Any]]:
