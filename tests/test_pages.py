@@ -570,6 +570,19 @@ def test_failures_and_stops_are_told(page: Page) -> None:
 
 
 @needs_chromium
+def test_a_new_question_takes_the_old_receipt_away(page: Page) -> None:
+    """While a second answer is under way nothing on the page belongs to the first."""
+    page.goto("/")
+    ask(page, "What is energy?")
+    _until_receipt(page)
+    ask(page, "What is power?")
+    expect(page.get_by_role("article")).to_have_count(0)
+    expect(page.get_by_role("heading", name="Your receipt")).to_be_visible()
+    assert page.locator("#power").text_content() == ""
+    _until_receipt(page)
+
+
+@needs_chromium
 def test_a_refused_prompt_says_what_to_do(context: BrowserContext) -> None:
     """The server's sentence appears above the form, which keeps what was typed."""
     page = context.new_page()

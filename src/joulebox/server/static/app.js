@@ -77,6 +77,7 @@ const blank = () => {
   begun = undefined;
   powers = new Map();
   for (const id of ["answer", "live", "spark"]) show($(id), false);
+  for (const id of ["pace", "power"]) $(id).textContent = "";
 };
 
 const done = (words, failed) => {
@@ -197,6 +198,8 @@ const follow = (id) => {
 
 // --- asking and stopping ---
 
+const empty = [...($("slip")?.children ?? [])]; // the paper before the first receipt
+
 const refuse = (words) => {
   $("refused").textContent = words;
   show($("refused"), Boolean(words));
@@ -218,6 +221,7 @@ const ask = async (event) => {
     if (!reply.ok) throw new Error(job.detail ?? job.title);
     history.pushState(null, "", `/prompts/${encodeURIComponent(job.id)}`);
     $("state").classList.remove("failed");
+    $("slip").replaceChildren(...empty); // the last receipt is not this answer's
     say(waiting(job));
     follow(job.id);
   } catch (error) {
