@@ -17,7 +17,7 @@ from joulebox.accounting import account, receipt_bytes
 from joulebox.client import Client
 from joulebox.clock import SimulatedClock, SystemClock
 from joulebox.model import Channel, Message, ModelFile, Prompt, Receipt
-from joulebox.node.engine import LocalModel
+from joulebox.node.engine import Event, Finished, LocalModel
 from joulebox.node.engines.scripted import Script, Scripted
 from joulebox.node.measurement import Machine, measure
 from joulebox.node.meter import MeterFault
@@ -202,7 +202,9 @@ def test_memory_counters_alone_miss_the_cpu(tmp_path: Path) -> None:
     meter.close()
 
 
-def run(clock: SimulatedClock, recorder: Recorder, folder: Path, script: Script, quiet_since_s: float = 0.0) -> Receipt:
+def run(
+    clock: SimulatedClock, recorder: Recorder, folder: Path, script: Script, engine: type[Scripted] = Scripted
+) -> Receipt:
     """The receipt of one scripted answer under these meters."""
     path = folder / "m.gguf"
     path.touch()
@@ -210,10 +212,7 @@ def run(clock: SimulatedClock, recorder: Recorder, folder: Path, script: Script,
     prompt = Prompt(model="m", messages=(Message(role="user", content="hi"),))
     lease = Lease(token="t", job_id="j", attempt=1, prompt=prompt, queued_s=0.0, placement_reason="")
     model = LocalModel(file=file, path=path)
-    engine = Scripted(clock, script)
-    measured = measure(
-        lease, model, MACHINE, engine, recorder, clock, lambda *_, **__: None, nanoseconds(quiet_since_s)
-    )
+    measured = measure(lease, model, MACHINE, engine(clock, script), recorder, clock, lambda *_, **__: None, 0)
     receipt = account(measured.trace, factors(), receipt_id="r", placement=PLACEMENT)
     receipt_bytes(receipt)
     return receipt
@@ -269,6 +268,30 @@ def test_an_answer_without_tokens(tmp_path: Path) -> None:
     assert receipt.energy.answer.j == pytest.approx(3.2, rel=0.01)
     assert (receipt.times.time_to_first_token_s, receipt.sci.answer.per_output_token_g) == (None, None)
     assert receipt.energy.phases["prefill"].j is None
+
+
+class Ending(Scripted):
+    """Takes a token's time more to find that the answer is over: the token that says so is made and not shown."""
+
+    def generate(self, prompt: Prompt) -> Iterator[Event]:
+        for event in super().generate(prompt):
+            if isinstance(event, Finished):
+                self._clock.sleep_until(event.t_ns + nanoseconds(0.1))
+                yield replace(event, t_ns=self._clock.now_ns())
+            else:
+                yield event
+
+
+def test_the_token_that_ends_the_answer_belongs_to_it(tmp_path: Path) -> None:
+    """The end token costs what any other does and is counted as one: the answer lasts until it is there."""
+    clock = SimulatedClock()
+    recorder = recording(clock, Counter(clock, busy_s=[(11.5, 13.1)]), until_s=10.0)
+    script = Script(load_s=0.5, prefill_s=0.5, token_s=0.1, tokens=11)
+    receipt = run(clock, recorder, tmp_path, script, engine=Ending)
+    assert receipt.times.duration_s == pytest.approx(1.6)
+    assert receipt.energy.answer is not None
+    assert receipt.energy.answer.j == pytest.approx(1.6 * 48.0, rel=0.01)
+    assert receipt.energy.phases["decode"].j == pytest.approx(1.1 * 48.0, rel=0.01)
 
 
 RECORDER_COST = """

@@ -116,8 +116,8 @@ def _answer(run: Run, lease: Lease, engine: Engine, recorder: Recorder, sink: Si
             run.finished = event
     if run.finished is None:
         raise JouleboxError("engine_died", "The engine ended the answer without saying so. Ask again.")
-    end_ns = run.tokens[-1].t_ns if run.tokens else run.finished.t_ns
     recorder.read_now()
+    end_ns = run.finished.t_ns  # not the last text: the token that ends the answer is made, and counted, and not shown
     run.add("answer", start_ns, end_ns)
     if run.tokens:
         run.add("prefill", start_ns, run.tokens[0].t_ns)
