@@ -158,17 +158,13 @@ def test_feed_refuses_nonsense(message: str | bytes, says: str) -> None:
         assert meter.read() == (6_000,)
 
 
-def test_feed_is_not_held_by_a_flood() -> None:
-    """One reading takes a bounded number of messages; what is left is newest in the next."""
-    with fed() as (meter, _):
-        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as writer:
-            port = int(meter.address.rpartition(":")[2])
-            for number in range(1_200):
-                writer.sendto(b"meter power_w %d" % number, ("127.0.0.1", port))
-        values = [value for _ in range(3) for value in meter.read() if value is not None]
-        assert values == sorted(values)
-        assert values[0] <= 999_000
-        assert meter.read() == (None,)
+def test_feed_is_not_held_by_a_flood(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One reading takes a bounded number of messages; the next goes on from there."""
+    monkeypatch.setattr(feed, "_DATAGRAMS_A_READ_MAX", 10)
+    with fed() as (meter, send):
+        for number in range(25):
+            send(f"meter power_w {number}")
+        assert [meter.read() for _ in range(4)] == [(9_000,), (19_000,), (24_000,), (None,)]
 
 
 @pytest.mark.parametrize(
@@ -417,9 +413,9 @@ def test_remote_waits_no_longer_than_told() -> None:
     """A meter there that does not answer is a fault within the time-out, and so is a question while it still thinks."""
     meter = Scripted()
     with served(meter) as host:
-        far = opened(host, ",timeout=0.05")
+        far = opened(host, ",timeout=0.3")
         meter.gate = threading.Event()
-        with pytest.raises(MeterFault, match=r"within 0\.05 s"):
+        with pytest.raises(MeterFault, match=r"within 0\.3 s"):
             far.read()
         meter.gate.set()
         far.close()
