@@ -333,7 +333,7 @@ json_values = st.recursive(
 )
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=200, deadline=None)
 @given(data=json_values)
 def test_any_json_is_a_reading_or_a_fault(data: object) -> None:
     """Whatever JSON comes, each field is a whole number of steps that fits a trace, or a fault."""
@@ -473,6 +473,14 @@ def test_a_told_value_is_read_once(broker: RealBroker) -> None:
             assert told[0] == round(lab.meter.watts() * 10)
             assert meter.read() == (None, None)
             assert meter.read() == (None, None)
+
+
+def test_plug_that_tells_nothing_is_refused(broker: RealBroker) -> None:
+    """A plug whose own telling is switched off cannot be read without asking it."""
+    plug = Tasmota(new_lab().meter)
+    plug.digits["TelePeriod"] = 0
+    with at_broker(broker, plug):
+        assert "tells nothing by itself" in refused(mqtt(broker, options=",ask=off")).detail
 
 
 def until_told(meter: Meter) -> list[int | None]:

@@ -139,7 +139,7 @@ class Tasmota:
     ) -> None:
         self._meter = meter
         self._build = build
-        self._digits = {"WattRes": watt_digits, "EnergyRes": kwh_digits, "TelePeriod": 300}
+        self.digits = {"WattRes": watt_digits, "EnergyRes": kwh_digits, "TelePeriod": 300}
         self._password = password
 
     def answer(self, path: str) -> Answer:
@@ -155,8 +155,8 @@ class Tasmota:
 
     def command(self, command: str, argument: str) -> tuple[str, dict[str, Any]]:
         """Where under `stat/TOPIC` the answer goes, and the answer."""
-        if command in self._digits:
-            return "RESULT", {command: self._digits[command]}
+        if command in self.digits:
+            return "RESULT", {command: self.digits[command]}
         if (command, argument) == ("Status", "2"):
             return "STATUS2", {
                 "StatusFWR": {"Version": f"14.4.1({self._build})", "Core": "2_7_8", "Hardware": "ESP8266EX"}
@@ -167,8 +167,8 @@ class Tasmota:
 
     def sensor(self) -> dict[str, Any]:
         """What it also tells by itself."""
-        power_w = _shown(self._meter.watts(), self._digits["WattRes"])
-        total = _shown(self._meter.joules() / J_PER_KWH, self._digits["EnergyRes"])
+        power_w = _shown(self._meter.watts(), self.digits["WattRes"])
+        total = _shown(self._meter.joules() / J_PER_KWH, self.digits["EnergyRes"])
         return {"Time": "2026-01-01T00:00:00",
                 "ENERGY": {"TotalStartTime": "2025-01-01T00:00:00", "Total": total, "Yesterday": 0.412, "Today": 0.105,
                            "Power": power_w, "ApparentPower": power_w, "ReactivePower": 0, "Factor": 1.0,

@@ -38,6 +38,7 @@ _OFFSET_U_W: Final = 0.5
 _WATT_DIGITS, _KWH_DIGITS = 0, 3
 """What Tasmota shows where its setting cannot be asked."""
 _DIGITS_MAX: Final = 5
+_TELE_S, _TELE_MAX_S = 300, 10_000
 _SIMULATED: Final = "joulebox-rig"
 _PORT: Final = 1883
 _PACKETS_MAX: Final = 1_000
@@ -72,7 +73,7 @@ class TasmotaMeter:
         try:
             watt_digits = self._setting("WattRes", _WATT_DIGITS, _DIGITS_MAX)
             kwh_digits = self._setting("EnergyRes", _KWH_DIGITS, _DIGITS_MAX)
-            tick_s = _TICK_S if asks else float(self._setting("TelePeriod", 300, 3_600))
+            tick_s = _TICK_S if asks else self._tele_s()
             firmware = str(field(link.ask("Status", "2"), "StatusFWR", "Version"))
             self._steps = 10.0**-watt_digits, 10.0**-kwh_digits
             self._numbers(link.ask("Status", "8"))
@@ -96,6 +97,12 @@ class TasmotaMeter:
     def close(self) -> None:
         """Close the connection."""
         self._link.close()
+
+    def _tele_s(self) -> float:
+        period_s = self._setting("TelePeriod", _TELE_S, _TELE_MAX_S)
+        if period_s == 0:
+            raise MeterFault("its TelePeriod is 0, it tells nothing by itself")
+        return float(period_s)
 
     def _setting(self, name: str, default: int, most: int) -> int:
         value = field(self._link.ask(name), name)
