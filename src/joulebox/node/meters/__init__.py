@@ -35,8 +35,11 @@ KINDS: Final = {
 ENERGY_KINDS: Final = ("powercap", "perf", "nvml", "amdsmi", "apple")
 """Kinds that measure energy or power and are looked for where nothing is named."""
 _TEMPERATURE_KINDS: Final = ("hwmon",)
-_NAMED_ONLY: Final = ("mcp39f511n",)
-"""Looked for in a list, never read unnamed: only a person knows whose plug is in a wall meter."""
+_NAMED_ONLY: Final = {
+    "mcp39f511n": "if this machine is plugged into it",
+    "ipmi": "each reading starts a program on this machine; if that is worth it",
+}
+"""Looked for in a list, never read unnamed: what only a person can decide, such as whose plug is in a wall meter."""
 _SAME_COUNTERS: Final = {"perf": "powercap"}
 """A kind that shows what another shows too: used only where that one is not."""
 _ONE_ONLY: Final = frozenset({"powercap", "perf", "nvml", "amdsmi", "apple", "hwmon", "model", "none"})
@@ -176,7 +179,7 @@ def _try(kind: str, *, used: bool = True) -> tuple[Finding, Meter | None]:
     names = ", ".join(channel.name for channel in channels)
     sentence = f"{module.LOOKS_FOR[0].upper()}{module.LOOKS_FOR[1:]}: {names}."
     if kind in _NAMED_ONLY:
-        sentence += f" Not used: if this machine is plugged into it, name it: --meter {meter.address}."
+        sentence += f" Not used: {_NAMED_ONLY[kind]}, name it: --meter {meter.address}."
     elif not used:
         sentence += " Not used, because an energy meter was found."
     return Finding(kind=kind, address=meter.address, found=True, used=used, sentence=sentence, channels=channels), meter

@@ -52,7 +52,7 @@ class IpmiMeter:
         host, port = host_and_port(address, "ipmi:", _PORT) if address else ("", _PORT)
         self.address = f"ipmi:{host}:{port}" if host else "ipmi:"
         self._timeout_s = number(options, "timeout", 5.0, most=60.0)
-        tick_s = number(options, "tick", 1.0, most=3_600.0)
+        tick_s = number(options, "tick", 1.0, most=600.0)
         percent = number(options, "accuracy", 10.0, most=100.0)
         scope = choice(options, "scope", "platform", ("platform", "wall"))
         self.command = [_program(host), *_session(host, port, options), "dcmi", "power", "reading"]

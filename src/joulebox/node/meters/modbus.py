@@ -114,7 +114,7 @@ class ModbusMeter:
         self._unit = whole(options, "unit", 1, least=1, most=247)
         self.address = f"modbus:tcp://{host}:{port},unit={self._unit}"
         self._timeout_s = timeout_s(options)
-        tick_s = number(options, "tick", 1.0, most=3_600.0)
+        tick_s = number(options, "tick", 1.0, most=600.0)
         preset = choice(options, "preset", "", ("", *_PRESETS, "sunspec"))
         self._table = choice(options, "table", "holding" if preset == "sunspec" else "input", ("input", "holding"))
         gain_u_ratio, accuracy = _accuracy(options, preset)

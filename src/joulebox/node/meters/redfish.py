@@ -77,7 +77,7 @@ class RedfishMeter:
 
     def __init__(self, url: str, options: Mapping[str, str]) -> None:
         """Find the chassis and ask once. Raises `JouleboxError`: `bad_setting`, `meter_unreadable`."""
-        tick_s = number(options, "tick", 1.0, most=3_600.0)
+        tick_s = number(options, "tick", 1.0, most=600.0)
         percent = number(options, "accuracy", 10.0, most=100.0)
         scope = choice(options, "scope", "platform", ("platform", "wall"))
         user, password = options.get("user"), secret(options, "password")

@@ -82,7 +82,7 @@ class SnmpMeter:
             )
         part = "".join(f",{name}={options[name]}" for name in ("outlet", "power", "energy") if name in options)
         self.address = f"snmp:{host}:{port}{part}"
-        tick_s = number(options, "tick", 1.0, most=3_600.0)
+        tick_s = number(options, "tick", 1.0, most=600.0)
         gain_u_ratio, accuracy = _accuracy(options, preset)
         version = choice(options, "version", "2c", ("1", "2c"))
         community, limit_s = secret(options, "community") or "public", timeout_s(options)
