@@ -30,7 +30,7 @@ def main() -> None:
     """Ask once in a browser, then look at the same answer in both schemes and in the terminal."""
     FOLDER.mkdir(parents=True, exist_ok=True)
     model = fetch(DEFAULT, ROOT / ".cache" / "models")
-    settings = {"JOULEBOX_METERS": "model:", "JOULEBOX_ZONE": "DE", "JOULEBOX_NODE": "desk"}
+    settings = {"JOULEBOX_METERS": "model:", "JOULEBOX_ZONE": "DE", "JOULEBOX_NODE": "desk", "JOULEBOX_LOG": "warning"}
     with TemporaryDirectory() as folder:
         service = Service(Path(folder), model, **settings)
         try:
