@@ -1,11 +1,14 @@
 """Server, node and engine are killed while they work: every prompt still gets exactly one answer and one receipt."""
 
+import os
 import random
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from joulebox.errors import JouleboxError
 from stage import Service, wait
 
 VICTIMS = ("node", "engine", "server")
@@ -30,7 +33,7 @@ def run_with_kills(service: Service, kills: int, seed: int) -> None:
         question = chance.choice(QUESTIONS)
         asked.append((question, ask(service, question, len(asked) + 1)))
         victim = VICTIMS[len(killed) % len(VICTIMS)]
-        wait(chance.uniform(0.0, 1.0))
+        wait(chance.uniform(0.0, 0.7))
         if service.kill(victim):
             killed.append(victim)
         if len(asked) - answered > OUTSTANDING_MAX:
@@ -49,7 +52,7 @@ def run_with_kills(service: Service, kills: int, seed: int) -> None:
 
 
 def ask(service: Service, question: str, seed: int) -> str:
-    return service.ask(question, seed, max_tokens=24)
+    return service.ask(question, seed, max_tokens=12)
 
 
 def answer(service: Service, prompt_id: str) -> str:
@@ -67,6 +70,39 @@ def answer(service: Service, prompt_id: str) -> str:
             return "".join(text)
         assert event.name not in ("error", "cancelled"), event.data
     raise AssertionError("no receipt")
+
+
+def test_a_node_that_wakes_late_changes_nothing(tmp_path: Path, smollm2: Path) -> None:
+    """A node stopped for longer than its grace finds its attempt given away: its late result is refused and dropped,
+    and the prompt has one answer, of the second attempt."""
+    service = Service(tmp_path, smollm2, JOULEBOX_METERS="none:", JOULEBOX_GRACE_S="0.5")
+    try:
+        prompt_id = ask(service, QUESTIONS[0], 1)
+        until(service, prompt_id, "running")
+        node = service.pid("node")
+        assert node is not None
+        os.kill(node, signal.SIGSTOP)
+        service.kill("server")  # the connection of a stopped process stays open: only a new server finds it silent
+        until(service, prompt_id, "available")
+        os.kill(node, signal.SIGCONT)
+        answer(service, prompt_id)
+        states = service.query("SELECT number, state FROM attempts ORDER BY number")
+        assert states == [(1, "lost"), (2, "done")]
+        assert service.query("SELECT count(*) FROM receipts") == [(1,)]
+        assert list((tmp_path / "undelivered").glob("*.json")) == []
+    finally:
+        service.stop()
+
+
+def until(service: Service, prompt_id: str, state: str) -> None:
+    for _ in range(200):
+        try:
+            if service.client.status(prompt_id)["state"] == state:
+                return
+        except JouleboxError as error:
+            assert error.code == "no_server"
+        wait(0.05)
+    raise AssertionError(f"the prompt is not {state}")
 
 
 @pytest.mark.timeout(170)

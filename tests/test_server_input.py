@@ -1,5 +1,6 @@
 """What people and nodes send wrongly is answered by one problem document with one sentence; nothing breaks."""
 
+import asyncio
 import json
 from pathlib import Path
 from typing import Any
@@ -91,6 +92,10 @@ ROUTES: list[tuple[str, str, bytes | None, str]] = [
     ("PUT", "/api/v1/prompts", None, "method_not_allowed"),
     ("GET", "/api/v1/prompts?limit=0", None, "bad_request"),
     ("GET", "/api/v1/prompts?cursor=x", None, "bad_request"),
+    ("GET", "/api/v1/prompts?cursor=99999999999999999999", None, "bad_request"),
+    ("GET", f"/api/v1/prompts?cursor={'9' * 5000}", None, "bad_request"),
+    ("GET", "/api/v1/prompts/%00%ff", None, "not_found"),
+    ("GET", "/api/v1/receipts/..%2f..%2fetc", None, "not_found"),
     ("POST", "/api/v1/prompts", b"{", "bad_request"),
     ("POST", "/api/v1/prompts", b"[]", "bad_request"),
     ("POST", "/api/v1/prompts", b"\xff\xfe", "bad_request"),
@@ -130,11 +135,47 @@ async def test_a_chunked_body_is_bounded_too(tmp_path: Path) -> None:
         assert (reply.status_code, reply.json()["code"]) == (413, "body_too_large")
 
 
+async def test_hanging_up_in_the_middle(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """A client that goes away while it sends is no failure of the server."""
+    async with stage(tmp_path) as scene:
+        host, port = scene.url.removeprefix("http://").split(":")
+        _, writer = await asyncio.open_connection(host, int(port))
+        writer.write(b"POST /node/v1/lease HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\n{")
+        await writer.drain()
+        await asyncio.sleep(0.1)
+        writer.close()
+        await asyncio.sleep(0.1)
+        assert (await scene.http.get("/healthz")).status_code == 200
+    assert "unexpected failure" not in caplog.text
+
+
+async def test_a_place_in_the_stream_that_is_none(tmp_path: Path) -> None:
+    """A `Last-Event-ID` that no server gave, however long, begins at the beginning."""
+    async with stage(tmp_path) as scene:
+        await scene.join()
+        prompt_id = (await scene.ask())["id"]
+        lease = await scene.lease()
+        await scene.finish(lease, done(lease, "x"))
+        for place in ("9" * 5000 + ".1", "1." + "9" * 5000, "-1.0", "1.x"):
+            assert [event.name for event in await scene.all_events(prompt_id, place)] == ["token", "answer", "receipt"]
+
+
+async def test_the_description_names_problems(tmp_path: Path) -> None:
+    """`/openapi.json` says for every route that it may answer a problem document."""
+    async with stage(tmp_path) as scene:
+        for path, methods in (await scene.http.get("/openapi.json")).json()["paths"].items():
+            for method in methods.values():
+                assert "application/problem+json" in method["responses"]["default"]["content"], path
+
+
 async def test_wrong_nodes(tmp_path: Path) -> None:
     """A node in an unknown zone is turned away; events that make no sense are refused and change nothing."""
     async with stage(tmp_path) as scene:
         reply = await scene.http.post("/node/v1/lease", content=to_json(offer(zone="XX")))
         assert reply.json()["code"] == "unknown_zone"
+        for change in ({"wait_s": float("nan")}, {"temperature_c": float("inf")}, {"memory_bytes": 10**30}):
+            reply = await scene.http.post("/node/v1/lease", content=to_json(offer(**change)))
+            assert (reply.status_code, reply.json()["code"]) == (422, "bad_request"), change
         reply = await scene.http.post("/node/v1/lease", content=to_json(offer(node="x" * 65)))
         assert reply.json()["code"] == "bad_request"
         assert (await scene.http.get("/api/v1/nodes")).json() == {"nodes": []}

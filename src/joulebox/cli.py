@@ -42,8 +42,9 @@ DataOption = Annotated[Path | None, typer.Option("--data-dir", help="Where datab
 
 def main() -> NoReturn:
     """Run a command; a `JouleboxError` is one sentence on stderr and its exit code."""
+    code: object = 0
     try:
-        app(standalone_mode=False)
+        code = app(standalone_mode=False)  # Ctrl-C comes back as a number
     except JouleboxError as error:
         print(f"joulebox: {error.detail}", file=sys.stderr)
         sys.exit(error.failure.exit_code)
@@ -60,7 +61,7 @@ def main() -> NoReturn:
             raise
         show()
         sys.exit(2)
-    sys.exit(0)
+    sys.exit(code if isinstance(code, int) else 0)
 
 
 # --- the service ------------------------------------------------------------------------------------------------------

@@ -24,7 +24,7 @@ from joulebox.units import nanoseconds
 LOG: Final = logging.getLogger("joulebox.node")
 _LEASE: Final = TypeAdapter(Lease)
 RETRY_FIRST_S: Final = 0.1
-RETRY_MAX_S: Final = 3.0
+RETRY_MAX_S: Final = 1.0
 NAME_TAKEN_WAIT_S: Final = 8.0
 """So long a name that may be free soon (an earlier self has just died) is waited for."""
 RETRIED: Final = frozenset({"engine_died", "energy_interrupted", "internal"})

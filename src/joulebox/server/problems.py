@@ -13,6 +13,7 @@ from fastapi.responses import JSONResponse, Response
 from pydantic import ValidationError
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from joulebox.errors import REGISTRY, JouleboxError
@@ -155,6 +156,8 @@ class Shell:
                 await problem(_too_large(limit_bytes))(scope, receive, send_with_headers)
                 return
             await self._app(scope, _bounded(receive, limit_bytes), send_with_headers)
+        except ClientDisconnect:
+            return  # hung up in the middle of a request: there is nobody to answer
         except Exception:
             _log.exception("unexpected failure at %s %s", scope["method"], scope["path"])
             if begun:

@@ -1,0 +1,175 @@
+"""The command line on wrong use: one sentence on stderr, the right exit code, no traceback; settings from files."""
+
+import asyncio
+import json
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from gguf_files import write_gguf
+from joulebox.cli import main
+from joulebox.node import models
+from joulebox.protocol import to_json
+from joulebox.settings import load_settings
+from server_stage import offer, stage
+
+pytestmark = pytest.mark.timeout(60)
+NOBODY = ("--server", "http://127.0.0.1:9")
+
+
+@pytest.fixture(autouse=True)
+def _own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("JOULEBOX_DATA_DIR", str(tmp_path / "data"))
+
+
+def joulebox(capsys: pytest.CaptureFixture[str], *words: str) -> tuple[int, str, str]:
+    """Exit code, stdout and stderr of a command, run in this process."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "argv", ["joulebox", *words])
+        with pytest.raises(SystemExit) as left:
+            main()
+    said = capsys.readouterr()
+    assert isinstance(left.value.code, int)
+    return left.value.code, said.out, said.err
+
+
+WRONG: list[tuple[tuple[str, ...], int, str]] = [
+    (("ask", "Hi", *NOBODY), 1, "joulebox up"),
+    (("ask", "Hi", "--server", "localhost:8080"), 2, "http://HOST:PORT"),
+    (("ask", "Hi", "--server", ""), 2, "http://HOST:PORT"),
+    (("ask", "Hi", "--server", "http://[::1"), 2, "http://HOST:PORT"),
+    (("ask", "\udcff\udcfe", *NOBODY), 2, "UTF-8"),
+    (("models", "add", "nowhere.gguf"), 1, "nowhere.gguf"),
+    (("models", "add", "."), 1, "GGUF"),
+    (("models", "add", "broken.gguf"), 1, "not a GGUF file"),
+    (("models", "remove", "nope"), 2, "nope"),
+    (("models", "remove", "nope", "--data-dir", "broken.gguf/x"), 1, "broken.gguf"),
+    (("receipts", "show", "../../etc", *NOBODY), 1, "joulebox up"),
+    (("rig", "run", "--folder", "broken.gguf"), 2, "--folder"),
+    (("serve", "--port", "70000"), 2, "port"),
+    (("serve", "--port", "0", "--data-dir", "broken.gguf"), 1, "JOULEBOX_DATA_DIR"),
+    (("node", "--zone", "Germani"), 2, "DE"),
+    (("node", "--meter", "magic:"), 2, "powercap"),
+    (("node", "--meter", "magic"), 2, "KIND:ADDRESS"),
+    (("node", "--meter", "powercap:/nowhere"), 1, "/nowhere"),
+    (("node", "--server", "localhost:8080"), 2, "http://HOST:PORT"),
+    (("node", "--meter", "none:", "--data-dir", "broken.gguf"), 1, "broken.gguf"),
+    (("up", "--zone", "XX"), 2, "XX"),
+    (("demo", "--folder", "nowhere"), 2, "nowhere"),
+]
+
+
+@pytest.mark.parametrize(("words", "exit_code", "part"), WRONG, ids=lambda value: str(value)[:60])
+def test_wrong_use(
+    capsys: pytest.CaptureFixture[str],
+    words: tuple[str, ...],
+    exit_code: int,
+    part: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Each wrong use ends with its exit code and one sentence that names what is wrong."""
+    monkeypatch.setattr("signal.signal", lambda *_: None)
+    Path("broken.gguf").write_bytes(b"no model")
+    code, out, err = joulebox(capsys, *words)
+    assert (code, out) == (exit_code, "")
+    assert part in err
+    assert err.startswith("joulebox: ")
+    assert err.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    "words", [("nosuch",), ("ask",), ("ask", "Hi", "--max-tokens", "many"), ("models",), ("serve", "--port", "1x")]
+)
+def test_usage(capsys: pytest.CaptureFixture[str], words: tuple[str, ...]) -> None:
+    """What the command line does not know exits 2 and shows how it goes."""
+    code, out, err = joulebox(capsys, *words)
+    assert (code, out) == (2, "")
+    assert "Traceback" not in err
+    assert err
+
+
+SETTINGS: list[tuple[str, str]] = [
+    ('pue = "x"', "pue"),
+    ("nope = 1", "There is no such setting"),
+    ("port = ", "Mend that line"),
+    ("meters = 5", "meters"),
+    ('node = ""', "node"),
+    ("embodied_kg = inf", "embodied_kg"),
+    ("grace_s = nan", "grace_s"),
+    ("embodied_low_kg = 5\nembodied_kg = 1\nembodied_high_kg = 9", "embodied"),
+    ('zone = "XX"', "XX"),
+    ('database_url = "postgresql://user:secret@host/db"', "only a file works"),
+]
+
+
+@pytest.mark.parametrize(("toml", "part"), SETTINGS)
+def test_wrong_settings(capsys: pytest.CaptureFixture[str], toml: str, part: str) -> None:
+    """A wrong line in joulebox.toml exits 2 before anything starts, with one sentence that names it and no secret."""
+    Path("joulebox.toml").write_text(toml)
+    code, out, err = joulebox(capsys, "serve", "--port", "0")
+    assert (code, out) == (2, "")
+    assert part in err
+    assert "secret" not in err
+    assert err.count("\n") == 1
+
+
+def test_settings_from_files(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """Flags win over the environment, that over files it names, those over joulebox.toml; unreadable ones are told."""
+    Path("joulebox.toml").write_text('zone = "FR"\npue = 1.1\nmeters = ["model:"]\nnode = "toml"\nport = 1\n')
+    Path("zone").write_text("DE\n")
+    monkeypatch.setenv("JOULEBOX_ZONE_FILE", "zone")
+    monkeypatch.setenv("JOULEBOX_NODE", "environment")
+    monkeypatch.setenv("JOULEBOX_NODE_FILE", "zone")
+    settings = load_settings(port=2)
+    assert (settings.zone, settings.pue, settings.meters) == ("DE", 1.1, ("model:",))
+    assert (settings.node, settings.port) == ("environment", 2)
+    for content, reason in ((None, "No such file"), (b"\xd0\x00", "not text")):
+        if content is None:
+            monkeypatch.setenv("JOULEBOX_PUE_FILE", "missing")
+        else:
+            monkeypatch.setenv("JOULEBOX_PUE_FILE", "rubbish")
+            Path("rubbish").write_bytes(content)
+        code, _, err = joulebox(capsys, "models", "list")
+        assert code == 2
+        assert "JOULEBOX_PUE_FILE" in err
+        assert reason in err
+
+
+def test_models_on_the_command_line(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Models are added, listed with both sizes, and removed without touching the file; what is too big is refused."""
+    write_gguf(Path("tiny.gguf"))
+    code, out, _ = joulebox(capsys, "models", "add", "tiny.gguf")
+    assert (code, out.split(":")[0]) == (0, "tiny")
+    [listed] = json.loads(joulebox(capsys, "models", "list", "--json")[1])
+    assert (listed["id"], listed["fits"]) == ("tiny", True)
+    monkeypatch.setattr(models, "available_memory_bytes", lambda: 1_000_000)
+    write_gguf(Path("second.gguf"), general__name="Second")
+    code, out, err = joulebox(capsys, "models", "add", "second.gguf")
+    assert (code, out) == (1, "")
+    assert "1 MB" in err
+    assert models.size_text(listed["memory_bytes"]) in err
+    assert "does not fit" in joulebox(capsys, "models", "list")[1]
+    assert joulebox(capsys, "models", "remove", "tiny")[:2] == (0, "tiny removed.\n")
+    assert Path("tiny.gguf").is_file()
+    assert "No models yet" in joulebox(capsys, "models", "list")[1]
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("anyio_backend", ["asyncio"])
+async def test_ctrl_c_cancels_the_prompt(tmp_path: Path) -> None:
+    """Ctrl-C while `ask` waits cancels the prompt, says so and exits 130."""
+    async with stage(tmp_path) as scene:
+        await scene.http.post("/node/v1/lease", content=to_json(offer(wait_s=0.0)))
+        command = ("-m", "joulebox", "ask", "Hi", "--server", scene.url)
+        process = await asyncio.create_subprocess_exec(sys.executable, *command, stderr=subprocess.PIPE)
+        assert process.stderr is not None
+        assert b"waiting" in await process.stderr.readline()
+        process.send_signal(signal.SIGINT)
+        assert await process.stderr.read() == b"joulebox: the prompt was cancelled.\n"
+        assert await process.wait() == 130
+        [prompt] = (await scene.http.get("/api/v1/prompts")).json()["prompts"]
+        assert prompt["state"] == "cancelled"
