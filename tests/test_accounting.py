@@ -227,6 +227,17 @@ def test_very_short_answer() -> None:
     assert receipt.power.mean_w == pytest.approx(50.0, rel=0.02)
 
 
+def test_work_that_outlasts_the_stamp() -> None:
+    """An engine whose threads work on for half a millisecond after the last token does not leave the interval."""
+    total = work(10.0, 50.0, 30.0, 32.0005)
+    plain = series(channel(), total, 34.0)
+    t_ns = tuple(sorted([*plain.t_ns, round(32.0015 * S)]))
+    counter = replace(plain, t_ns=t_ns, raw=tuple(int(total(t / S) * 1e6) for t in t_ns))
+    answer = receipt_of(trace(counter)).energy.answer
+    assert answer is not None
+    assert 0.01 < answer.j - 100.0 <= answer.u < 0.1
+
+
 def test_long_answer_on_a_short_record() -> None:
     """Ten minutes of answer on two of idling: windows that long do not fit, and the interval grows for it."""
     noisy = series(channel(), lambda t: work(10.0, 50.0, 120.0, 720.0)(t) + 0.02 * (t * 7.3 % 1.0), 722.0)

@@ -70,7 +70,7 @@ class Metered:
         """What tick, resolution and guards leave open."""
         return [
             UncertaintyPart(source=source, j=self.scale.slope * units)
-            for source, units in boundary(self.channel, self.found).items()
+            for source, units in boundary(self.channel, self.found, self.window.duration_s).items()
         ]
 
     def idle(self, name: Literal["active", "tail"]) -> UncertaintyPart:

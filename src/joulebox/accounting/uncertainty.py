@@ -17,6 +17,8 @@ from joulebox.units import nanoseconds, seconds
 
 COVERAGE_FACTOR: Final = 2.0
 SHAM_WINDOWS_MIN: Final = 3
+STAMP_S: Final = 0.001
+"""How well the node knows when the engine's work ends; on the rig in real time it was off by a few tenths of this."""
 INDEPENDENT: Final = ("resolution",)
 """Parts that differ from channel to channel. All others are one error in every channel of their name: counters of one
 machine tick together, and what disturbs the idle machine disturbs all of them."""
@@ -87,16 +89,18 @@ def _rms(values: Sequence[float]) -> float:
     return sqrt(sum(value * value for value in values) / len(values))
 
 
-def boundary(channel: Channel, found: Estimate) -> dict[str, float]:
+def boundary(channel: Channel, found: Estimate, duration_s: float) -> dict[str, float]:
     """What tick, resolution and the guards' edges leave open in the answer, in the unit of the curve (k = 1).
 
-    A counter shows what was drawn until its last tick: half a tick too little on average, at either end.
+    A counter shows what was drawn until its last tick: half a tick too little on average, at either end. `stamps`: the
+    machine may work on for `STAMP_S` after the last token was stamped.
     """
     idle, after = found.idle_rate, found.after_rate
     return {
         "resolution": channel.step / sqrt(6),
         "tick": channel.tick_s * sqrt((idle**2 + after**2) / 12 + (after - idle) ** 2 / 4),
         "guards": abs(after - idle) * found.after_s / sqrt(12),
+        "stamps": abs(found.answer / duration_s - after) * STAMP_S / sqrt(3),
     }
 
 
