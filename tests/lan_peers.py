@@ -17,7 +17,7 @@ from typing import IO, Any
 
 BIN = Path(sys.executable).parent
 LONG_S = 10.0
-SHORT_S = 0.05
+SHORT_S = 0.02
 
 
 def free_port(kind: int = socket.SOCK_STREAM) -> int:
@@ -140,7 +140,7 @@ class TcpPeer:
                 if not heard:
                     return
                 for count, piece in enumerate(self.answer(heard)):
-                    if piece is None or (count > 1 and self._stop.wait(SHORT_S / 5)):
+                    if piece is None or (count > 1 and self._stop.wait(SHORT_S / 2)):
                         return
                     connection.sendall(piece)
 

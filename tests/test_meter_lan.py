@@ -5,9 +5,11 @@ import random
 import shutil
 import socket
 import ssl
+import sys
 import time
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +25,7 @@ from conformance import conforms, no_descriptors_left, refused
 from joulebox.clock import SimulatedClock
 from joulebox.model import ReadingKind, Sampling
 from joulebox.node.meter import Meter, MeterFault
-from joulebox.node.meters import found, ipmi, open_meters, redfish
+from joulebox.node.meters import KINDS, found, ipmi, open_meters, redfish
 from joulebox.rig.lan_meters import Plug, RedfishPlug
 from joulebox.rig.physics import Machine
 from joulebox.rig.wall import Wall
@@ -612,3 +614,28 @@ def test_networks_are_never_searched(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ssl.SSLContext, "wrap_socket", lambda *args, **kwargs: opened_sockets.append(args))
     found()
     assert opened_sockets == []
+
+
+# --- what people read -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", ["modbus", *CONFORMS])
+def test_every_option_is_on_the_page(kind: str) -> None:
+    """The page of a meter names each of its options."""
+    page = (Path(__file__).parents[1] / "docs" / "reference" / "meters" / f"{kind}.md").read_text()
+    options = import_module(KINDS[kind]).OPTIONS
+    assert [name for name in options if f"`{name}`" not in page] == []
+
+
+@pytest.mark.parametrize(
+    ("address", "module", "extra"),
+    [
+        ("modbus:tcp://127.0.0.1,preset=sdm120", "pymodbus.client", "joulebox[modbus]"),
+        ("snmp:127.0.0.1,preset=apc", "pysnmp.proto.api", "joulebox[snmp]"),
+    ],
+)
+def test_missing_library_is_named(monkeypatch: pytest.MonkeyPatch, address: str, module: str, extra: str) -> None:
+    """Without the library that a driver needs the extra to install is named."""
+    monkeypatch.setitem(sys.modules, module, None)
+    error = refused(address)
+    assert (error.code, f"pip install '{extra}'" in error.detail) == ("meter_unreadable", True)
