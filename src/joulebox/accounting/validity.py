@@ -55,7 +55,7 @@ RULES: Final[dict[str, Rule]] = {
     ),
     "noisy_idle": Rule(
         "suspect",
-        "The idle machine was not quiet: its noise leaves {:.2g} J open of {:.2g} J above idle.",
+        "The idle machine was not quiet: how much lies above idle is only known to within {} J.",
         "Stop other programs on the node, then ask again.",
     ),
     "engine_cache": Rule(
@@ -96,7 +96,7 @@ def _reasons(trace: Trace, reckoning: Reckoning) -> Iterator[Reason]:
     if energy.active is not None:
         idle_j = 2 * sum(one.idle("active").j for one in reckoning.metered)
         if idle_j > NOISY_IDLE_RATIO * abs(energy.active.j):
-            yield _reason("noisy_idle", idle_j, energy.active.j)
+            yield _reason("noisy_idle", f"{idle_j:.1f}" if idle_j < 100 else f"{idle_j:.0f}")
     if trace.usage.cached_tokens:
         yield _reason("engine_cache", trace.usage.cached_tokens)
 
