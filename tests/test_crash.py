@@ -4,6 +4,8 @@ import os
 import random
 import signal
 from collections.abc import Iterator
+from concurrent import futures
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -13,7 +15,9 @@ from stage import Service, wait
 
 VICTIMS = ("node", "engine", "server")
 QUESTIONS = ("Name three fruits.", "What is water?", "Count to ten.", "Say hello in French.", "Why is the sky blue?")
-OUTSTANDING_MAX = 4
+LINE = 4
+KILLS_AT_ONCE = 5
+"""After so many one prompt may be answered in peace, so that none is given up for too many lost attempts."""
 
 
 @pytest.fixture
@@ -24,23 +28,23 @@ def service(tmp_path: Path, smollm2: Path) -> Iterator[Service]:
 
 
 def run_with_kills(service: Service, kills: int, seed: int) -> None:
+    """Kill one after the other, at any moment, in restarts too, while `LINE` prompts wait and each is watched."""
     chance = random.Random(seed)
     undisturbed = {question: answer(service, ask(service, question, 0)) for question in QUESTIONS}
-    killed: list[str] = []
-    asked: list[tuple[str, str]] = []
-    answered = 0
-    while len(killed) < kills:
-        question = chance.choice(QUESTIONS)
-        asked.append((question, ask(service, question, len(asked) + 1)))
-        victim = VICTIMS[len(killed) % len(VICTIMS)]
-        wait(chance.uniform(0.0, 0.7))
-        if service.kill(victim):
-            killed.append(victim)
-        if len(asked) - answered > OUTSTANDING_MAX:
-            assert answer(service, asked[answered][1]) == undisturbed[asked[answered][0]]
-            answered += 1
-    for question, prompt_id in asked[answered:]:
-        assert answer(service, prompt_id) == undisturbed[question]
+    asked: list[tuple[str, Future[str]]] = []
+    killed = 0
+    with ThreadPoolExecutor(2 * LINE) as watchers:
+        while killed < kills:
+            while sum(not watcher.done() for _, watcher in asked) < LINE:
+                question = chance.choice(QUESTIONS)
+                prompt_id = ask(service, question, len(asked) + 1)
+                asked.append((question, watchers.submit(answer, service, prompt_id)))
+            wait(chance.uniform(0.0, 1.2))
+            killed += service.kill(VICTIMS[killed % len(VICTIMS)])
+            if killed and killed % KILLS_AT_ONCE == 0:
+                futures.wait([watcher for _, watcher in asked if not watcher.done()], return_when="FIRST_COMPLETED")
+        for question, watcher in asked:
+            assert watcher.result() == undisturbed[question]
     assert service.query("SELECT count(*) FROM jobs WHERE state != 'completed'") == [(0,)]
     twice = "SELECT job_id, count(*) FROM {} GROUP BY job_id HAVING count(*) != 1"
     assert service.query(twice.format("receipts")) == []
