@@ -8,13 +8,14 @@ MAKEFLAGS += --no-print-directory
 
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 export UV_LINK_MODE = copy
+unexport PYTHONDONTWRITEBYTECODE
 
 BIN := .venv/bin
 PARTS := pyproject.toml constraints.txt
 RUN := -e '.[models]'
 DEV := -e '.[models,dev]'
 INSTALL := uv pip install -q --python $(BIN)/python -c constraints.txt -b constraints.txt
-PYTEST := $(BIN)/python -m pytest -q -rs -n 2 --dist loadfile
+PYTEST := $(BIN)/python -m pytest -q -rs -n 3 --dist loadfile
 
 # A .venv that was moved or whose Python is gone is made again.
 ifneq ($(shell $(BIN)/python -c 'print(open(".venv/home").read(), end="")' 2>/dev/null),$(CURDIR))

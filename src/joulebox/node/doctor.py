@@ -311,7 +311,10 @@ def _fault(meter: Meter) -> str | None:
 
 def _counters(seen: _Seen) -> Check | None:
     """The CPU's own energy counters: there for root only since 2020 (CVE-2020-8694)."""
-    files = sorted((seen.root / "sys/class/powercap").glob("*/energy_uj"))
+    try:
+        files = sorted((seen.root / "sys/class/powercap").glob("*/energy_uj"))
+    except OSError:
+        return None
     if not files:
         return None
     refused = [file for file in files if not _readable(file)]
