@@ -13,9 +13,11 @@ from typing import Any
 import pytest
 from playwright.sync_api import Page, expect, sync_playwright
 
+from gguf_files import write_gguf
 from joulebox.client import Client
 from joulebox.errors import JouleboxError
-from stage import MODEL, Service
+from joulebox.node.models import Registry
+from stage import MODEL, Service, wait
 
 CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
 CHROMIUM_ARGS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--disable-background-networking", "--no-first-run"]
@@ -125,6 +127,33 @@ def test_cancel_stops_the_engine(service: Service) -> None:
     assert names[-1] == "cancelled"
     assert service.client.status(prompt_id)["state"] == "cancelled"
     assert "Paris" in ask_json(service, "What is the capital of France?")["answer"]
+
+
+def test_a_model_that_cannot_be_loaded(service: Service) -> None:
+    """A model whose file turns out to be damaged fails with a sentence that names it, and the node goes on; one whose
+    file has gone is not offered any more."""
+    registry = Registry(service.folder)
+    damaged, gone = (registry.add(write_gguf(service.folder / f"{name}.gguf")) for name in ("torn", "vanished"))
+    ask_json(service, "Say yes.")  # with its next lease the node offers them
+    until_offered(service, {"torn", "vanished", MODEL})
+    gone.path.unlink()
+    prompt_id = service.client.submit(model="torn", prompt="Hi")["id"]
+    end = list(service.client.events(prompt_id))[-1]
+    assert (end.name, end.data["code"]) == ("error", "broken_model")
+    assert str(damaged.path) in end.data["detail"]
+    until_offered(service, {"torn", MODEL})
+    with pytest.raises(JouleboxError, match="vanished"):
+        service.client.submit(model="vanished", prompt="Hi")
+    registry.remove("torn")
+    assert "Paris" in ask_json(service, "What is the capital of France?")["answer"]
+
+
+def until_offered(service: Service, models: set[str]) -> None:
+    for _ in range(100):
+        if {model["id"] for model in service.client.models()} == models:
+            return
+        wait(0.05)
+    raise AssertionError(f"the node offers {service.client.models()}")
 
 
 def test_an_over_long_prompt_says_both_numbers(service: Service) -> None:
