@@ -6,7 +6,9 @@ import os
 import signal
 import sqlite3
 import threading
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from joulebox.client import Client
 from joulebox.clock import SystemClock
@@ -77,10 +79,17 @@ class Service:
     def ask(self, question: str, seed: int = 0, **fields: object) -> str:
         """Queue a prompt; its id. Tried again while the server is away, never queued twice."""
         key = hashlib.sha256(f"{question} {seed} {fields}".encode()).hexdigest()
+        sent = {"model": MODEL, "prompt": question, "seed": seed, "idempotency_key": key, **fields}
+        return str(self._patiently(lambda: self.client.submit(**sent))["id"])
+
+    def status(self, prompt_id: str) -> dict[str, Any]:
+        """Where a prompt is. Tried again while the server is away."""
+        return self._patiently(lambda: self.client.status(prompt_id))
+
+    def _patiently(self, call: Callable[[], dict[str, Any]]) -> dict[str, Any]:
         for _ in range(120):
             try:
-                status = self.client.submit(model=MODEL, prompt=question, seed=seed, idempotency_key=key, **fields)
-                return str(status["id"])
+                return call()
             except JouleboxError as error:
                 if error.code not in ("no_server", "no_node"):
                     raise

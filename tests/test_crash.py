@@ -68,7 +68,7 @@ def answer(service: Service, prompt_id: str) -> str:
         elif event.name == "token":
             text.append(event.data["text"])
         elif event.name == "receipt":
-            stored = service.client.status(prompt_id)
+            stored = service.status(prompt_id)
             assert stored["answer"] == "".join(text)
             assert stored["receipt_id"] == event.data["id"]
             return "".join(text)
