@@ -79,7 +79,7 @@ def answer(service: Service, prompt_id: str) -> str:
 def test_a_node_that_wakes_late_changes_nothing(tmp_path: Path, smollm2: Path) -> None:
     """A node stopped for longer than its grace finds its attempt given away: its late result is refused and dropped,
     and the prompt has one answer, of the second attempt."""
-    service = Service(tmp_path, smollm2, JOULEBOX_METERS="none:", JOULEBOX_GRACE_S="0.5")
+    service = Service(tmp_path, smollm2, JOULEBOX_METERS="none:", JOULEBOX_GRACE_S="1.5")
     try:
         prompt_id = ask(service, QUESTIONS[0], 1)
         until(service, prompt_id, "running")
