@@ -15,6 +15,7 @@ from joulebox.accounting.power_model import MEMORY_W_PER_GB, WATTS_PER_THREAD, p
 from joulebox.accounting.validity import RULES
 from joulebox.evidence import decode_trace, encode_trace
 from joulebox.model import (
+    CalibrationRef,
     Embodied,
     Figure,
     PhaseFigure,
@@ -27,7 +28,7 @@ from joulebox.model import (
     Usage,
 )
 from joulebox.units import J_PER_KWH
-from traces import PLACEMENT, S, channel, factors, series, trace, work
+from traces import CALIBRATION, PLACEMENT, S, channel, factors, series, trace, work
 
 
 def receipt_of(run: Trace) -> Receipt:
@@ -406,6 +407,49 @@ def test_noisy_idle_is_told() -> None:
 
     receipt = receipt_of(trace(series(channel(), total, 34.0)))
     assert "noisy_idle" in {reason.code for reason in receipt.reasons}
+
+
+@pytest.mark.parametrize(
+    ("calibration", "verdict", "codes", "part"),
+    [
+        (CALIBRATION, "valid", [], ""),
+        (None, "valid", ["uncalibrated"], "joulebox meters calibrate"),
+        (replace(CALIBRATION, stale="the kernel has changed"), "suspect", ["stale_calibration"], "of 2026-11-22 may"),
+    ],
+)
+def test_calibration_in_the_receipt(
+    calibration: CalibrationRef | None, verdict: str, codes: list[str], part: str
+) -> None:
+    """A receipt names the calibration its meters were read by; none is a note, a stale one makes it suspect."""
+    counter = series(channel(), work(10.0, 50.0, 30.0, 32.0), 34.0)
+    receipt = receipt_of(decode_trace(encode_trace(trace(counter, calibration=calibration))))
+    assert receipt.calibration == calibration
+    assert (receipt.verdict, [reason.code for reason in receipt.reasons]) == (verdict, codes)
+    assert all(part in reason.sentence for reason in receipt.reasons)
+
+
+@pytest.mark.parametrize("stale", [None, "the kernel has changed"])
+def test_calibration_matters_to_meters_alone(stale: str | None) -> None:
+    """A modelled figure and a run without meters say nothing of calibration."""
+    busy = channel("busy", "machine", kind=ReadingKind.BUSY_RATIO, step=0.01, tick_s=0.01)
+    calibration = replace(CALIBRATION, stale=stale) if stale else None
+    for run in (
+        trace(series(busy, work(0.02, 2.0, 30.0, 32.0), 34.0), calibration=calibration),
+        trace(calibration=calibration),
+    ):
+        assert not {"uncalibrated", "stale_calibration"} & {reason.code for reason in receipt_of(run).reasons}
+
+
+def test_evidence_from_before_calibrations() -> None:
+    """A trace stored before there were calibrations is read, and its meters count as uncalibrated."""
+    blob = encode_trace(trace(series(channel(), work(10.0, 50.0, 30.0, 32.0), 34.0), calibration=None))
+    size = int.from_bytes(blob[4:8], "big")
+    head = json.loads(blob[8 : 8 + size])
+    del head["trace"]["calibration"]
+    old = json.dumps(head).encode()
+    run = decode_trace(blob[:4] + len(old).to_bytes(4, "big") + old + blob[8 + size :])
+    assert run.calibration is None
+    assert receipt_of(run).energy.answer is not None
 
 
 def test_every_rule_has_sentence_and_remedy() -> None:

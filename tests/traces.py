@@ -4,6 +4,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 
 from joulebox.model import (
+    CalibrationRef,
     CarbonFactors,
     Channel,
     Embodied,
@@ -22,6 +23,7 @@ from joulebox.model import (
 
 MS = 1_000_000
 S = 1_000_000_000
+CALIBRATION = CalibrationRef(id="c1", at="2026-11-22T08:00:00+00:00")
 PLACEMENT = Placement(policy="fastest", reason="the only node", saved_g=None)
 
 
@@ -85,6 +87,7 @@ def trace(*all_series: Series, start_s: float = 30.0, end_s: float = 32.0, **cha
         "seed": 0,
         "cores": 2,
         "memory_bytes": 8_000_000_000,
+        "calibration": CALIBRATION,
     }
     return Trace(**(fields | changes))  # type: ignore[arg-type]
 

@@ -208,12 +208,22 @@ class Remark:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class CalibrationRef:
+    """Which calibration the meters were read by. `stale`: why it may no longer hold, in a few words; `None` while it
+    does."""
+
+    id: str
+    at: str
+    stale: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Trace:
     """All spans and readings of one run, on one monotonic clock: the evidence, stored untouched.
 
     `origin` is the calendar time of `t_ns == 0`. `leased_ns` and `released_ns` bound the reservation of the machine.
     `missing` names big parts that no meter covers, e.g. `gpu0` or `wall`. `cores` and `memory_bytes` describe the
-    machine.
+    machine. Work that is no prompt (`joulebox measure`) has neither model nor engine nor seed, and no tokens.
     """
 
     job_id: str
@@ -228,14 +238,15 @@ class Trace:
     series: tuple[Series, ...]
     usage: Usage
     finish_reason: str
-    model: ModelFile
-    engine: EngineInfo
-    seed: int
+    model: ModelFile | None
+    engine: EngineInfo | None
+    seed: int | None
     cores: int
     memory_bytes: int
     missing: tuple[str, ...] = ()
     remarks: tuple[Remark, ...] = ()
     queued_s: float = 0.0
+    calibration: CalibrationRef | None = None
 
     def span(self, name: SpanName) -> Span | None:
         """The span of that name, or `None` where the run had none."""
@@ -459,20 +470,23 @@ class Placement:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Receipt:
-    """What an answer cost: a pure, versioned function of (Trace, CarbonFactors). See `docs/receipt.md`."""
+    """What an answer cost: a pure, versioned function of (Trace, CarbonFactors). See `docs/receipt.md`.
+
+    Work that is no prompt has no `prompt_id`, `model`, `engine` and `seed`.
+    """
 
     schema: str
     id: str
-    prompt_id: str
+    prompt_id: str | None
     revision: int
     method_version: str
     created: str
     simulated: bool
-    model: ModelInfo
-    engine: EngineInfo
+    model: ModelInfo | None
+    engine: EngineInfo | None
     node: str
     zone: str | None
-    seed: int
+    seed: int | None
     finish_reason: str
     verdict: Verdict
     reasons: tuple[Reason, ...]
@@ -484,6 +498,6 @@ class Receipt:
     carbon: Carbon
     sci: SciBoundaries
     meters: tuple[MeterInfo, ...]
-    calibration: None = None
+    calibration: CalibrationRef | None = None
     placement: Placement = field(default=Placement(policy="fastest", reason="", saved_g=None))
     concurrency: Literal[1] = 1

@@ -12,6 +12,7 @@ from joulebox.metering import value_at
 from joulebox.model import (
     CarbonFactors,
     MeterInfo,
+    ModelFile,
     ModelInfo,
     Placement,
     ReadingKind,
@@ -36,6 +37,7 @@ def account(
     start_ns, end_ns = answer_window(trace)
     duration_s = seconds(end_ns - start_ns)
     reserved_s = seconds(trace.released_ns - trace.leased_ns)
+    asked = trace.model is not None
     reckoning = reckon(trace)
     energy = reckoning.energy
     verdict, reasons = judge(trace, reckoning)
@@ -43,12 +45,12 @@ def account(
     return Receipt(
         schema=SCHEMA,
         id=receipt_id,
-        prompt_id=trace.job_id,
+        prompt_id=trace.job_id if asked else None,
         revision=revision,
         method_version=METHOD_VERSION,
         created=created.isoformat(timespec="milliseconds"),
         simulated=any(series.channel.simulated for series in trace.series),
-        model=ModelInfo(name=trace.model.id, digest=trace.model.digest, quantization=trace.model.quantization),
+        model=_model(trace.model),
         engine=trace.engine,
         node=trace.node,
         zone=trace.zone,
@@ -62,8 +64,9 @@ def account(
         power=reckoning.power,
         temperature=_temperatures(trace, start_ns, end_ns),
         carbon=emissions(energy.answer, duration_s, factors),
-        sci=sci((energy.answer, duration_s), (energy.full, reserved_s), trace.usage, factors),
+        sci=sci((energy.answer, duration_s), (energy.full, reserved_s), trace.usage, factors, asked=asked),
         meters=_meters(trace),
+        calibration=trace.calibration,
         placement=placement,
     )
 
@@ -71,6 +74,10 @@ def account(
 def receipt_bytes(receipt: Receipt) -> bytes:
     """The receipt as JSON, the same bytes for the same receipt."""
     return json.dumps(asdict(receipt), ensure_ascii=False, separators=(",", ":"), allow_nan=False).encode()
+
+
+def _model(file: ModelFile | None) -> ModelInfo | None:
+    return ModelInfo(name=file.id, digest=file.digest, quantization=file.quantization) if file else None
 
 
 def _times(trace: Trace, start_ns: int, end_ns: int) -> Times:

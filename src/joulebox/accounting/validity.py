@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from typing import Final, Literal, NamedTuple
 
 from joulebox.accounting.figures import GUARD_MIN_S, MODELLED, Metered, Reckoning
-from joulebox.model import Reason, Trace, Verdict
+from joulebox.model import CalibrationRef, Reason, Trace, Verdict
 from joulebox.units import nanoseconds, seconds
 
 NOISY_IDLE_RATIO: Final = 0.5
@@ -50,6 +50,16 @@ RULES: Final[dict[str, Rule]] = {
         "Read more often (JOULEBOX_READING_HZ).",
     ),
     "sensor_gap": Rule("note", "A temperature sensor did not answer ({}).", "Look at the sensor if it happens often."),
+    "stale_calibration": Rule(
+        "suspect",
+        "The meters' calibration of {} may no longer hold: {}.",
+        "Calibrate the node again (`joulebox meters calibrate`).",
+    ),
+    "uncalibrated": Rule(
+        "note",
+        "The meters' delay and pace were never measured on this machine: their drivers' figures are used.",
+        "Calibrate the node (`joulebox meters calibrate`).",
+    ),
     "too_short": Rule(
         "suspect", "The answer took {}, too short for a meter that ticks every {}.", "Ask for more tokens."
     ),
@@ -90,6 +100,8 @@ def _reasons(trace: Trace, reckoning: Reckoning) -> Iterator[Reason]:
     elif trace.missing:
         yield _reason("missing_scope", ", ".join(trace.missing))
     yield from _of_readings(trace, reckoning)
+    if reckoning.metered and energy.scope != MODELLED:
+        yield from _of_calibration(trace.calibration)
     slowest = max((one.channel.tick_s for one in reckoning.metered), default=0.0)
     if reckoning.metered and reckoning.metered[0].window.duration_s < 2 * slowest:
         yield _reason("too_short", f"{reckoning.metered[0].window.duration_s:.2g} s", f"{slowest:.2g} s")
@@ -99,6 +111,14 @@ def _reasons(trace: Trace, reckoning: Reckoning) -> Iterator[Reason]:
             yield _reason("noisy_idle", f"{idle_j:.1f}" if idle_j < 100 else f"{idle_j:.0f}")
     if trace.usage.cached_tokens:
         yield _reason("engine_cache", trace.usage.cached_tokens)
+
+
+def _of_calibration(calibration: CalibrationRef | None) -> Iterator[Reason]:
+    """Whether tick and lag were found on the machine itself, and still hold."""
+    if calibration is None:
+        yield _reason("uncalibrated")
+    elif calibration.stale:
+        yield _reason("stale_calibration", calibration.at[:10], calibration.stale)
 
 
 def _of_readings(trace: Trace, reckoning: Reckoning) -> Iterator[Reason]:
