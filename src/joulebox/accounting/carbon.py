@@ -14,6 +14,14 @@ RESERVED_BOUNDARY: Final = (
     "Everything the meters' scope drew from taking the prompt to being free again (load, settling, guards, answer,"
     f" tail), and the machine's embodied emissions over that time. {OUTSIDE}"
 )
+WORK_BOUNDARY: Final = (
+    "Everything the meters' scope drew from the start of the work to its end, idle included, and the machine's embodied"
+    " emissions over that time. What other machines did for it is outside."
+)
+WORK_RESERVED_BOUNDARY: Final = (
+    "Everything the meters' scope drew from the end of listening to the quiet after the work (settling, guards, work,"
+    " tail), and the machine's embodied emissions over that time. What other machines did for it is outside."
+)
 
 
 def operational(energy: Figure, factors: CarbonFactors) -> Grams:
@@ -43,12 +51,18 @@ def emissions(answer: Figure | None, duration_s: float, factors: CarbonFactors) 
 
 
 def sci(
-    answer: tuple[Figure | None, float], reserved: tuple[Figure | None, float], usage: Usage, factors: CarbonFactors
+    answer: tuple[Figure | None, float],
+    reserved: tuple[Figure | None, float],
+    usage: Usage,
+    factors: CarbonFactors,
+    *,
+    asked: bool = True,
 ) -> SciBoundaries:
-    """SCI on both boundaries, each from its energy figure and its seconds of reserved time."""
+    """SCI on both boundaries, each from its energy figure and its seconds of reserved time. Not `asked`: any work
+    stands in the answer's place."""
     return SciBoundaries(
-        answer=_sci(*answer, usage, factors, ANSWER_BOUNDARY),
-        reserved=_sci(*reserved, usage, factors, RESERVED_BOUNDARY),
+        answer=_sci(*answer, usage, factors, ANSWER_BOUNDARY if asked else WORK_BOUNDARY),
+        reserved=_sci(*reserved, usage, factors, RESERVED_BOUNDARY if asked else WORK_RESERVED_BOUNDARY),
     )
 
 

@@ -3,12 +3,12 @@
 import os
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any, Protocol
 
 from joulebox.clock import Clock
 from joulebox.errors import JouleboxError
-from joulebox.model import Span, SpanName, TokenTime, Trace
+from joulebox.model import CalibrationRef, Span, SpanName, TokenTime, Trace
 from joulebox.node.engine import Engine, Finished, LocalModel, Token
 from joulebox.node.recorder import Recorder
 from joulebox.node.settle import restless, settle
@@ -31,6 +31,8 @@ class Machine:
     zone: str | None
     cores: int
     memory_bytes: int
+    calibration: Callable[[datetime], CalibrationRef | None] = lambda _: None
+    """By which calibration the meters are read at a moment; `None`: by none."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,7 +62,7 @@ class Run:
 
 def measure(
     lease: Lease,
-    model: LocalModel,
+    model: LocalModel | None,
     machine: Machine,
     engine: Engine,
     recorder: Recorder,
@@ -70,6 +72,7 @@ def measure(
 ) -> Measured:
     """Answer the lease's prompt under the meters. `quiet_since_ns`: since when the machine has been idle.
 
+    Without a `model` any work stands in the answer's place, and the trace names neither model nor engine nor seed.
     Nothing is sent between request and last token but what `sink` does with the events it is given. Raises the engine's
     `JouleboxError`s.
     """
@@ -89,8 +92,8 @@ def measure(
         recorder.hold(held=False)
 
 
-def _load(run: Run, model: LocalModel, engine: Engine, recorder: Recorder, clock: Clock, sink: Sink) -> None:
-    if engine.loaded == model:
+def _load(run: Run, model: LocalModel | None, engine: Engine, recorder: Recorder, clock: Clock, sink: Sink) -> None:
+    if model is None or engine.loaded == model:
         return
     sink("loading", model=model.file.id)
     start_ns = recorder.read_now()
@@ -145,7 +148,7 @@ def _post_guard(run: Run, end_ns: int, recorder: Recorder, clock: Clock, sink: S
 def _measured(
     run: Run,
     lease: Lease,
-    model: LocalModel,
+    model: LocalModel | None,
     machine: Machine,
     engine: Engine,
     recorder: Recorder,
@@ -170,14 +173,15 @@ def _measured(
         series=recorder.series(origin_ns, now_ns),
         usage=run.finished.usage,
         finish_reason=run.finished.finish_reason,
-        model=model.file,
-        engine=engine.info,
-        seed=lease.prompt.seed,
+        model=model.file if model else None,
+        engine=engine.info if model else None,
+        seed=lease.prompt.seed if model else None,
         cores=machine.cores,
         memory_bytes=machine.memory_bytes,
         missing=recorder.missing,
         remarks=recorder.remarks(origin_ns, now_ns),
         queued_s=lease.queued_s,
+        calibration=machine.calibration(clock.utc()),
     )
     return Measured(answer="".join(run.text), finish_reason=run.finished.finish_reason, trace=trace)
 
@@ -186,7 +190,9 @@ def _shift(origin_ns: int) -> Callable[[Span], Span]:
     return lambda span: replace(span, start_ns=span.start_ns - origin_ns, end_ns=span.end_ns - origin_ns)
 
 
-def this_machine(node: str, zone: str | None) -> Machine:
+def this_machine(
+    node: str, zone: str | None, calibration: Callable[[datetime], CalibrationRef | None] = lambda _: None
+) -> Machine:
     """The machine the node runs on, as far as the operating system tells."""
     memory_bytes = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    return Machine(node=node, zone=zone, cores=os.cpu_count() or 1, memory_bytes=memory_bytes)
+    return Machine(node=node, zone=zone, cores=os.cpu_count() or 1, memory_bytes=memory_bytes, calibration=calibration)
