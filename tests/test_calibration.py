@@ -1,5 +1,6 @@
 """Calibration finds what the rig's instruments really do, on a clock that is handed in."""
 
+import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
@@ -7,10 +8,20 @@ from pathlib import Path
 
 import pytest
 
-from joulebox.clock import SimulatedClock
+from joulebox.clock import SimulatedClock, SystemClock
 from joulebox.model import Channel, ReadingKind, Sampling
-from joulebox.node.calibration import Calibration, calibrate, fingerprint, load_calibration, store_calibration
+from joulebox.node.calibration import (
+    CHANGED,
+    Calibration,
+    busy_cores,
+    calibrate,
+    calibrated,
+    fingerprint,
+    load_calibration,
+    store_calibration,
+)
 from joulebox.rig.physics import Machine
+from joulebox.units import nanoseconds
 from traces import channel
 
 
@@ -51,7 +62,7 @@ class MeanPower(Counter):
         return (round(joules / self._tick_s / 0.01),)
 
 
-def calibrated(kind: type[Counter], tick_s: float, lag_s: float) -> Calibration:
+def calibration_of(kind: type[Counter], tick_s: float, lag_s: float) -> Calibration:
     clock = SimulatedClock()
     machine = Machine(5)
 
@@ -67,7 +78,7 @@ def calibrated(kind: type[Counter], tick_s: float, lag_s: float) -> Calibration:
 @pytest.mark.parametrize(("tick_s", "lag_s"), [(0.02, 0.0), (0.1, 0.03), (0.1, 0.1), (0.5, 0.2)])
 def test_a_counters_tick_and_lag_are_found(tick_s: float, lag_s: float) -> None:
     """A counter that moves each 20 to 500 ms and shows the past is told by tick and lag, to a fraction of its tick."""
-    (found,) = calibrated(Counter, tick_s, lag_s).channels
+    (found,) = calibration_of(Counter, tick_s, lag_s).channels
     assert found.tick_s == pytest.approx(tick_s, rel=0.1)
     assert found.lag_s == pytest.approx(lag_s, abs=max(0.02, tick_s / 2))
     assert found.idle_w == pytest.approx(6.0, abs=0.3)
@@ -75,14 +86,14 @@ def test_a_counters_tick_and_lag_are_found(tick_s: float, lag_s: float) -> None:
 
 def test_a_fast_counter_keeps_its_declaration() -> None:
     """A counter faster than the polling keeps the tick its driver declares, and has no lag to speak of."""
-    (found,) = calibrated(Counter, 0.001, 0.0).channels
+    (found,) = calibration_of(Counter, 0.001, 0.0).channels
     assert found.tick_s is None
     assert found.lag_s == pytest.approx(0.0, abs=0.02)
 
 
 def test_a_slow_plug() -> None:
     """Mean power once a second that shows the second before: tick and lag are found."""
-    (found,) = calibrated(MeanPower, 1.0, 0.5).channels
+    (found,) = calibration_of(MeanPower, 1.0, 0.5).channels
     assert found.tick_s == pytest.approx(1.0, rel=0.1)
     assert found.lag_s == pytest.approx(0.5, abs=0.5)
     assert found.noise_w is not None
@@ -91,7 +102,7 @@ def test_a_slow_plug() -> None:
 
 def test_stored_and_stale(tmp_path: Path) -> None:
     """A calibration comes back as it was stored, is applied to its channel, and tells when it no longer holds."""
-    calibration = calibrated(Counter, 0.1, 0.03)
+    calibration = calibration_of(Counter, 0.1, 0.03)
     path = tmp_path / "calibration.json"
     store_calibration(path, calibration)
     again = load_calibration(path)
@@ -104,3 +115,82 @@ def test_stored_and_stale(tmp_path: Path) -> None:
     assert "changed" in str(calibration.stale("other", now))
     assert "older" in str(calibration.stale(mark, now + timedelta(days=400)))
     assert load_calibration(tmp_path / "none.json") is None
+
+
+class Coarse(MeanPower):
+    """A power that shows whole watts: at rest it changes by one now and then, however often it is read."""
+
+    def channels(self) -> Sequence[Channel]:
+        return (channel(meter=self.address, kind=ReadingKind.POWER_W, sampling=Sampling.MEAN, step=1.0, tick_s=0.1),)
+
+    def read(self) -> Sequence[int | None]:
+        return (6 + (self._clock.now_ns() // nanoseconds(self._tick_s)) % 7 // 6,)
+
+
+def test_a_coarse_meter_at_rest_tells_no_tick() -> None:
+    """Where a meter at rest changes by single steps its resolution shows and not its tick: the declaration stands."""
+    (found,) = calibration_of(Coarse, 0.1, 0.0).channels
+    assert found.tick_s is None
+
+
+def test_a_node_reads_its_meters_as_calibrated() -> None:
+    """Tick and lag of the calibration stand on the channels a node records, and its traces name the calibration."""
+    clock = SimulatedClock()
+    calibration, counter = calibration_of(Counter, 0.1, 0.03), Counter(Machine(5), clock, 0.1, 0.03)
+    (read,), named = calibrated([counter], calibration)
+    (one,) = read.channels()
+    assert (one.tick_s, one.lag_s) == (calibration.channels[0].tick_s, calibration.channels[0].lag_s)
+    assert read.read() == counter.read()
+    assert (read.address, read.missing) == (counter.address, counter.missing)
+    ref, late = named(clock.utc()), named(clock.utc() + timedelta(days=400))
+    assert ref is not None
+    assert late is not None
+    assert (ref.id, ref.at, ref.stale) == (calibration.id, calibration.at, None)
+    assert "older" in str(late.stale)
+
+
+def test_a_calibration_of_other_meters_is_not_used() -> None:
+    """Where a calibrated meter has changed its tick is not applied and the traces say so; one of other meters, or none,
+    is not named at all."""
+    clock = SimulatedClock()
+    calibration = calibration_of(Counter, 0.1, 0.03)
+    changed, other = MeanPower(Machine(5), clock, 1.0, 0.0), Counter(Machine(5), clock, 0.1, 0.0)
+    other.address = "powercap:elsewhere"
+    (read, same), named = calibrated([changed, other], calibration)
+    assert (read, same) == (changed, other)
+    ref = named(clock.utc())
+    assert ref is not None
+    assert ref.stale == CHANGED
+    for stored in (calibration, None):
+        read_so, named = calibrated([other], stored)
+        assert read_so == [other]
+        assert named(clock.utc()) is None
+
+
+def test_the_real_load_works_only_while_it_lasts() -> None:
+    """The processes of the load keep a core busy while they are let go, and none before and after."""
+    before = _children()
+    with busy_cores(2) as load:
+        pids = _children() - before
+        assert len(pids) == 2
+        assert _busy_s(pids, 0.1) == 0
+        with load():
+            assert _busy_s(pids, 0.4) > 0.1
+        assert _busy_s(pids, 0.1) <= 0.02
+    assert not pids & _children()
+
+
+def _busy_s(pids: set[int], wait_s: float) -> float:
+    clock, start_s = SystemClock(), _spent_s(pids)
+    clock.sleep_until(clock.now_ns() + nanoseconds(wait_s))
+    return _spent_s(pids) - start_s
+
+
+def _children() -> set[int]:
+    return {int(pid) for task in Path("/proc/self/task").iterdir() for pid in (task / "children").read_text().split()}
+
+
+def _spent_s(pids: set[int]) -> float:
+    """CPU time of processes."""
+    spent = [Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[11:13] for pid in pids]
+    return sum(int(ticks) for pair in spent for ticks in pair) / os.sysconf("SC_CLK_TCK")

@@ -2,12 +2,18 @@
 
 Tick: meters are polled fast while idle, and the distances between changes of a reading are looked at. Lag: the machine
 works in a known rhythm; the delay at which a channel's power from tick to tick fits it best is the lag.
+
+A node that starts reads its meters by the calibration stored in its data folder (`calibrated`).
 """
 
 import json
+import os
 import platform
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime, timedelta
 from hashlib import sha256
@@ -17,13 +23,16 @@ from statistics import correlation, fmean, median, stdev
 from typing import Final
 
 from joulebox.clock import Clock
-from joulebox.model import Channel, ReadingKind, Sampling
+from joulebox.model import CalibrationRef, Channel, ReadingKind, Sampling
 from joulebox.node.meter import Meter
 from joulebox.units import NS_PER_S, nanoseconds, seconds
 
+FILE: Final = "calibration.json"
+"""In the node's data folder."""
 IDLE_S: Final = 30.0
 POLL_HZ: Final = 200.0
 TICKS_WANTED: Final = 20
+TICK_WATCH_MIN_S: Final = 3.0
 TICK_WATCH_MAX_S: Final = 40.0
 STEP_S: Final = 1.5
 STEPS: Final = 4
@@ -34,6 +43,8 @@ FIT_MIN: Final = 0.6
 POWERS_MIN: Final = 8
 THIN_S: Final = 0.02
 AGE_MAX: Final = timedelta(days=90)
+
+CHANGED: Final = "machine, kernel or meters have changed since"
 
 Load = Callable[[], AbstractContextManager[object]]
 """Makes the machine work as long as the context lasts."""
@@ -64,7 +75,7 @@ class Calibration:
     def stale(self, fingerprint: str, now: datetime) -> str | None:
         """Why it may no longer hold, in a few words; `None` while it does."""
         if fingerprint != self.fingerprint:
-            return "machine, kernel or meters have changed since"
+            return CHANGED
         if now - datetime.fromisoformat(self.at) > AGE_MAX:
             return f"it is older than {AGE_MAX.days} days"
         return None
@@ -76,6 +87,91 @@ class Calibration:
                 tick_s = channel.tick_s if found.tick_s is None else found.tick_s
                 return replace(channel, tick_s=tick_s, lag_s=channel.lag_s if found.lag_s is None else found.lag_s)
         return channel
+
+    def ref(self, fingerprint: str, now: datetime) -> CalibrationRef:
+        """What a trace says of it at `now`."""
+        return CalibrationRef(id=self.id, at=self.at, stale=self.stale(fingerprint, now))
+
+
+RefAt = Callable[[datetime], CalibrationRef | None]
+"""The calibration that a run at that moment names."""
+
+
+class Calibrated:
+    """A meter whose channels have the tick and lag that a calibration found."""
+
+    def __init__(self, meter: Meter, calibration: Calibration) -> None:
+        self._channels = tuple(calibration.applied(channel) for channel in meter.channels())
+        self.address = meter.address
+        self.missing = meter.missing
+        self.read = meter.read
+        self.close = meter.close
+
+    def channels(self) -> Sequence[Channel]:
+        """As calibrated."""
+        return self._channels
+
+
+def calibrated(meters: Sequence[Meter], calibration: Calibration | None) -> tuple[list[Meter], RefAt]:
+    """The meters as a node reads them, and which calibration its traces name.
+
+    A calibration counts where it holds one of these meters; meters it does not know stay as they are. Where machine,
+    kernel or a meter it holds have changed it is named, as stale, and nothing of it is applied.
+    """
+    known = {channel.meter for channel in calibration.channels} if calibration else set()
+    held = [meter for meter in meters if meter.address in known]
+    if calibration is None or not held:
+        return list(meters), lambda _: None
+    mark = fingerprint(held)
+    read = [Calibrated(meter, calibration) if meter in held else meter for meter in meters]
+    return (read if mark == calibration.fingerprint else list(meters)), lambda now: calibration.ref(mark, now)
+
+
+@contextmanager
+def busy_cores(count: int | None = None) -> Iterator[Load]:
+    """A real load: one process a core (or `count`), which work only while the load lasts.
+
+    They are started once and held: to let one go on takes no time, to start one would blur the moment of the change.
+    """
+    with ExitStack() as stack:
+        processes = [stack.enter_context(_held_process()) for _ in range(count or os.cpu_count() or 1)]
+
+        @contextmanager
+        def work() -> Iterator[None]:
+            try:
+                for process in processes:
+                    process.send_signal(signal.SIGCONT)
+                yield
+            finally:
+                for process in processes:
+                    process.send_signal(signal.SIGSTOP)
+
+        yield work
+
+
+_SPIN: Final = """
+import os
+parent = os.getppid()
+print(flush=True)
+while os.getppid() == parent:
+    for _ in range(100_000):
+        pass
+"""
+
+
+@contextmanager
+def _held_process() -> Iterator[subprocess.Popen[bytes]]:
+    """A process that spins when it is let go, and ends with this one."""
+    command = [sys.executable, "-I", "-S", "-c", _SPIN]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, start_new_session=True)
+    try:
+        assert process.stdout is not None
+        process.stdout.readline()
+        process.send_signal(signal.SIGSTOP)
+        yield process
+    finally:
+        process.kill()
+        process.communicate()
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,9 +220,13 @@ def calibrate(
 
 
 def fingerprint(meters: Sequence[Meter]) -> str:
-    """What a calibration rests on: the kernel, the processor and the channels the meters declare."""
+    """What a calibration rests on: the kernel, the processor and what the meters show, in any order."""
     facts = [platform.release(), platform.machine(), _processor()]
-    facts += [repr(channel) for meter in meters for channel in meter.channels()]
+    facts += sorted(
+        f"{meter.address} {one.name} {one.kind} {one.sampling} {one.scope} {one.step!r} {one.wrap_raw}"
+        for meter in meters
+        for one in meter.channels()
+    )
     return sha256("\n".join(facts).encode()).hexdigest()[:16]
 
 
@@ -188,7 +288,7 @@ def _poll_hz(cost_s: float) -> float:
 
 def _tick_watch_s(meter: Meter) -> float:
     slowest_s = max((channel.tick_s for channel in meter.channels()), default=0.0)
-    return min(max(3.0, TICKS_WANTED * slowest_s), TICK_WATCH_MAX_S)
+    return min(max(TICK_WATCH_MIN_S, TICKS_WANTED * slowest_s), TICK_WATCH_MAX_S)
 
 
 def _tick_s(watched: _Watched, poll_s: float) -> float | None:
@@ -198,7 +298,9 @@ def _tick_s(watched: _Watched, poll_s: float) -> float | None:
     if len(changed) < 4:
         return None
     moves = [abs(after - before) for before, after in pairwise(watched.raw) if after != before]
-    if watched.channel.kind is ReadingKind.ENERGY_J and median(moves) <= 2:
+    if watched.channel.kind not in (ReadingKind.ENERGY_J, ReadingKind.POWER_W):
+        return None
+    if median(moves) <= 2:
         return None  # one step at a time: the resolution shows, not the tick
     distance_s = median(seconds(b - a) for a, b in pairwise(changed))
     return None if distance_s < 2.5 * poll_s else distance_s

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from joulebox.client import Client
 from joulebox.clock import SystemClock
 from joulebox.node.agent import Agent
+from joulebox.node.calibration import FILE, calibrated, load_calibration
 from joulebox.node.engines.llamacpp import LlamaCpp
 from joulebox.node.measurement import this_machine
 from joulebox.node.meters import open_meters
@@ -21,12 +22,13 @@ def run(settings: Settings, on_ready: Callable[[str], object]) -> None:
     logging.basicConfig(level=settings.log.upper(), format="node: %(message)s")
     logging.getLogger("httpx2").setLevel(logging.WARNING)
     clock = SystemClock()
-    recorder = Recorder(open_meters(settings.meters), clock, settings.reading_hz)
+    meters, calibration = calibrated(open_meters(settings.meters), load_calibration(settings.data_dir / FILE))
+    recorder = Recorder(meters, clock, settings.reading_hz)
     registry = Registry(settings.models_folder, settings.context_tokens)
     with Client(settings.server) as client:
         agent = Agent(
             client,
-            this_machine(settings.node, settings.zone),
+            this_machine(settings.node, settings.zone, calibration),
             LlamaCpp(clock, settings.threads, settings.context_tokens),
             recorder,
             registry.list,
