@@ -27,6 +27,10 @@ RANGE_UJ = 30_000_000
 ZONES: tuple[Zone, ...] = ("package-0", "package-0/dram")
 
 
+Drawn = Callable[[SimulatedMachine, int], float]
+"""Joules drawn until a moment, of whatever scope."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Compared:
     """One receipt beside the truth; `u_rest_j` is the interval without the gain, in which the rig does not err.
@@ -67,8 +71,12 @@ def campaign(
     folder: Path,
     seed: int,
     idle_s: float = 4.0,
+    drawn: Drawn | None = None,
+    durations_s: Sequence[float] = (),
+    first_s: float = 20.0,
 ) -> Iterator[Compared]:
-    """Receipts of `PROMPTS` seeded answers of 0.3 to 5 s, each compared with what the machine really drew."""
+    """Receipts of `PROMPTS` seeded answers of 0.3 to 5 s (or of `durations_s`), each compared with what the machine
+    really drew; `drawn` tells that for another scope than `ZONES`."""
     chance = random.Random(seed)
     path = folder / "scripted.gguf"
     path.touch()
@@ -77,9 +85,9 @@ def campaign(
     )
     engine = Watched(clock, activity=activity)
     quiet_since_ns = clock.now_ns()
-    clock.sleep_until(quiet_since_ns + nanoseconds(20.0))
-    for number in range(PROMPTS):
-        duration_s = SHORTEST_S * (LONGEST_S / SHORTEST_S) ** chance.random()
+    clock.sleep_until(quiet_since_ns + nanoseconds(first_s))
+    random_s = [SHORTEST_S * (LONGEST_S / SHORTEST_S) ** chance.random() for _ in range(PROMPTS)]
+    for number, duration_s in enumerate(durations_s or random_s):
         engine.script = _script(duration_s, chance)
         lease = Lease(
             token=f"t{number}",
@@ -102,7 +110,7 @@ def campaign(
             quiet_since_ns,
         )
         quiet_since_ns = clock.now_ns()
-        yield compare(measured.trace, engine.last_ns - measured.trace.tokens[-1].t_ns, truth())
+        yield compare(measured.trace, engine.last_ns - measured.trace.tokens[-1].t_ns, truth(), drawn or zones_j)
         clock.sleep_until(clock.now_ns() + nanoseconds(idle_s))
 
 
@@ -118,14 +126,19 @@ def _script(duration_s: float, chance: random.Random) -> Script:
     )
 
 
-def compare(trace: Trace, origin_ns: int, truth: SimulatedMachine) -> Compared:
+def zones_j(machine: SimulatedMachine, t_ns: int) -> float:
+    """What package and memory have drawn."""
+    return sum(machine.energy_j(zone, t_ns) for zone in ZONES)
+
+
+def compare(trace: Trace, origin_ns: int, truth: SimulatedMachine, drawn: Drawn = zones_j) -> Compared:
     """The trace's receipt beside the truth between the very same two moments."""
     receipt = account(trace, factors(), receipt_id="r", placement=PLACEMENT)
     answer = trace.span("answer")
     assert answer is not None
     assert receipt.energy.answer is not None
     ends_ns = (origin_ns + answer.start_ns, origin_ns + answer.end_ns)
-    truth_j = sum(truth.energy_j(zone, ends_ns[1]) - truth.energy_j(zone, ends_ns[0]) for zone in ZONES)
+    truth_j = drawn(truth, ends_ns[1]) - drawn(truth, ends_ns[0])
     return Compared(
         receipt=receipt,
         trace=trace,

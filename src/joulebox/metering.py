@@ -1,19 +1,29 @@
-"""Readings to a curve of joules: counters unwrapped, resets and gaps found. Pure; node and server may use it.
+"""Readings to a curve of joules: counters unwrapped, powers added up, ticks, resets and gaps found. Pure; node and
+server may use it.
 
-Only running counters are turned into curves (joules, or busy core-seconds of the power model): other kinds of meter are
-not built yet.
+A meter slower than the readings shows each value until its next tick. Of such a meter only the ticks count: a point of
+its curve is the moment of a tick, less its lag, so that the energy between two points is exact in time. The ticks of a
+steady meter are found far better than the readings are apart, by a line through the moments they were first seen.
 """
 
 from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
+from statistics import linear_regression, median
 from typing import Final
 
 from joulebox.model import Channel, ReadingKind, Sampling, Series
-from joulebox.units import NS_PER_S, seconds
+from joulebox.units import NS_PER_S, nanoseconds, seconds
 
 PLAUSIBLE_W: Final = 20_000.0
 """A counter that would mean more power than this between two readings was reset, not wrapped."""
+
+FINE_TICK_S: Final = 0.01
+"""A counter that ticks at least so often is taken as it is read."""
+FIT_TICKS_MIN: Final = 8
+FIT_SPREAD: Final = 1.5
+"""A fitted line is believed while the moments lie within this many distances between readings around it."""
 
 WHOLE_SCOPES: Final = ("wall", "platform")
 """Scopes that hold the whole machine, best first; where there is one, its parts are only shown beside it."""
@@ -25,12 +35,15 @@ class Curve:
     first.
 
     `resets_ns` are the times of readings before which the counter started anew: nothing is known of the stretch
-    before.
+    before. A point at t holds everything up to t, or, where the ticks are too fast to tell, up to `slack_s` earlier;
+    `blur_s` is how far its time may be off (full width).
     """
 
     t_ns: tuple[int, ...]
     total: tuple[float, ...]
     resets_ns: tuple[int, ...] = ()
+    slack_s: float = 0.0
+    blur_s: float = 0.0
 
     def at(self, t_ns: int) -> float:
         """The total at `t_ns`, straight between the readings around it.
@@ -73,15 +86,31 @@ class Curve:
 
 
 def curve_of(series: Series) -> Curve:
-    """The running total of a counter, wraps undone.
+    """The running total of a channel: joules of a counter or a power, core-seconds of the busy counter.
+
+    Raises `ValueError` for a channel that is neither (a temperature).
+    """
+    channel = series.channel
+    if channel.sampling is Sampling.COUNTER:
+        curve = _unwrapped(series)
+        if channel.tick_s <= FINE_TICK_S:
+            return curve
+        moved = [i for i in range(1, len(series.raw)) if series.raw[i] != series.raw[i - 1]]
+        ticks = _ticks([series.t_ns[i] for i in moved], channel, _apart_s(series.t_ns))
+        return Curve(ticks.t_ns, tuple(curve.total[i] for i in moved), curve.resets_ns, blur_s=ticks.blur_s)
+    if channel.kind is not ReadingKind.POWER_W:
+        raise ValueError(f"channel {channel.name} is neither counter nor power")
+    return _summed(series)
+
+
+def _unwrapped(series: Series) -> Curve:
+    """A counter's total, wraps undone.
 
     A counter that goes back is taken to have wrapped once (`wrap_raw` steps after zero) if the power this means is
     plausible, else to have been reset. Two wraps between two readings cannot be told from one: the reading rate must be
-    faster than the wrap. Raises `ValueError` for a channel that is not a counter.
+    faster than the wrap.
     """
     channel = series.channel
-    if channel.sampling is not Sampling.COUNTER:
-        raise ValueError(f"channel {channel.name} is no counter")
     total_raw = 0
     totals: list[float] = []
     resets: list[int] = []
@@ -97,7 +126,69 @@ def curve_of(series: Series) -> Curve:
                 step_raw = wrapped
             total_raw += step_raw
         totals.append(total_raw * channel.step)
-    return Curve(series.t_ns, tuple(totals), tuple(resets))
+    return Curve(series.t_ns, tuple(totals), tuple(resets), slack_s=channel.tick_s + channel.lag_s)
+
+
+def _summed(series: Series) -> Curve:
+    """Joules of a power: each mean counts for the tick before it, each snapshot for half a tick on either side."""
+    channel = series.channel
+    moved = [i for i in range(1, len(series.raw)) if series.raw[i] != series.raw[i - 1]]
+    ticks = _ticks([series.t_ns[i] for i in moved], channel, _apart_s(series.t_ns))
+    if not moved:
+        return Curve((), ())
+    tick_ns = nanoseconds(ticks.every_s)
+    shown = [max(1, round((later - earlier) / tick_ns)) for earlier, later in pairwise(ticks.t_ns)]
+    shown.append(1 + (series.t_ns[-1] - series.t_ns[moved[-1]]) // tick_ns)
+    times, watts = [], []
+    for index, start_ns, turns in zip(moved, ticks.t_ns, shown, strict=True):
+        times += [start_ns + turn * tick_ns for turn in range(turns)]
+        watts += [series.raw[index] * channel.step] * turns
+    totals = [0.0]
+    for (before_w, after_w), (start_ns, end_ns) in zip(pairwise(watts), pairwise(times), strict=True):
+        mean_w = after_w if channel.sampling is Sampling.MEAN else (before_w + after_w) / 2
+        totals.append(totals[-1] + mean_w * seconds(end_ns - start_ns))
+    return Curve(tuple(times), tuple(totals), blur_s=ticks.blur_s)
+
+
+@dataclass(frozen=True, slots=True)
+class _Ticks:
+    """When a meter ticked (its lag taken off), how far apart, and how far off these times may be."""
+
+    t_ns: tuple[int, ...]
+    every_s: float
+    blur_s: float
+
+
+def _ticks(seen_ns: Sequence[int], channel: Channel, apart_s: float) -> _Ticks:
+    """The ticks behind the moments a new value was first seen, each up to `apart_s` too late.
+
+    A steady meter's ticks lie on a line; where they do not, a tick was half a reading's distance before it was seen.
+    """
+    lag_ns = nanoseconds(channel.lag_s)
+    plain = _Ticks(
+        tuple(t_ns - lag_ns - nanoseconds(apart_s / 2) for t_ns in seen_ns), channel.tick_s or apart_s, apart_s
+    )
+    if len(seen_ns) < FIT_TICKS_MIN or apart_s > 0.8 * channel.tick_s:
+        return plain
+    turns = [0]
+    for earlier, later in pairwise(seen_ns):
+        turns.append(turns[-1] + max(1, round(seconds(later - earlier) / channel.tick_s)))
+    late_s = [seconds(t_ns - seen_ns[0]) for t_ns in seen_ns]
+    line = linear_regression(turns, late_s)
+    off_s = [t_s - line.intercept - line.slope * turn for t_s, turn in zip(late_s, turns, strict=True)]
+    if max(off_s) - min(off_s) > FIT_SPREAD * apart_s or abs(line.slope / channel.tick_s - 1) > 0.2:
+        return plain
+    # Ticks are seen between nothing and one distance late. What of that range was not met leaves the line open by so
+    # much: readings in step with the ticks are always equally late, and nobody knows by how much.
+    unmet_s = max(apart_s - (max(off_s) - min(off_s)), 0.0)
+    base_s = line.intercept + min(off_s) - unmet_s / 2
+    times = tuple(seen_ns[0] + nanoseconds(base_s + line.slope * turn) - lag_ns for turn in turns)
+    return _Ticks(times, line.slope, unmet_s + 2 * apart_s / len(seen_ns))
+
+
+def _apart_s(t_ns: Sequence[int]) -> float:
+    """How far readings are apart, usually."""
+    return median(seconds(later - earlier) for earlier, later in pairwise(t_ns)) if len(t_ns) > 1 else 0.0
 
 
 def value_at(series: Series, t_ns: int) -> float | None:
@@ -112,12 +203,33 @@ def value_at(series: Series, t_ns: int) -> float | None:
     return series.raw[index] * series.channel.step
 
 
+def alternatives(channels: Sequence[Channel]) -> dict[str, list[list[Channel]]]:
+    """Per scope the sets of channels of which each gives the whole figure: one per kind of meter and of reading.
+
+    Two plugs of one kind are two supplies of one machine and add up; a plug and a BMC, or the power and the energy of
+    one plug, tell the same thing twice: one of them is the figure, the others are checks.
+    """
+    found: dict[str, dict[tuple[str, ReadingKind], list[Channel]]] = {}
+    for one in channels:
+        if one.part_of is None and one.kind in (ReadingKind.ENERGY_J, ReadingKind.POWER_W):
+            kind = one.meter.partition(":")[0]
+            found.setdefault(one.scope, {}).setdefault((kind, one.kind), []).append(one)
+    return {scope: list(sets.values()) for scope, sets in found.items()}
+
+
+def counted_scopes(scopes: Sequence[str]) -> list[str]:
+    """The scopes whose sum is the machine's figure: one whole scope if there is one, else all parts."""
+    whole = [scope for scope in WHOLE_SCOPES if scope in scopes]
+    return whole[:1] or list(scopes)
+
+
 def headline(channels: Sequence[Channel]) -> list[Channel]:
-    """The channels whose sum is the machine's figure: one whole-machine scope if there is one, else all parts, else the
-    busy counter of the power model, else none. Parts of other scopes are never added."""
-    energy = [one for one in channels if one.kind is ReadingKind.ENERGY_J and one.part_of is None]
-    for scope in WHOLE_SCOPES:
-        whole = [one for one in energy if one.scope == scope]
-        if whole:
-            return whole
-    return energy or [one for one in channels if one.kind is ReadingKind.BUSY_RATIO]
+    """The channels to watch live: of every counted scope the set with the fastest tick; without any, the busy counter
+    of the power model. Parts of other scopes are never added."""
+    sets = alternatives(channels)
+    chosen = [
+        min(sets[scope], key=lambda one: max(channel.tick_s for channel in one)) for scope in counted_scopes(list(sets))
+    ]
+    return [channel for one in chosen for channel in one] or [
+        one for one in channels if one.kind is ReadingKind.BUSY_RATIO
+    ]

@@ -24,7 +24,7 @@ from joulebox.model import (
 from joulebox.units import seconds
 
 SCHEMA: Final = "joulebox.receipt/1"
-METHOD_VERSION: Final = "2026.11.2"
+METHOD_VERSION: Final = "2026.11.3"
 
 
 def account(

@@ -6,9 +6,13 @@ readings is taken out at the power that the guards themselves measured: idle bef
 """
 
 from dataclasses import dataclass
+from typing import Final
 
 from joulebox.metering import Curve
 from joulebox.units import nanoseconds, seconds
+
+AFTER_S: Final = 0.1
+"""Over so long, or one tick, the power after the answer is taken."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,17 +52,17 @@ class Estimate:
 
 def estimate(curve: Curve, window: Window) -> Estimate | None:
     """The energy in the window, or `None` where the guards hold too few readings to know it."""
-    slack_ns = nanoseconds(window.tick_s + window.lag_s)
+    slack_ns = nanoseconds(curve.slack_s)
     guard_ns = nanoseconds(window.guard_s)
     before = curve.last_at_or_before(window.start_ns)
     after = curve.first_at_or_after(window.end_ns + slack_ns)
     if before is None or after is None:
         return None
     quiet = curve.first_at_or_after(before - guard_ns)
-    follow = curve.first_at_or_after(after + max(nanoseconds(0.1), 2 * slack_ns))
-    last = curve.last_at_or_before(window.end_ns + slack_ns + guard_ns)
-    if quiet is None or quiet >= before or follow is None or last is None or last <= after:
+    last = curve.last_at_or_before(window.end_ns + nanoseconds(window.tick_s + window.lag_s) + guard_ns)
+    if quiet is None or quiet >= before or last is None or last <= after:
         return None
+    follow = curve.first_at_or_after(after + nanoseconds(max(AFTER_S, window.tick_s))) or last
     idle_rate = curve.rate(quiet, before)
     after_rate = curve.rate(after, follow)
     before_s = seconds(window.start_ns - before)

@@ -1,6 +1,6 @@
 """From a Trace to named energy figures: which channels count, what each figure is, how sure, and its grade. Pure."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from math import sqrt
 from typing import Final, Literal
@@ -8,7 +8,7 @@ from typing import Final, Literal
 from joulebox.accounting.energy import Estimate, Window, estimate
 from joulebox.accounting.power_model import profile_of
 from joulebox.accounting.uncertainty import COVERAGE_FACTOR, Sham, added, baseline, boundary, combined, sham_windows
-from joulebox.metering import Curve, curve_of, headline
+from joulebox.metering import WHOLE_SCOPES, Curve, alternatives, curve_of
 from joulebox.model import (
     Channel,
     Energy,
@@ -18,6 +18,7 @@ from joulebox.model import (
     PhaseMethod,
     Power,
     ReadingKind,
+    Sampling,
     ScopeFigure,
     Trace,
     UncertaintyPart,
@@ -27,6 +28,7 @@ from joulebox.units import nanoseconds, seconds
 GUARD_MIN_S: Final = 1.0
 PEAK_S: Final = 0.05
 MODELLED: Final = "modelled"
+POWER_KINDS: Final = (ReadingKind.ENERGY_J, ReadingKind.POWER_W)
 PHASES: Final = ("load", "prefill", "decode", "tail")
 
 
@@ -70,7 +72,7 @@ class Metered:
         """What tick, resolution and guards leave open."""
         return [
             UncertaintyPart(source=source, j=self.scale.slope * units)
-            for source, units in boundary(self.channel, self.found, self.window.duration_s).items()
+            for source, units in boundary(self.channel, self.curve, self.found, self.window.duration_s).items()
         ]
 
     def idle(self, name: Literal["active", "tail"]) -> UncertaintyPart:
@@ -98,13 +100,15 @@ def reckon(trace: Trace) -> Reckoning:
     """All energy figures of the trace. Where nothing can be known a figure is `None`, never zero."""
     window = answer_window(trace)
     channels = [series.channel for series in trace.series]
-    wanted = headline(channels)
-    modelled = any(channel.kind is ReadingKind.BUSY_RATIO for channel in wanted)
-    metered = _metered(trace, window, wanted, modelled=modelled)
-    chosen = [one for one in metered if one.channel in wanted]
-    if not wanted or len(chosen) < len(wanted):
+    sets = alternatives(channels)
+    modelled = not sets
+    metered = _metered(trace, window, modelled=modelled)
+    best = {scope: _surest(ways, metered) for scope, ways in sets.items()}
+    chosen = metered if modelled else _counted(best)
+    if not chosen:
         nothing = Power(mean_w=None, idle_w=None, peak_w=None)
-        return Reckoning(energy=_nothing(trace), power=nothing, metered=(), unmeasured=bool(wanted))
+        wished = bool(sets) or any(channel.kind is ReadingKind.BUSY_RATIO for channel in channels)
+        return Reckoning(energy=_nothing(trace), power=nothing, metered=(), unmeasured=wished)
     scope = MODELLED if modelled else _scope_name(chosen)
     answer, parts = _figure(chosen, scope, "answer")
     energy = Energy(
@@ -115,7 +119,7 @@ def reckon(trace: Trace) -> Reckoning:
         tail=_figure(chosen, scope, "tail")[0],
         full=_full(chosen, scope, trace),
         phases=_phases(chosen, trace, window, modelled=modelled),
-        scopes={} if modelled else _scopes(metered),
+        scopes=_scopes(best),
         uncertainty=parts,
     )
     return Reckoning(energy=energy, power=_power(chosen, answer, window), metered=tuple(chosen), unmeasured=False)
@@ -134,26 +138,46 @@ def guard_s(channel: Channel) -> float:
     return max(2 * channel.tick_s + channel.lag_s, GUARD_MIN_S)
 
 
-def _metered(trace: Trace, window: tuple[int, int], wanted: Sequence[Channel], *, modelled: bool) -> list[Metered]:
-    """Every channel with an energy figure of its own: those of the headline, and the scopes shown beside it."""
+def _metered(trace: Trace, window: tuple[int, int], *, modelled: bool) -> list[Metered]:
+    """Every channel that the estimator can make an energy of: those of scopes, or the busy counter of the model."""
     quiet = trace.span("idle")
     quiet_from_ns = quiet.start_ns if quiet else window[0]
     result = []
     for series in trace.series:
         channel = series.channel
-        beside = channel.kind is ReadingKind.ENERGY_J and channel.part_of is None
-        if not beside and channel not in wanted:
+        counts = channel.kind is ReadingKind.BUSY_RATIO if modelled else channel.kind in POWER_KINDS
+        if not counts or channel.part_of is not None:
             continue
         curve = curve_of(series)
         own = Window(
             start_ns=window[0], end_ns=window[1], guard_s=guard_s(channel), tick_s=channel.tick_s, lag_s=channel.lag_s
         )
         found = estimate(curve, own)
-        if found is not None:
-            sham = sham_windows(curve, own, max(quiet_from_ns, curve.t_ns[0]))
-            scale = _model_scale(trace) if modelled else _meter_scale(channel)
-            result.append(Metered(channel=channel, curve=curve, window=own, scale=scale, found=found, sham=sham))
+        if found is None or (channel.sampling is Sampling.SNAPSHOT and own.duration_s < 2 * channel.tick_s):
+            continue
+        sham = sham_windows(curve, own, max(quiet_from_ns, curve.t_ns[0]))
+        scale = _model_scale(trace) if modelled else _meter_scale(channel)
+        result.append(Metered(channel=channel, curve=curve, window=own, scale=scale, found=found, sham=sham))
     return result
+
+
+def _surest(ways: Sequence[Sequence[Channel]], metered: Sequence[Metered]) -> list[Metered]:
+    """Of the sets of channels that tell a scope, the one whose answer is surest; empty where none is complete."""
+    complete = []
+    for way in ways:
+        found = [one for one in metered if one.channel in way]
+        if len(found) == len(way):
+            complete.append(found)
+    return min(complete, key=lambda found: _figure(found, "", "answer")[0].u, default=[])
+
+
+def _counted(best: Mapping[str, list[Metered]]) -> list[Metered]:
+    """The channels of the headline: those of a whole scope if one has them, else of all parts, none missing."""
+    for scope in WHOLE_SCOPES:
+        if best.get(scope):
+            return best[scope]
+    parts = [found for scope, found in best.items() if scope not in WHOLE_SCOPES]
+    return [one for found in parts for one in found] if all(parts) else []
 
 
 def _meter_scale(channel: Channel) -> Scale:
@@ -253,7 +277,7 @@ def _phase(
     total_j = 0.0
     groups = []
     for one in chosen:
-        blur_s = one.channel.tick_s + one.channel.lag_s + max(_distance_s(one.curve, edge) for edge in span)
+        blur_s = one.curve.slack_s + one.curve.blur_s + max(_distance_s(one.curve, edge) for edge in span)
         if duration_s <= 0 or blur_s > duration_s / 4:
             return PhaseFigure(j=None, u=None, s=duration_s, method=None)
         try:
@@ -274,11 +298,12 @@ def _distance_s(curve: Curve, t_ns: int) -> float:
     return min((abs(seconds(t - t_ns)) for t in near), default=float("inf"))
 
 
-def _scopes(metered: Sequence[Metered]) -> dict[str, ScopeFigure]:
+def _scopes(best: Mapping[str, list[Metered]]) -> dict[str, ScopeFigure]:
     scopes = {}
-    for scope in dict.fromkeys(one.channel.scope for one in metered):
-        figure, _ = _figure([one for one in metered if one.channel.scope == scope], scope, "answer")
-        scopes[scope] = ScopeFigure(j=figure.j, u=figure.u)
+    for scope, found in best.items():
+        if found:
+            figure, _ = _figure(found, scope, "answer")
+            scopes[scope] = ScopeFigure(j=figure.j, u=figure.u)
     return scopes
 
 

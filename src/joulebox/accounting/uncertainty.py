@@ -7,16 +7,21 @@ way, covers 5-76 % of the truth where sham windows cover 94-98 %.)
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from math import sqrt
+from math import exp, sqrt
 from typing import Final
 
 from joulebox.accounting.energy import Estimate, Window, estimate
 from joulebox.metering import Curve
-from joulebox.model import Channel, UncertaintyPart
+from joulebox.model import Channel, Sampling, UncertaintyPart
 from joulebox.units import nanoseconds, seconds
 
 COVERAGE_FACTOR: Final = 2.0
 SHAM_WINDOWS_MIN: Final = 3
+TAIL_S: Final = 0.8
+"""How fast clocks and voltages are taken to come down after the work; what the interval of slow meters rests on."""
+SNAPSHOT_SCATTER: Final = 0.3
+"""By how much of its rise the power of a working machine is taken to differ from look to look: reading the prompt and
+writing the answer draw differently, and a snapshot says nothing of what lies between."""
 STAMP_S: Final = 0.001
 """How well the node knows when the engine's work ends; on the rig in real time it was off by a few tenths of this."""
 INDEPENDENT: Final = ("resolution",)
@@ -89,19 +94,42 @@ def _rms(values: Sequence[float]) -> float:
     return sqrt(sum(value * value for value in values) / len(values))
 
 
-def boundary(channel: Channel, found: Estimate, duration_s: float) -> dict[str, float]:
-    """What tick, resolution and the guards' edges leave open in the answer, in the unit of the curve (k = 1).
+def boundary(channel: Channel, curve: Curve, found: Estimate, duration_s: float) -> dict[str, float]:
+    """What ticks, resolution and the guards' edges leave open in the answer, in the unit of the curve (k = 1).
 
-    A counter shows what was drawn until its last tick: half a tick too little on average, at either end. `stamps`: the
-    machine may work on for `STAMP_S` after the last token was stamped.
+    A fast counter shows what was drawn until its last tick: half a tick too little on average, at either end. Of a slow
+    meter the ticks themselves are known, to within the curve's blur. `stamps`: the machine may work on for `STAMP_S`
+    after the last token was stamped.
     """
     idle, after = found.idle_rate, found.after_rate
-    return {
-        "resolution": channel.step / sqrt(6),
-        "tick": channel.tick_s * sqrt((idle**2 + after**2) / 12 + (after - idle) ** 2 / 4),
-        "guards": abs(after - idle) * found.after_s / sqrt(12),
+    parts = {
+        "guards": abs(after - idle) * found.after_s * _tail_before(found.after_s, channel.tick_s),
         "stamps": abs(found.answer / duration_s - after) * STAMP_S / sqrt(3),
     }
+    if channel.sampling is Sampling.COUNTER:
+        parts["resolution"] = channel.step / sqrt(6)
+    else:
+        parts["resolution"] = channel.step * duration_s / sqrt(12)
+    if curve.slack_s:
+        parts["tick"] = channel.tick_s * sqrt((idle**2 + after**2) / 12 + (after - idle) ** 2 / 4)
+    else:
+        parts["tick"] = curve.blur_s * sqrt((idle**2 + after**2) / 12)
+    if channel.sampling is Sampling.SNAPSHOT:
+        parts["snapshots"] = _between_snapshots(channel, found, duration_s)
+    return parts
+
+
+def _tail_before(after_s: float, tick_s: float) -> float:
+    """By how much the tail may have been above what was seen of it, as a share (k = 1): it was taken over the tick that
+    began `after_s` after the answer, and a tail that dies away with `TAIL_S` was higher before."""
+    return max(1 / sqrt(12), (exp((after_s + tick_s / 2) / TAIL_S) - 1) / sqrt(3))
+
+
+def _between_snapshots(channel: Channel, found: Estimate, duration_s: float) -> float:
+    """What a power seen once a tick leaves open: where between two looks the answer began and ended, and what it drew
+    between the looks inside it. No guard cancels this, so that it stands in the interval (k = 1)."""
+    rise_w = abs(found.active) / duration_s
+    return channel.tick_s * rise_w * sqrt(1 / 6 + duration_s / channel.tick_s * SNAPSHOT_SCATTER**2)
 
 
 def baseline(sham: Sham | None, spread: float, idle_rate: float, duration_s: float) -> float:

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from typing import Final, Literal, NamedTuple
 
 from joulebox.accounting.figures import GUARD_MIN_S, MODELLED, Metered, Reckoning
-from joulebox.model import CalibrationRef, Reason, Trace, Verdict
+from joulebox.model import CalibrationRef, Reason, Sampling, Trace, Verdict
 from joulebox.units import nanoseconds, seconds
 
 NOISY_IDLE_RATIO: Final = 0.5
@@ -61,7 +61,7 @@ RULES: Final[dict[str, Rule]] = {
         "Calibrate the node (`joulebox meters calibrate`).",
     ),
     "too_short": Rule(
-        "suspect", "The answer took {}, too short for a meter that ticks every {}.", "Ask for more tokens."
+        "suspect", "The answer took {}, too short for a meter that looks every {}.", "Ask for more tokens."
     ),
     "noisy_idle": Rule(
         "suspect",
@@ -96,15 +96,12 @@ def _reasons(trace: Trace, reckoning: Reckoning) -> Iterator[Reason]:
     elif energy.answer is None and not reckoning.unmeasured:
         yield _reason("unmetered")
     elif reckoning.unmeasured:
-        yield _reason("meter_gap", "too few before or after it")
+        yield _too_short(trace) or _reason("meter_gap", "too few before or after it")
     elif trace.missing:
         yield _reason("missing_scope", ", ".join(trace.missing))
     yield from _of_readings(trace, reckoning)
     if reckoning.metered and energy.scope != MODELLED:
         yield from _of_calibration(trace.calibration)
-    slowest = max((one.channel.tick_s for one in reckoning.metered), default=0.0)
-    if reckoning.metered and reckoning.metered[0].window.duration_s < 2 * slowest:
-        yield _reason("too_short", f"{reckoning.metered[0].window.duration_s:.2g} s", f"{slowest:.2g} s")
     if energy.active is not None:
         idle_j = 2 * sum(one.idle("active").j for one in reckoning.metered)
         if idle_j > NOISY_IDLE_RATIO * abs(energy.active.j):
@@ -119,6 +116,16 @@ def _of_calibration(calibration: CalibrationRef | None) -> Iterator[Reason]:
         yield _reason("uncalibrated")
     elif calibration.stale:
         yield _reason("stale_calibration", calibration.at[:10], calibration.stale)
+
+
+def _too_short(trace: Trace) -> Reason | None:
+    """A meter that only looks once a tick says nothing of an answer shorter than two looks."""
+    answer = trace.span("answer")
+    looks = [one.channel.tick_s for one in trace.series if one.channel.sampling is Sampling.SNAPSHOT]
+    looks = [tick_s for tick_s in looks if answer and seconds(answer.end_ns - answer.start_ns) < 2 * tick_s]
+    if not looks or answer is None:
+        return None
+    return _reason("too_short", f"{seconds(answer.end_ns - answer.start_ns):.2g} s", f"{max(looks):.2g} s")
 
 
 def _of_readings(trace: Trace, reckoning: Reckoning) -> Iterator[Reason]:

@@ -1,21 +1,29 @@
 """Reads every meter at absolute deadlines, all the time, and keeps what was read.
 
-Idle readings are kept for `KEEP_S` (they are the next prompt's guard and idle record); while a run is held nothing is
-thrown away. `read_now` reads everything at once from the calling thread: the marks at a run's edges.
+Each meter has a thread of its own, so that a blocked one stalls no other, and a rate that fits its tick. Idle readings
+are kept for `KEEP_S` (they are the next prompt's guard and idle record); while a run is held nothing is thrown away.
+`read_now` reads the meters that tick fast from the calling thread: the marks at a run's edges.
 """
 
 import threading
 from collections import deque
 from collections.abc import Sequence
+from functools import partial
 from typing import Final
 
 from joulebox.clock import Clock, Repeating
-from joulebox.metering import headline
+from joulebox.metering import FINE_TICK_S, headline
 from joulebox.model import Channel, ReadingKind, Remark, Series
 from joulebox.node.meter import Meter, MeterFault
 from joulebox.units import nanoseconds, seconds
 
 KEEP_S: Final = 120.0
+READINGS_A_TICK: Final = 4.236
+"""So often a meter slower than `FINE_TICK_S` is read between two ticks, so that its ticks can be found. Not a whole
+number nor near one: readings in step with the ticks would always be equally late."""
+PERIOD_MIN_S: Final = 0.002
+TICK_MAX_S: Final = 3.0
+"""A channel slower than this is kept as evidence, but no prompt waits for its guards."""
 REMARKS_MAX: Final = 100
 """Of more faults than these the newest are kept."""
 LIVE_MIN_S: Final = 0.05
@@ -27,21 +35,30 @@ _POWER: Final = (ReadingKind.ENERGY_J, ReadingKind.POWER_W)
 class _Log:
     """What one meter said: rows of (time, raw values), oldest first."""
 
-    def __init__(self, meter: Meter) -> None:
+    def __init__(self, meter: Meter, reading_hz: float) -> None:
         self.meter = meter
         self.channels = tuple(meter.channels())
+        self.counting = [channel for channel in self.channels if _counts(channel)]
         self.rows: deque[tuple[int, Sequence[int | None]]] = deque()
+        self.reading = threading.Lock()
+        ticks_s = [channel.tick_s for channel in self.counting]
+        self.quick = bool(ticks_s) and max(ticks_s) <= FINE_TICK_S
+        slow = [tick_s for tick_s in ticks_s if tick_s > FINE_TICK_S]
+        self.period_s = max(min(slow) / READINGS_A_TICK, PERIOD_MIN_S) if slow else 1.0 / reading_hz
+
+
+def _counts(channel: Channel) -> bool:
+    return channel.kind is not ReadingKind.TEMPERATURE_C and channel.tick_s <= TICK_MAX_S
 
 
 class Recorder:
     """Records from `start` to `stop`."""
 
     def __init__(self, meters: Sequence[Meter], clock: Clock, reading_hz: float) -> None:
-        self._logs = [_Log(meter) for meter in meters]
+        self._logs = [_Log(meter, reading_hz) for meter in meters]
         self._clock = clock
-        self._period_s = 1.0 / reading_hz
         self._lock = threading.Lock()
-        self._repeating: Repeating | None = None
+        self._repeating: list[Repeating] = []
         self._held = False
         self._remarks: deque[Remark] = deque(maxlen=REMARKS_MAX)
         self.missing = _missing(meters)
@@ -63,17 +80,19 @@ class Recorder:
 
     @property
     def _counting(self) -> list[Channel]:
-        return [channel for channel in self.channels if channel.kind is not ReadingKind.TEMPERATURE_C]
+        return [channel for log in self._logs for channel in log.counting]
 
     def start(self) -> None:
         """Begin to record."""
-        if self._logs:
-            self._repeating = self._clock.every(self._period_s, self._turn, "recorder")
+        for log in self._logs:
+            if log.channels:
+                turn = partial(self._turn, log)
+                self._repeating.append(self._clock.every(log.period_s, turn, f"recorder {log.meter.address}"))
 
     def stop(self) -> None:
         """Stop recording and close the meters."""
-        if self._repeating is not None:
-            self._repeating.stop()
+        for repeating in self._repeating:
+            repeating.stop()
         for log in self._logs:
             log.meter.close()
 
@@ -82,28 +101,29 @@ class Recorder:
         self._held = held
 
     def read_now(self) -> int:
-        """Read every meter at once. The moment just after: nothing that begins then is in the reading."""
-        self._turn()
+        """Read the quick meters at once. The moment just after: nothing that begins then is in the reading."""
+        for log in self._logs:
+            if log.quick:
+                self._turn(log)
         return self._clock.now_ns()
 
-    def _turn(self) -> None:
+    def _turn(self, log: _Log) -> None:
+        with log.reading:
+            before_ns = self._clock.now_ns()
+            try:
+                raw = log.meter.read()
+            except MeterFault as fault:
+                code = "meter_gap" if log.counting else "sensor_gap"
+                remark = Remark(code=code, detail=f"{log.meter.address}: {fault}", t_ns=before_ns)
+                with self._lock:
+                    self._remarks.append(remark)
+                return
+            t_ns = (before_ns + self._clock.now_ns()) // 2
         with self._lock:
-            for log in self._logs:
-                self._read(log)
+            if not log.rows or t_ns > log.rows[-1][0]:
+                log.rows.append((t_ns, raw))
             if not self._held:
                 self._forget(self._clock.now_ns() - nanoseconds(KEEP_S))
-
-    def _read(self, log: _Log) -> None:
-        before_ns = self._clock.now_ns()
-        try:
-            raw = log.meter.read()
-        except MeterFault as fault:
-            code = "meter_gap" if any(one in self._counting for one in log.channels) else "sensor_gap"
-            self._remarks.append(Remark(code=code, detail=f"{log.meter.address}: {fault}", t_ns=before_ns))
-            return
-        t_ns = (before_ns + self._clock.now_ns()) // 2
-        if not log.rows or t_ns > log.rows[-1][0]:
-            log.rows.append((t_ns, raw))
 
     def _forget(self, before_ns: int) -> None:
         for log in self._logs:
@@ -113,11 +133,12 @@ class Recorder:
             self._remarks.popleft()
 
     def oldest_ns(self) -> int | None:
-        """The time from which every meter has readings; `None` where one has none."""
+        """The time from which every meter that counts has readings; `None` where one has none."""
         with self._lock:
-            if not self._logs or not all(log.rows for log in self._logs):
+            logs = [log for log in self._logs if log.counting]
+            if not logs or not all(log.rows for log in logs):
                 return None
-            return max(log.rows[0][0] for log in self._logs)
+            return max(log.rows[0][0] for log in logs)
 
     def reading_before(self, t_ns: int) -> int:
         """The last moment not after `t_ns` from which every meter has a reading; `t_ns` where there is none."""
@@ -213,6 +234,8 @@ def _latest(log: _Log, indices: Sequence[int]) -> tuple[int, float] | None:
 def _rate(channel: Channel, earlier: int | None, later: int | None, wait_s: float) -> float | None:
     if earlier is None or later is None or wait_s <= 0:
         return None
+    if channel.kind is ReadingKind.POWER_W:
+        return later * channel.step
     step_raw = later - earlier
     if step_raw < 0:
         step_raw += channel.wrap_raw or 0

@@ -8,7 +8,7 @@ from typing import Final
 
 from joulebox.clock import Clock
 from joulebox.metering import curve_of, headline
-from joulebox.model import Span
+from joulebox.model import ReadingKind, Span
 from joulebox.node.recorder import Recorder
 from joulebox.units import nanoseconds
 
@@ -43,7 +43,7 @@ def restless(recorder: Recorder, now_ns: int, leased_ns: int, quiet_since_ns: in
         return now_ns - leased_ns < guard_ns
     *history, last = rates
     usual = median(history)
-    energy = any(channel.kind.value == "energy_j" for channel in headline(recorder.channels))
+    energy = any(channel.kind is not ReadingKind.BUSY_RATIO for channel in headline(recorder.channels))
     return last - usual > max(RESTLESS_RATIO * abs(usual), RESTLESS_W if energy else RESTLESS_CORES)
 
 

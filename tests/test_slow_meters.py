@@ -1,0 +1,125 @@
+"""Meters slower than the prompt: coarse counters, averaging wall meters, plugs that only look, on a handed-in clock."""
+
+import random
+from collections import defaultdict
+from pathlib import Path
+from statistics import median
+
+import pytest
+
+from instruments import Instrument, Kind
+from joulebox.accounting import account
+from joulebox.clock import SimulatedClock
+from joulebox.model import Receipt, Sampling, Trace
+from joulebox.node.recorder import Recorder
+from joulebox.rig.physics import Machine
+from joulebox.rig.wall import Wall
+from joulebox.units import nanoseconds
+from lab import Compared, campaign
+from traces import PLACEMENT, factors, trace
+
+DURATIONS_S = (0.05, 0.2, 1.0, 5.0)
+EACH = 8
+
+
+def receipt_of(run: Trace) -> Receipt:
+    return account(run, factors(), receipt_id="r", placement=PLACEMENT)
+
+
+def drawn_j(machine: Machine, t_ns: int) -> float:
+    return Wall(machine).energy_j(t_ns)
+
+
+def measured(folder: Path, seed: int, kind: Kind, durations_s: tuple[float, ...] = DURATIONS_S) -> list[Compared]:
+    """`EACH` answers of each duration in seeded order, seen by one instrument at the plug."""
+    clock, machine = SimulatedClock(), Machine(seed)
+    recorder = Recorder([Instrument(Wall(machine), clock, kind)], clock, reading_hz=10.0)
+    recorder.start()
+    order = list(durations_s) * EACH
+    random.Random(seed).shuffle(order)
+    runs = campaign(
+        clock, recorder, machine.activity, lambda: machine, folder, seed, 7.3, drawn_j, order, first_s=130.0
+    )
+    compared = list(runs)
+    recorder.stop()
+    return compared
+
+
+def by_duration(compared: list[Compared]) -> dict[float, float]:
+    """The median error of `answer` for each nominal duration."""
+    found = defaultdict(list)
+    for one in compared:
+        nearest = min(DURATIONS_S, key=lambda duration_s: abs(duration_s - one.receipt.times.duration_s))
+        found[nearest].append(one.error_ratio)
+    return {duration_s: median(found[duration_s]) for duration_s in sorted(found)}
+
+
+@pytest.mark.parametrize("tick_s", [0.02, 0.1])
+def test_coarse_counters(tmp_path: Path, tick_s: float) -> None:
+    """A counter that moves each 20 or 100 ms (a GPU's kind) is within 2 % at 50 ms and 0.5 % at 1 s."""
+    compared = measured(tmp_path, 1, Kind(sampling=Sampling.COUNTER, tick_s=tick_s, step=1e-3, phase_s=0.013))
+    errors = by_duration(compared)
+    print(f"counter, tick {tick_s} s, simulated: {errors}")
+    assert errors[0.05] <= 0.02
+    assert errors[1.0] <= 0.005
+    assert sum(abs(one.j - one.truth_j) <= one.u_j for one in compared) >= 0.9 * len(compared)
+
+
+def test_a_ten_hertz_wall_meter(tmp_path: Path) -> None:
+    """A wall meter that averages over 100 ms, with a lag it declares, is within 1 % at 1 s."""
+    kind = Kind(sampling=Sampling.MEAN, tick_s=0.1, lag_s=0.05, phase_s=0.037)
+    compared = measured(tmp_path, 2, kind)
+    errors = by_duration(compared)
+    print(f"10 Hz mean, simulated: {errors}")
+    assert errors[1.0] <= 0.01
+    assert errors[5.0] <= 0.005
+    assert sum(abs(one.j - one.truth_j) <= one.u_j for one in compared) >= 0.9 * len(compared)
+
+
+def test_a_one_hertz_plug(tmp_path: Path) -> None:
+    """A plug that averages over a second and shows it half a second late is within 2 % at 1 s and longer."""
+    kind = Kind(sampling=Sampling.MEAN, tick_s=1.0, lag_s=0.5, phase_s=0.37)
+    compared = measured(tmp_path, 3, kind, (1.0, 5.0))
+    errors = by_duration(compared)
+    print(f"1 Hz mean, simulated: {errors}")
+    assert errors[1.0] <= 0.02
+    assert errors[5.0] <= 0.01
+    assert sum(abs(one.j - one.truth_j) <= one.u_j for one in compared) >= 0.9 * len(compared)
+
+
+def test_a_wrong_lag_cancels(tmp_path: Path) -> None:
+    """A lag that nobody declared moves both ends alike: at 5 s it costs less than 2 %, and the guards hold it."""
+    kind = Kind(sampling=Sampling.MEAN, tick_s=0.1, lag_s=0.1, phase_s=0.037, declared_lag_s=0.0)
+    assert by_duration(measured(tmp_path, 4, kind))[5.0] <= 0.02
+
+
+def test_an_answer_between_two_looks(tmp_path: Path) -> None:
+    """An answer shorter than two looks of such a plug has no energy, and the verdict says why."""
+    clock, machine = SimulatedClock(), Machine(6)
+    kind = Kind(sampling=Sampling.SNAPSHOT, tick_s=1.0, step=0.1)
+    counter = Kind(sampling=Sampling.COUNTER, tick_s=0.1, step=1e-3)
+    recorder = Recorder([Instrument(Wall(machine), clock, kind)], clock, reading_hz=10.0)
+    both = Recorder([Instrument(Wall(machine), clock, one) for one in (kind, counter)], clock, reading_hz=10.0)
+    recorder.start()
+    both.start()
+    clock.sleep_until(nanoseconds(60.0))
+    machine.activity(clock.now_ns(), 1.0)
+    clock.sleep_until(nanoseconds(60.4))
+    machine.activity(clock.now_ns(), 0.0)
+    clock.sleep_until(nanoseconds(70.0))
+    span = {"start_s": 60.0, "end_s": 60.4}
+    receipt = receipt_of(trace(*recorder.series(0, clock.now_ns()), **span))
+    assert (receipt.energy.answer, receipt.verdict, receipt.reasons[0].code) == (None, "suspect", "too_short")
+    better = receipt_of(trace(*both.series(0, clock.now_ns()), **span)).energy
+    assert better.answer is not None
+    truth_j = drawn_j(machine, nanoseconds(60.4)) - drawn_j(machine, nanoseconds(60.0))
+    assert better.answer.j == pytest.approx(truth_j, rel=0.01)
+
+
+def test_a_plug_that_only_looks(tmp_path: Path) -> None:
+    """A plug that looks once a second keeps an error that no guard cancels: the interval says so and covers it, and an
+    answer shorter than two looks has no energy rather than a wrong one."""
+    kind = Kind(sampling=Sampling.SNAPSHOT, tick_s=1.0, step=0.1, phase_s=0.61)
+    compared = measured(tmp_path, 5, kind, (2.5, 5.0))
+    assert sum(abs(one.j - one.truth_j) <= one.u_j for one in compared) >= 0.95 * len(compared)
+    assert median(one.u_j / one.j for one in compared) > 0.02
