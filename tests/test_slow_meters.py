@@ -1,7 +1,10 @@
 """Meters slower than the prompt: coarse counters, averaging wall meters, plugs that only look, on a handed-in clock."""
 
 import random
+import threading
 from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from statistics import median
 
@@ -9,8 +12,8 @@ import pytest
 
 from instruments import Instrument, Kind
 from joulebox.accounting import account
-from joulebox.clock import SimulatedClock
-from joulebox.model import Receipt, Sampling, Trace
+from joulebox.clock import SimulatedClock, SystemClock
+from joulebox.model import Channel, Receipt, Sampling, Trace
 from joulebox.node.recorder import Recorder
 from joulebox.rig.physics import Machine
 from joulebox.rig.wall import Wall
@@ -123,3 +126,37 @@ def test_a_plug_that_only_looks(tmp_path: Path) -> None:
     compared = measured(tmp_path, 5, kind, (2.5, 5.0))
     assert sum(abs(one.j - one.truth_j) <= one.u_j for one in compared) >= 0.95 * len(compared)
     assert median(one.u_j / one.j for one in compared) > 0.02
+
+
+class Blocked(Instrument):
+    """A meter whose line has gone silent: reading it does not come back."""
+
+    address = "plug:blocked"
+
+    def __init__(self) -> None:
+        self.line = threading.Event()
+
+    def channels(self) -> Sequence[Channel]:
+        return (replace(Kind(sampling=Sampling.MEAN, tick_s=0.05).channel, meter=self.address, scope="platform"),)
+
+    def read(self) -> Sequence[int | None]:
+        self.line.wait()
+        return (None,)
+
+
+def test_a_blocked_meter_stalls_no_other() -> None:
+    """Of two meters, one of which hangs in its line, the other is read on, and the recorder still ends."""
+    clock = SystemClock()
+    wall = Wall(Machine(7, start_ns=clock.now_ns() - nanoseconds(10.0)))
+    blocked = Blocked()
+    recorder = Recorder(
+        [blocked, Instrument(wall, clock, Kind(sampling=Sampling.MEAN, tick_s=0.05))], clock, reading_hz=10.0
+    )
+    start_ns = clock.now_ns()
+    recorder.start()
+    clock.sleep_until(start_ns + nanoseconds(0.4))
+    silent, plug = recorder.series(start_ns, clock.now_ns())
+    assert len(plug.t_ns) > 10
+    assert silent.t_ns == ()
+    blocked.line.set()
+    recorder.stop()

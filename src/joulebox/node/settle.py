@@ -54,9 +54,8 @@ def _idle_rates(recorder: Recorder, now_ns: int, guard_ns: int, quiet_since_ns: 
     chosen = headline(recorder.channels)
     totals: list[float] = []
     for series in recorder.series(origin_ns, now_ns):
-        if series.channel not in chosen or len(series.t_ns) < 2:
+        if series.channel not in chosen or len((curve := curve_of(series)).t_ns) < 2:
             continue
-        curve = curve_of(series)
         end_ns = curve.t_ns[-1]
         count = (end_ns - curve.t_ns[0]) // guard_ns
         rates = [curve.rate(end_ns - (i + 1) * guard_ns, end_ns - i * guard_ns) for i in reversed(range(count))]
