@@ -155,6 +155,32 @@ def ask(
         _ask(client, {"model": model} | fields, as_json=as_json)
 
 
+@app.command(context_settings={"allow_interspersed_args": False})
+def measure(
+    command: Annotated[list[str], typer.Argument(help="The command with its own options.", metavar="COMMAND...")],
+    meter: MeterOption = None,
+    zone: ZoneOption = None,
+    idle_s: Annotated[float, typer.Option("--idle-s", help="Seconds of listening to the idle machine first.")] = 3.0,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the receipt as JSON, last on stdout.")] = False,
+) -> None:
+    """Run a command under the meters: its output and exit code as ever, then its receipt on stderr."""
+    from joulebox.accounting import receipt_bytes
+    from joulebox.console import show_receipt
+    from joulebox.local import check_command, instruments, run_command
+
+    def say(text: str) -> None:
+        print(f"joulebox: {text}", file=sys.stderr, flush=True)
+
+    check_command(command)
+    code, receipt = run_command(command, instruments(meter or (), zone, idle_s), say)
+    body = receipt_bytes(receipt).decode()
+    if as_json:
+        print(f"\n{body}")  # on a line of its own, whatever the command left behind
+    else:
+        show_receipt(json.loads(body), sys.stderr)
+    raise typer.Exit(code)
+
+
 def _text(prompt: str) -> str:
     """The prompt itself, or what stdin holds."""
     try:

@@ -21,6 +21,7 @@ from joulebox.wording import (
     SIMULATED,
     TOO_SHORT,
     VERDICTS,
+    WORK_NOTE,
     between,
     grade_words,
     marks,
@@ -141,7 +142,7 @@ def receipt_panel(receipt: Mapping[str, Any]) -> Panel:
         Text(),
         *_verdict(receipt),
         Text(f"\n{_made(receipt)}"),
-        Text(NOTE, style="dim"),
+        Text(NOTE if receipt["model"] else WORK_NOTE, style="dim"),
     ]
     return Panel(Group(*parts), title=Text(f"Receipt {receipt['id']}"), padding=(1, 2))
 
@@ -185,13 +186,15 @@ def _figure(receipt: Mapping[str, Any], figure: Mapping[str, Any] | None, unit: 
 
 def _energy_rows(receipt: Mapping[str, Any]) -> Iterable[Row]:
     energy, power = receipt["energy"], receipt["power"]
-    yield "Answer", _figure(receipt, energy["answer"]), "prompt to last word, idle included"
+    asked = receipt["model"] is not None
+    whole = ("Answer", "prompt to last word") if asked else ("Work", "start to end")
+    yield whole[0], _figure(receipt, energy["answer"]), f"{whole[1]}, idle included"
     for scope, figure in energy["scopes"].items():
         label, _, explained = scope_words(scope).rstrip(")").partition(" (")
         yield f"  {label}", _figure(receipt, figure), explained
-    yield "Above idle", _figure(receipt, energy["active"]), "what the answer added"
-    yield "Tail", _figure(receipt, energy["tail"]), "after the last word, until calm"
-    yield "Everything", _figure(receipt, energy["full"]), "loading and settling included"
+    yield "Above idle", _figure(receipt, energy["active"]), f"what the {whole[0].lower()} added"
+    yield "Tail", _figure(receipt, energy["tail"]), f"after the {'last word' if asked else 'end'}, until calm"
+    yield "Everything", _figure(receipt, energy["full"]), f"{'loading and ' if asked else ''}settling included"
     for name, (label, meaning) in PHASES.items():
         phase = energy["phases"].get(name)
         if name == "tail" or phase is None or phase["s"] is None:
@@ -221,6 +224,18 @@ def _carbon_rows(receipt: Mapping[str, Any]) -> Iterable[Row]:
 
 
 def _run_rows(receipt: Mapping[str, Any]) -> Iterable[Row]:
+    if receipt["model"] is None:
+        yield "Time", Text(_duration(receipt["times"]["duration_s"])), harmless(str(receipt["finish_reason"]))
+    else:
+        yield from _answer_rows(receipt)
+    for one in receipt["temperature"]:
+        ends = f"{plain(one['start_c'])} to {plain(one['end_c'], '°C')}"
+        yield "Temperature", Text(ends), scope_words(harmless(str(one["sensor"])))
+    if not receipt["temperature"]:
+        yield "Temperature", Text("no sensor", style="dim"), ""
+
+
+def _answer_rows(receipt: Mapping[str, Any]) -> Iterable[Row]:
     times, usage = receipt["times"], receipt["usage"]
     yield "Time", Text(_duration(times["duration_s"])), f"first word after {_duration(times['time_to_first_token_s'])}"
     yield "In line", Text(_duration(times["queued_s"])), ""
@@ -229,15 +244,12 @@ def _run_rows(receipt: Mapping[str, Any]) -> Iterable[Row]:
     if receipt["finish_reason"] == "length":
         speed = ", ".join(part for part in (speed, "cut at the limit") if part)
     yield "Tokens", Text(f"{_count(usage['input_tokens'])} in, {_count(usage['output_tokens'])} out"), speed
-    for one in receipt["temperature"]:
-        ends = f"{plain(one['start_c'])} to {plain(one['end_c'], '°C')}"
-        yield "Temperature", Text(ends), scope_words(harmless(str(one["sensor"])))
-    if not receipt["temperature"]:
-        yield "Temperature", Text("no sensor", style="dim"), ""
 
 
 def _made(receipt: Mapping[str, Any]) -> str:
     model, engine = receipt["model"], receipt["engine"]
+    if model is None or engine is None:
+        return harmless(f"Measured on {receipt['node']}.")
     told = f"{model['name']} {model['quantization']}, {engine['name']} {engine['version']}, on {receipt['node']}."
     return harmless(told)
 

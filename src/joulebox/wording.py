@@ -23,6 +23,7 @@ TOO_SHORT: Final = "too short to tell"
 SIMULATED: Final = "Simulated: the figures come from a simulated machine, not from a real one."
 SCI: Final = "Software Carbon Intensity"
 NOTE: Final = "Training the model is not included. One prompt ran at a time; shared servers use less per token."
+WORK_NOTE: Final = "What other machines did for it is not included."
 SCOPES: Final = {
     "wall": "Machine at the wall",
     "platform": "Machine, built-in meter",

@@ -275,6 +275,7 @@ def _environment() -> Environment:
         "METERS": METERS,
         "NOT_MEASURED": wording.NOT_MEASURED,
         "NOTE": wording.NOTE,
+        "WORK_NOTE": wording.WORK_NOTE,
         "PHASES": wording.PHASES,
         "SCI": wording.SCI,
         "SIMULATED": wording.SIMULATED,

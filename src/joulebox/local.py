@@ -1,0 +1,280 @@
+"""Any work on this machine gets a receipt, without a server: a command, or a block of Python.
+
+The work stands where a prompt's answer stands: `node.measurement` waits for a quiet machine, marks the work's start and
+end and waits out the quiet after it; `accounting.account` makes the receipt. What has no model has none in its receipt.
+"""
+
+import shutil
+import signal
+import subprocess
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from math import isfinite
+from types import TracebackType
+from typing import Any, Final, Self
+
+from joulebox.accounting import account
+from joulebox.clock import Clock, SystemClock
+from joulebox.errors import JouleboxError
+from joulebox.model import CarbonFactors, EngineInfo, Placement, Prompt, Receipt, Trace, Usage
+from joulebox.node.engine import Event, Finished, LocalModel, Started
+from joulebox.node.measurement import Machine, this_machine
+from joulebox.node.measurement import measure as measured
+from joulebox.node.meters import open_meters
+from joulebox.node.recorder import Recorder
+from joulebox.protocol import EventKind, Lease
+from joulebox.server.grid import factors_for
+from joulebox.server.jobs import new_id
+from joulebox.settings import load_settings
+from joulebox.units import nanoseconds
+
+IDLE_S: Final = 3.0
+"""So long the idle machine is listened to before the work: the guard before it, and a record to tell the noise by."""
+IDLE_MIN_S: Final = 1.0
+IDLE_MAX_S: Final = 100.0
+"""A recorder keeps little more than this of the time before a run."""
+DONE: Final = "done"
+_NO_TOKENS: Final = Usage(input_tokens=None, cached_tokens=None, output_tokens=None)
+_PLACEMENT: Final = Placement(policy="here", reason="measured on this machine, without a server", saved_g=None)
+_FORWARDED: Final = (signal.SIGTERM, signal.SIGHUP)
+_SIGNALLED: Final = 128
+"""What a shell adds to a signal's number to make an exit code."""
+
+Work = Callable[[], tuple[str, int]]
+"""Does the work; how it ended, and when on the monotonic clock."""
+Say = Callable[[str], None]
+"""Tells a person what is waited for."""
+
+
+def _silent(_: str) -> None:
+    return
+
+
+class _WorkEngine:
+    """Work where an engine would be. Nothing is loaded, no token comes."""
+
+    info = EngineInfo(name="work", version="")
+    loaded: LocalModel | None = None
+
+    def __init__(self, work: Work, clock: Clock) -> None:
+        self._work = work
+        self._clock = clock
+
+    def load(self, model: LocalModel) -> None:
+        """Nothing to load."""
+
+    def unload(self) -> None:
+        """Nothing to free."""
+
+    def cancel(self) -> None:
+        """Work ends by itself."""
+
+    def generate(self, prompt: Prompt) -> Iterator[Event]:
+        """The work, from its start to its end."""
+        yield Started(t_ns=self._clock.now_ns())
+        finish_reason, end_ns = self._work()
+        yield Finished(t_ns=end_ns, usage=_NO_TOKENS, finish_reason=finish_reason)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Instruments:
+    """What measuring here takes: the meters' recorder, not yet started, and where grams come from."""
+
+    clock: Clock
+    machine: Machine
+    recorder: Recorder
+    factors: CarbonFactors
+    idle_s: float
+
+    def trace(self, work: Work, say: Say) -> Trace:
+        """Listen, do the work under the meters, listen again; the meters are closed in the end.
+
+        Raises what `work` raises.
+        """
+        self.recorder.start()
+        try:
+            quiet_since_ns = self.recorder.read_now()
+            if self.recorder.channels:
+                idle_s = max(self.idle_s, self.recorder.guard_s)
+                say(f"listening to the idle machine for {idle_s:g} s")
+                self.clock.sleep_until(quiet_since_ns + nanoseconds(idle_s))
+
+            def sink(kind: EventKind, **_: Any) -> None:
+                if kind == "settling":
+                    say("letting the machine settle, so that the measurement starts from idle")
+                elif kind == "measuring":
+                    say("measuring the quiet after the work")
+
+            engine = _WorkEngine(work, self.clock)
+            return measured(_lease(), None, self.machine, engine, self.recorder, self.clock, sink, quiet_since_ns).trace
+        finally:
+            self.recorder.stop()
+
+    def receipt(self, trace: Trace) -> Receipt:
+        """What the work cost."""
+        return account(trace, self.factors, receipt_id=new_id(), placement=_PLACEMENT)
+
+
+def _lease() -> Lease:
+    nothing_asked = Prompt(model="", messages=())
+    return Lease(token="", job_id=new_id(), attempt=1, prompt=nothing_asked, queued_s=0.0, placement_reason="")
+
+
+def instruments(
+    meters: Sequence[str] = (), zone: str | None = None, idle_s: float = IDLE_S, clock: Clock | None = None
+) -> Instruments:
+    """Open the meters (`KIND:ADDRESS`; without any, those of the settings, else what is found).
+
+    Raises `JouleboxError`: `bad_setting`, `unknown_zone`, `unknown_meter`, `meter_unreadable`.
+    """
+    if not (isfinite(idle_s) and IDLE_MIN_S <= idle_s <= IDLE_MAX_S):
+        raise JouleboxError(
+            "bad_setting",
+            f"The idle machine cannot be listened to for {idle_s:g} s: give {IDLE_MIN_S:g} to {IDLE_MAX_S:g} seconds.",
+        )
+    clock = clock or SystemClock()
+    settings = load_settings(meters=tuple(meters) or None, zone=zone)
+    factors = factors_for(settings.zone, settings, clock.utc())
+    recorder = Recorder(open_meters(settings.meters), clock, settings.reading_hz)
+    machine = this_machine(settings.node, settings.zone)
+    return Instruments(clock=clock, machine=machine, recorder=recorder, factors=factors, idle_s=idle_s)
+
+
+# --- a block of Python ------------------------------------------------------------------------------------------------
+
+
+class Run:
+    """A measured block: `with measure() as run: ...`, then `run.receipt`.
+
+    Entering returns once the machine is quiet, leaving once the quiet after the block is recorded. What the block
+    raises passes through. The measurement waits in a thread of its own and does nothing while the block runs but read
+    the meters.
+    """
+
+    def __init__(self, ready: Instruments, say: Say = _silent) -> None:
+        self._instruments = ready
+        self._say = say
+        self._begun, self._ended = threading.Event(), threading.Event()
+        self._end = (DONE, 0)
+        self._trace: Trace | None = None
+        self._receipt: Receipt | None = None
+        self._failure: BaseException | None = None
+        self._thread = threading.Thread(target=self._measure, name="measure", daemon=True)
+
+    @property
+    def receipt(self) -> Receipt:
+        """What the block cost. Raises `RuntimeError` before its end."""
+        if self._receipt is None:
+            if self._trace is None:
+                raise RuntimeError("There is no receipt before the measured block has ended.")
+            self._receipt = self._instruments.receipt(self._trace)
+        return self._receipt
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        try:
+            self._begun.wait()
+        except BaseException:
+            self._ended.set()
+            raise
+        if self._failure is not None:
+            raise self._failure
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._end = (DONE if kind is None else kind.__name__, self._instruments.clock.now_ns())
+        self._ended.set()
+        self._thread.join()
+        if self._failure is not None and kind is None:
+            raise self._failure
+
+    def _measure(self) -> None:
+        try:
+            self._trace = self._instruments.trace(self._block, self._say)
+        except BaseException as failure:  # noqa: BLE001 - raised again where the block stands
+            self._failure = failure
+        finally:
+            self._begun.set()
+
+    def _block(self) -> tuple[str, int]:
+        """Let the block run, and wait for its end."""
+        self._begun.set()
+        self._ended.wait()
+        return self._end
+
+
+def measure(*, meters: Sequence[str] = (), zone: str | None = None, idle_s: float = IDLE_S) -> Run:
+    """Measure a block of Python: `with measure() as run: ...`, then `run.receipt`.
+
+    `meters` are `KIND:ADDRESS` (without any, those of the settings, else what the machine has), `zone` is the grid's,
+    `idle_s` how long the idle machine is listened to first. Raises `JouleboxError`: `bad_setting`, `unknown_zone`,
+    `unknown_meter`, `meter_unreadable`.
+    """
+    return Run(instruments(meters, zone, idle_s))
+
+
+# --- a command --------------------------------------------------------------------------------------------------------
+
+
+def run_command(command: Sequence[str], ready: Instruments, say: Say = _silent) -> tuple[int, Receipt]:
+    """Run a command with this process's own stdin, stdout and stderr; its exit code and its receipt.
+
+    Ctrl-C is the command's; SIGTERM and SIGHUP are handed on to it; a command that a signal ended has the code a shell
+    would give it. Raises `JouleboxError("bad_request")` where it cannot be started. Only for the main thread.
+    """
+    codes: list[int] = []
+
+    def work() -> tuple[str, int]:
+        codes.append(_exit_code(command))
+        end_ns = ready.clock.now_ns()
+        return _finish_reason(codes[0]), end_ns
+
+    trace = ready.trace(work, say)
+    code = codes[0]
+    return (code if code >= 0 else _SIGNALLED - code), ready.receipt(trace)
+
+
+def check_command(command: Sequence[str]) -> None:
+    """Refuse what cannot be started before anybody waits for a quiet machine.
+
+    Raises `JouleboxError("bad_request")`.
+    """
+    if shutil.which(command[0]) is None:
+        raise JouleboxError("bad_request", f"There is no program {command[0]} to run: check its name and your PATH.")
+
+
+def _exit_code(command: Sequence[str]) -> int:
+    with _signals_handed_on() as children:
+        try:
+            process = subprocess.Popen(command)
+        except OSError as error:
+            raise JouleboxError("bad_request", f"{command[0]} cannot be run: {error.strerror}.") from error
+        children.append(process)
+        return process.wait()
+
+
+@contextmanager
+def _signals_handed_on() -> Iterator[list["subprocess.Popen[bytes]"]]:
+    """While a command runs, Ctrl-C is its own (a terminal sends it to both), and what asks this process to end is
+    handed on."""
+    children: list[subprocess.Popen[bytes]] = []
+
+    def hand_on(number: int, _: object) -> None:
+        for child in children:
+            child.send_signal(number)
+
+    handlers = {number: signal.signal(number, hand_on) for number in _FORWARDED}
+    handlers[signal.SIGINT] = signal.signal(signal.SIGINT, lambda *_: None)
+    try:
+        yield children
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+
+
+def _finish_reason(code: int) -> str:
+    return f"exit {code}" if code >= 0 else f"signal {-code}"

@@ -1,0 +1,215 @@
+"""Any work on this machine gets a receipt: a command, a block of Python; against the rig's truth and on real clocks."""
+
+import io
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+import joulebox
+from joulebox.accounting import receipt_bytes
+from joulebox.clock import SimulatedClock
+from joulebox.console import show_receipt
+from joulebox.errors import JouleboxError
+from joulebox.local import IDLE_S, Instruments, instruments, run_command
+from joulebox.model import Receipt
+from joulebox.node.measurement import Machine
+from joulebox.node.meters import open_meters
+from joulebox.node.recorder import Recorder
+from joulebox.rig.physics import Machine as SimulatedMachine
+from joulebox.rig.physics import Zone
+from joulebox.rig.powercap_tree import RigPowercap
+from joulebox.server.pages import render_receipt
+from joulebox.units import nanoseconds
+from traces import factors
+
+ZONES: tuple[Zone, ...] = ("package-0", "package-0/dram")
+JSON_KEYS = {"prompt_id", "model", "engine", "seed"}
+
+
+@pytest.fixture(autouse=True)
+def _own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("JOULEBOX_DATA_DIR", str(tmp_path / "data"))
+
+
+def on_rig(clock: SimulatedClock, rig: RigPowercap) -> Instruments:
+    """Fresh instruments that read the rig."""
+    meters = [rig.following(meter) for meter in open_meters(rig.addresses)]
+    return Instruments(
+        clock=clock,
+        machine=Machine(node="rig", zone="DE", cores=2, memory_bytes=8_000_000_000),
+        recorder=Recorder(meters, clock, 10.0),
+        factors=factors(),
+        idle_s=IDLE_S,
+    )
+
+
+def busy(clock: SimulatedClock, machine: SimulatedMachine, duration_s: float) -> Callable[[], tuple[str, int]]:
+    """Work that keeps the machine busy for so long."""
+
+    def work() -> tuple[str, int]:
+        machine.activity(clock.now_ns(), 0.7)
+        clock.sleep_until(clock.now_ns() + nanoseconds(duration_s))
+        machine.activity(clock.now_ns(), 0.0)
+        return "exit 0", clock.now_ns()
+
+    return work
+
+
+def test_first_window_is_as_right_as_the_tenth(tmp_path: Path) -> None:
+    """Ten windows of 0.2 s, each with meters freshly opened, all lie within 1 % and within their interval of the
+    truth."""
+    clock, machine = SimulatedClock(), SimulatedMachine(3)
+    rig = RigPowercap(clock, machine, tmp_path)
+    said: list[str] = []
+    for _ in range(10):
+        fresh = on_rig(clock, rig)
+        trace = fresh.trace(busy(clock, machine, 0.2), said.append)
+        receipt = fresh.receipt(trace)
+        end_ns = clock.now_ns() - (trace.released_ns - trace.spans[-1].start_ns)
+        truth_j = sum(machine.energy_j(z, end_ns) - machine.energy_j(z, end_ns - nanoseconds(0.2)) for z in ZONES)
+        answer = receipt.energy.answer
+        assert answer is not None
+        assert answer.j == pytest.approx(truth_j, rel=0.01)
+        assert abs(answer.j - truth_j) <= answer.u
+        assert receipt.verdict == "valid", receipt.reasons
+    rig.close()
+    assert said.count("listening to the idle machine for 3 s") == 10
+
+
+def test_a_receipt_of_work_names_no_model(tmp_path: Path) -> None:
+    """What only a prompt has is null, never made up; terminal and page show the receipt without a word of tokens."""
+    clock, machine = SimulatedClock(), SimulatedMachine(4)
+    rig = RigPowercap(clock, machine, tmp_path)
+    fresh = on_rig(clock, rig)
+    receipt = fresh.receipt(fresh.trace(busy(clock, machine, 2.0), lambda _: None))
+    rig.close()
+    told = json.loads(receipt_bytes(receipt))
+    assert {key for key, value in told.items() if value is None} >= JSON_KEYS
+    assert set(told["usage"].values()) == {None}
+    assert told["energy"]["phases"]["decode"] == {"j": None, "u": None, "s": None, "method": None}
+    assert told["sci"]["answer"]["per_output_token_g"] is None
+    assert told["sci"]["answer"]["per_answer_g"] > 0
+    assert "start of the work" in told["sci"]["answer"]["boundary"]
+    assert told["finish_reason"] == "exit 0"
+    shown = io.StringIO()
+    show_receipt(told, shown)
+    page = render_receipt(told, standalone=True)
+    for text in (shown.getvalue(), page):
+        assert "exit 0" in text
+        assert "Work" in text
+        assert not [
+            word
+            for word in ("oken", "prompt", "Prefill", "last word", "None")
+            if word in text.split("</style>")[-1].replace("per_output_token", "")
+        ]
+
+
+def command(*words: str, stdin: str = "", **options: str) -> "subprocess.CompletedProcess[str]":
+    """`joulebox measure` as a person starts it."""
+    flags = [part for name, value in options.items() for part in (f"--{name.replace('_', '-')}", value)]
+    line = [sys.executable, "-m", "joulebox", "measure", *flags, *words]
+    return subprocess.run(line, capture_output=True, text=True, input=stdin, check=False, timeout=60)
+
+
+def test_a_command_keeps_its_input_output_and_exit_code() -> None:
+    """stdin, stdout, stderr, options and exit code are the command's own; the receipt stands on stderr."""
+    code = "import sys; print(sys.stdin.read().upper(), end=''); print('trouble', file=sys.stderr); sys.exit(7)"
+    done = command("--", sys.executable, "-c", code, stdin="words", meter="none:")
+    assert (done.returncode, done.stdout) == (7, "WORDS")
+    assert "trouble" in done.stderr
+    assert "Receipt" in done.stderr
+    assert "exit 7" in done.stderr
+
+
+def test_json_is_the_last_line_of_stdout() -> None:
+    """With `--json` the last line of stdout is the receipt, even after output without a line's end."""
+    done = command("--json", "sh", "-c", "printf half; sleep 0.1", meter="none:", zone="FR")
+    assert done.returncode == 0
+    before, _, last = done.stdout.rstrip("\n").rpartition("\n")
+    receipt = json.loads(last)
+    assert before == "half"
+    assert receipt["times"]["duration_s"] == pytest.approx(0.1, abs=0.08)
+    assert receipt["zone"] == "FR"
+    assert receipt["reasons"][0]["code"] == "unmetered"
+
+
+@pytest.mark.parametrize(
+    ("words", "part"),
+    [
+        (("no-such-program",), "no-such-program"),
+        (("--idle-s", "0.5", "true"), "idle machine"),
+        (("--idle-s", "nan", "true"), "idle machine"),
+        (("--zone", "Germani", "true"), "DE"),
+        (("--meter", "magic:", "true"), "powercap"),
+        (("./broken",), "broken"),
+    ],
+)
+def test_what_cannot_be_measured_is_refused_in_one_sentence(
+    words: tuple[str, ...], part: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Wrong use ends with exit code 2 and one sentence, and nothing is run."""
+    from joulebox.cli import main
+
+    Path("broken").write_bytes(b"\x7fELF no program")
+    Path("broken").chmod(0o755)
+    monkeypatch.setattr(
+        sys, "argv", ["joulebox", "measure", *(["--meter", "none:"] if "--meter" not in words else []), *words]
+    )
+    with pytest.raises(SystemExit) as left:
+        main()
+    said = capsys.readouterr()
+    assert (left.value.code, said.out) == (2, "")
+    assert said.err.startswith("joulebox: ")
+    assert part in said.err
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 0)])
+def test_signals_reach_the_command_and_the_receipt_is_made(number: signal.Signals, code: int) -> None:
+    """SIGTERM is handed on and ends the command as a shell would tell it; Ctrl-C is left to the command."""
+    script = f"import os, signal, time; os.kill(os.getppid(), signal.{number.name}); time.sleep(0.2)"
+    done = command("--json", "--", sys.executable, "-c", script, meter="none:")
+    assert done.returncode == code
+    assert json.loads(done.stdout)["finish_reason"] == (f"signal {number}" if code else "exit 0")
+
+
+def test_a_block_of_python_is_measured() -> None:
+    """`with joulebox.measure() as run` times the block alone; the receipt is there only after it."""
+    with joulebox.measure(meters=["model:"], idle_s=1.0) as run:
+        with pytest.raises(RuntimeError, match="ended"):
+            run.receipt  # noqa: B018 - asking is the test
+        total = sum(range(3_000_000))
+    assert total
+    assert isinstance(run.receipt, Receipt)
+    assert run.receipt is run.receipt
+    assert run.receipt.finish_reason == "done"
+    assert 0.01 < run.receipt.times.duration_s < 1.0
+    assert run.receipt.times.settle_s >= 0.0
+    assert run.receipt.energy.scope == "modelled"
+    assert run.receipt.energy.answer is not None
+    assert run.receipt.energy.answer.j > 0
+
+
+def test_what_a_block_raises_passes_through() -> None:
+    """An error in the block is the caller's, and the receipt names its kind."""
+    run = joulebox.measure(meters=["none:"])
+    with pytest.raises(KeyError, match="gone"), run:
+        raise KeyError("gone")
+    assert run.receipt.finish_reason == "KeyError"
+    assert run.receipt.energy.answer is None
+
+
+def test_what_fails_under_the_meters_is_raised_where_the_block_stands(tmp_path: Path) -> None:
+    """A program that cannot be started, or a measurement that breaks, fails at once and leaves the meters closed."""
+    Path("broken").write_bytes(b"no program")
+    Path("broken").chmod(0o755)
+    ready = instruments(meters=["none:"])
+    with pytest.raises(JouleboxError, match="broken cannot be run"):
+        run_command([f"{os.curdir}/broken"], ready)
+    assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
