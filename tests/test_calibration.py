@@ -3,6 +3,7 @@
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 
@@ -136,7 +137,7 @@ def test_a_coarse_meter_at_rest_tells_no_tick() -> None:
 def test_a_node_reads_its_meters_as_calibrated() -> None:
     """Tick and lag of the calibration stand on the channels a node records, and its traces name the calibration."""
     clock = SimulatedClock()
-    calibration, counter = calibration_of(Counter, 0.1, 0.03), Counter(Machine(5), clock, 0.1, 0.03)
+    calibration, counter = calibration_of(Counter, 0.1, 0.1), Counter(Machine(5), clock, 0.1, 0.1)
     (read,), named = calibrated([counter], calibration)
     (one,) = read.channels()
     assert (one.tick_s, one.lag_s) == (calibration.channels[0].tick_s, calibration.channels[0].lag_s)
@@ -147,6 +148,15 @@ def test_a_node_reads_its_meters_as_calibrated() -> None:
     assert late is not None
     assert (ref.id, ref.at, ref.stale) == (calibration.id, calibration.at, None)
     assert "older" in str(late.stale)
+
+
+def test_a_lag_too_small_to_tell_is_not_applied() -> None:
+    """Where the lag found may as well be what the driver declares, the driver's stays."""
+    calibration = calibration_of(Counter, 0.001, 0.0)
+    found = replace(calibration.channels[0], lag_s=0.015)
+    small = replace(calibration, channels=(found,)).applied(channel(meter="powercap:rig"))
+    large = replace(calibration, channels=(replace(found, lag_s=0.05),)).applied(channel(meter="powercap:rig"))
+    assert (small.lag_s, large.lag_s) == (0.0, 0.05)
 
 
 def test_a_calibration_of_other_meters_is_not_used() -> None:

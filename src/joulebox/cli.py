@@ -10,6 +10,7 @@ import typer
 from joulebox.errors import JouleboxError
 
 if TYPE_CHECKING:
+    from joulebox.node.meter_host import MeterHost
     from joulebox.settings import Settings
 
 app = typer.Typer(
@@ -326,6 +327,99 @@ def meters_list(as_json: JsonOption = False) -> None:
         print(f"{finding.address}  [{mark}]\n  {finding.sentence}")
         for channel in finding.channels:
             print(f"    {channel.name}: {channel.kind.value}, scope {channel.scope}; {channel.accuracy}")
+
+
+@meters_app.command("check")
+def meters_check(meter: MeterOption = None, as_json: JsonOption = False) -> None:
+    """Read the meters that a node would read for about two seconds each; exit 1 if one fails."""
+    from dataclasses import asdict
+
+    from joulebox.clock import SystemClock
+    from joulebox.console import Progress
+    from joulebox.findings import show_readings
+    from joulebox.node.meter_check import check
+    from joulebox.node.meters import open_meters
+    from joulebox.settings import load_settings
+
+    settings = load_settings(meters=_meters(meter))
+    meters, clock, progress = open_meters(settings.meters), SystemClock(), Progress()
+    checks = []
+    try:
+        for one in meters:
+            progress.say(f"reading {one.address}")
+            checks.append(check(one, clock, settings.reading_hz))
+    finally:
+        for one in meters:
+            one.close()
+    progress.clear()
+    if as_json:
+        print(json.dumps([asdict(one) for one in checks], indent=2, ensure_ascii=False))
+    else:
+        show_readings(checks)
+    if not checks or not all(one.ok for one in checks):
+        raise typer.Exit(1)
+
+
+@meters_app.command("calibrate")
+def meters_calibrate(
+    meter: MeterOption = None,
+    data_dir: DataOption = None,
+    idle_s: Annotated[
+        float, typer.Option("--idle-s", min=3.0, max=600.0, help="Seconds of listening to the idle machine.")
+    ] = 30.0,
+    as_json: JsonOption = False,
+) -> None:
+    """Find idle power, noise, tick and lag of the meters while the machine rests and works; about a minute each."""
+    from dataclasses import asdict
+
+    from joulebox.clock import SystemClock
+    from joulebox.console import Progress
+    from joulebox.findings import show_calibration
+    from joulebox.node.calibration import FILE, calibrate_node
+    from joulebox.settings import load_settings
+
+    settings = load_settings(meters=_meters(meter), data_dir=data_dir)
+    progress = Progress()
+    found = calibrate_node(settings.data_dir, settings.meters, SystemClock(), progress.say, idle_s)
+    progress.clear()
+    if as_json:
+        print(json.dumps(asdict(found), indent=2))
+    else:
+        show_calibration(found, settings.data_dir / FILE)
+
+
+@meters_app.command("serve")
+def meters_serve(
+    host: Annotated[str, typer.Option("--host", help="Address to listen on; 0.0.0.0 for every network.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option("--port", min=0, max=65535, help="Port; 0 takes any free one.")] = 8090,
+    meter: MeterOption = None,
+) -> None:
+    """Read the meters here for a node on another machine, until Ctrl-C."""
+    from joulebox.node.meter_host import serve
+    from joulebox.settings import load_settings
+
+    def ready(served: "MeterHost") -> None:
+        print(f'JOULEBOX_METERS="{served.addresses(host)}"', flush=True)
+
+    serve(load_settings(meters=_meters(meter)).meters, host, port, ready)
+
+
+@app.command()
+def doctor(meter: MeterOption = None, as_json: JsonOption = False) -> None:
+    """What a measuring machine should be, and what this one is; exit 1 if something breaks measurements."""
+    from dataclasses import asdict
+
+    from joulebox.findings import show_checks
+    from joulebox.node.doctor import broken, examine
+    from joulebox.settings import load_settings
+
+    checks = examine(meters=load_settings(meters=_meters(meter)).meters)
+    if as_json:
+        print(json.dumps([asdict(check) for check in checks], indent=2, ensure_ascii=False))
+    else:
+        show_checks(checks)
+    if broken(checks):
+        raise typer.Exit(1)
 
 
 @receipts_app.command("show")

@@ -53,6 +53,7 @@ REGISTRY: Final[dict[str, Failure]] = {
     "model_fetch": Failure(status=502, exit_code=1, title="The model could not be fetched"),
     # meters
     "unknown_meter": Failure(status=422, exit_code=2, title="There is no such kind of meter"),
+    "meters_in_use": Failure(status=409, exit_code=1, title="A node reads these meters"),
     "meter_unreadable": Failure(status=500, exit_code=1, title="A meter cannot be read"),
 }
 

@@ -23,8 +23,11 @@ from statistics import correlation, fmean, median, stdev
 from typing import Final
 
 from joulebox.clock import Clock
+from joulebox.errors import JouleboxError
 from joulebox.model import CalibrationRef, Channel, ReadingKind, Sampling
-from joulebox.node.meter import Meter
+from joulebox.node.meter import Meter, MeterFault
+from joulebox.node.meters import open_meters
+from joulebox.node.spool import SPOOL, Spool
 from joulebox.units import NS_PER_S, nanoseconds, seconds
 
 FILE: Final = "calibration.json"
@@ -39,11 +42,14 @@ STEPS: Final = 4
 LAG_MAX_S: Final = 3.0
 LAG_COARSE_S: Final = 0.05
 LAG_FINE_S: Final = 0.005
+LAG_U_S: Final = 0.02
+"""So far a lag found may be off (k = 2)."""
 FIT_MIN: Final = 0.6
 POWERS_MIN: Final = 8
 THIN_S: Final = 0.02
 AGE_MAX: Final = timedelta(days=90)
 
+METERED: Final = (ReadingKind.ENERGY_J, ReadingKind.POWER_W)
 CHANGED: Final = "machine, kernel or meters have changed since"
 
 Load = Callable[[], AbstractContextManager[object]]
@@ -81,11 +87,13 @@ class Calibration:
         return None
 
     def applied(self, channel: Channel) -> Channel:
-        """The channel with the tick and lag found here."""
+        """The channel with the tick and lag found here. A lag that may well be the declared one leaves that."""
         for found in self.channels:
             if (found.meter, found.name) == (channel.meter, channel.name):
                 tick_s = channel.tick_s if found.tick_s is None else found.tick_s
-                return replace(channel, tick_s=tick_s, lag_s=channel.lag_s if found.lag_s is None else found.lag_s)
+                lag_s = channel.lag_s if found.lag_s is None else found.lag_s
+                known = abs(lag_s - channel.lag_s) > LAG_U_S
+                return replace(channel, tick_s=tick_s, lag_s=lag_s if known else channel.lag_s)
         return channel
 
     def ref(self, fingerprint: str, now: datetime) -> CalibrationRef:
@@ -219,6 +227,49 @@ def calibrate(
     return Calibration(id=digest[:12], at=at, fingerprint=mark, channels=tuple(found))
 
 
+def calibrate_node(
+    data_dir: Path, addresses: Sequence[str], clock: Clock, say: Callable[[str], None], idle_s: float = IDLE_S
+) -> Calibration:
+    """`joulebox meters calibrate`: calibrate the energy and power meters a node in `data_dir` would read, under a real
+    load, and store what was found there.
+
+    Raises `JouleboxError`: `meters_in_use` where a node runs there, those of `open_meters`, `meter_unreadable`.
+    """
+    spool = _claimed(data_dir)  # held to the end, so that no node begins in between
+    meters = open_meters(addresses)
+    try:
+        wanted = [meter for meter in meters if any(one.kind in METERED for one in meter.channels())]
+        if not wanted:
+            raise JouleboxError(
+                "meter_unreadable",
+                "There is no energy or power meter to calibrate here: connect one and name it with --meter "
+                "(see `joulebox meters list`).",
+            )
+        with busy_cores() as load:
+            calibration = calibrate(wanted, clock, load, say, idle_s)
+    except MeterFault as fault:
+        raise JouleboxError(
+            "meter_unreadable", f"A meter fell silent, so nothing was stored: {fault}. Mend it, then calibrate again."
+        ) from fault
+    finally:
+        for meter in meters:
+            meter.close()
+        del spool
+    store_calibration(data_dir / FILE, calibration)
+    return calibration
+
+
+def _claimed(data_dir: Path) -> Spool:
+    """The node's place in the data folder, so that nothing else measures there."""
+    try:
+        return Spool(data_dir / SPOOL)
+    except JouleboxError as error:
+        raise JouleboxError(
+            "meters_in_use",
+            f"A node works in {data_dir}, and the two would disturb each other: stop it, then calibrate.",
+        ) from error
+
+
 def fingerprint(meters: Sequence[Meter]) -> str:
     """What a calibration rests on: the kernel, the processor and what the meters show, in any order."""
     facts = [platform.release(), platform.machine(), _processor()]
@@ -298,7 +349,7 @@ def _tick_s(watched: _Watched, poll_s: float) -> float | None:
     if len(changed) < 4:
         return None
     moves = [abs(after - before) for before, after in pairwise(watched.raw) if after != before]
-    if watched.channel.kind not in (ReadingKind.ENERGY_J, ReadingKind.POWER_W):
+    if watched.channel.kind not in METERED:
         return None
     if median(moves) <= 2:
         return None  # one step at a time: the resolution shows, not the tick

@@ -6,6 +6,7 @@ the host's clock before and after the reading, so that the node can tell by how 
 """
 
 import json
+import platform
 import socket
 import threading
 from collections.abc import Callable, Sequence
@@ -44,6 +45,11 @@ class MeterHost:
             target=self._server.serve_forever, args=(_POLL_S,), name="meter host", daemon=True
         )
         self._thread.start()
+
+    def addresses(self, host: str) -> str:
+        """What a node is given to read these meters, separated by spaces; `host` is where this was asked to listen."""
+        name = platform.node() if host in ("", "0.0.0.0", "::") else f"[{host}]" if ":" in host else host  # noqa: S104
+        return " ".join(f"remote:http://{name}:{self.port},meter={index}" for index in range(len(self._desks)))
 
     def close(self) -> None:
         """Stop answering. The meters stay open: they belong to who opened them."""

@@ -13,7 +13,7 @@ from joulebox.node.measurement import this_machine
 from joulebox.node.meters import open_meters
 from joulebox.node.models import Registry, available_memory_bytes
 from joulebox.node.recorder import Recorder
-from joulebox.node.spool import Spool
+from joulebox.node.spool import SPOOL, Spool
 from joulebox.settings import Settings
 
 
@@ -32,7 +32,7 @@ def run(settings: Settings, on_ready: Callable[[str], object]) -> None:
             LlamaCpp(clock, settings.threads, settings.context_tokens),
             recorder,
             registry.list,
-            Spool(settings.data_dir / "undelivered"),
+            Spool(settings.data_dir / SPOOL),
             clock,
             available_memory_bytes(),
         )

@@ -5,9 +5,13 @@ import fcntl
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Final
 
 from joulebox.errors import JouleboxError
 from joulebox.protocol import Finish, to_json
+
+SPOOL: Final = "undelivered"
+"""The spool's name in the node's data folder."""
 
 
 class Spool:
