@@ -166,6 +166,7 @@ def powercap_receipt() -> nouns.Receipt:
     return replace(
         base,
         id="r_01JD3M0Q8B",
+        calibration=nouns.CalibrationRef(id="c1", at="2026-11-22T08:00:00+00:00"),
         prompt_id="p_01JD3M0Q8B",
         simulated=True,
         verdict="valid",

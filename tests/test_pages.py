@@ -20,7 +20,7 @@ from playwright.sync_api import Browser, BrowserContext, Page, expect
 
 import page_stage as stage
 from joulebox import console, wording
-from joulebox.model import ModelInfo
+from joulebox.model import CalibrationRef, ModelInfo
 from joulebox.server import pages
 from screenshots import SCHEMES, advance, ask, chromium
 from screenshots import stage as staged
@@ -186,6 +186,28 @@ def test_what_was_not_measured_is_never_zero() -> None:
     assert _line(html, "Making the machine") == "13.0 mg"
     assert _line(html, "Temperature") == "no sensor"
     assert not re.search(r"(?<![\d.])0(\.0+)? (J|Wh|W|g|mg)\b", Shown(html).text)
+
+
+CALIBRATIONS: list[tuple[CalibrationRef | None, str]] = [
+    (CalibrationRef(id="c", at="2026-11-23T08:00:00+00:00"), "calibrated 23 November 2026"),
+    (
+        CalibrationRef(id="c", at="2026-03-01T08:00:00+00:00", stale="it is older than 90 days"),
+        "calibrated 1 March 2026, but it is older than 90 days",
+    ),
+    (CalibrationRef(id="c", at="no date"), "calibrated no date"),
+    (None, "not calibrated"),
+]
+
+
+@pytest.mark.parametrize(("calibration", "words"), CALIBRATIONS)
+def test_the_calibration_is_told(calibration: CalibrationRef | None, words: str) -> None:
+    """Page and terminal say when the meters were calibrated and whether that holds; of a model they say nothing."""
+    receipt, out = _receipt("powercap", calibration=calibration), StringIO()
+    assert _line(pages.render_receipt(receipt), "Tick and lag") == words
+    console.show_receipt(receipt, out)
+    told = " ".join(" ".join(line.strip("│ ") for line in out.getvalue().splitlines()).split())
+    assert words.replace(",", "") in told
+    assert wording.calibration_words(_receipt("modelled", calibration=calibration)) is None
 
 
 @pytest.mark.parametrize("verdict", ["valid", "suspect", "invalid"])

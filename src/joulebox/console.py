@@ -23,6 +23,7 @@ from joulebox.wording import (
     VERDICTS,
     WORK_NOTE,
     between,
+    calibration_words,
     grade_words,
     marks,
     plain,
@@ -233,6 +234,9 @@ def _run_rows(receipt: Mapping[str, Any]) -> Iterable[Row]:
         yield "Temperature", Text(ends), scope_words(harmless(str(one["sensor"])))
     if not receipt["temperature"]:
         yield "Temperature", Text("no sensor", style="dim"), ""
+    if told := calibration_words(receipt):
+        when, _, but = told.partition(", ")
+        yield "Meters", Text(harmless(when)), harmless(but)
 
 
 def _answer_rows(receipt: Mapping[str, Any]) -> Iterable[Row]:

@@ -19,6 +19,7 @@ from joulebox.accounting import account
 from joulebox.clock import Clock, SystemClock
 from joulebox.errors import JouleboxError
 from joulebox.model import CarbonFactors, EngineInfo, Placement, Prompt, Receipt, Trace, Usage
+from joulebox.node.calibration import FILE, calibrated, load_calibration
 from joulebox.node.engine import Event, Finished, LocalModel, Started
 from joulebox.node.measurement import Machine, this_machine
 from joulebox.node.measurement import measure as measured
@@ -137,8 +138,9 @@ def instruments(
     clock = clock or SystemClock()
     settings = load_settings(meters=tuple(meters) or None, zone=zone)
     factors = factors_for(settings.zone, settings, clock.utc())
-    recorder = Recorder(open_meters(settings.meters), clock, settings.reading_hz)
-    machine = this_machine(settings.node, settings.zone)
+    read, calibration = calibrated(open_meters(settings.meters), load_calibration(settings.data_dir / FILE))
+    recorder = Recorder(read, clock, settings.reading_hz)
+    machine = this_machine(settings.node, settings.zone, calibration)
     return Instruments(clock=clock, machine=machine, recorder=recorder, factors=factors, idle_s=idle_s)
 
 

@@ -7,6 +7,7 @@ browser. Both use the same divisions and decimal roundings half away from zero, 
 
 import math
 from collections.abc import Mapping
+from datetime import datetime
 from decimal import ROUND_HALF_UP, Decimal
 from typing import Any, Final
 
@@ -135,6 +136,24 @@ def grade_words(receipt: Mapping[str, Any]) -> str | None:
     else:
         words = {"A": "a wall meter, within 2 %", "B": "metered, within 10 %"}[grade]
     return f"Grade {grade} (A is best): {words}."
+
+
+def calibration_words(receipt: Mapping[str, Any]) -> str | None:
+    """Whether tick and lag of the meters were found on the machine itself: `calibrated 23 November 2026`.
+
+    `None` where no meter gave the energy.
+    """
+    calibration = receipt["calibration"]
+    if receipt["energy"]["answer"] is None or is_modelled(receipt):
+        return None
+    if calibration is None:
+        return "not calibrated"
+    try:
+        at = datetime.fromisoformat(calibration["at"])
+        day = f"{at.day} {at:%B %Y}"
+    except ValueError:
+        day = calibration["at"]
+    return f"calibrated {day}{', but ' + calibration['stale'] if calibration['stale'] else ''}"
 
 
 def scope_words(scope: str) -> str:

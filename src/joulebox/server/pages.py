@@ -164,6 +164,7 @@ def _told(receipt: Mapping[str, Any] | None) -> Json:
         "modelled": is_modelled(receipt),
         "grade": wording.grade_words(receipt),
         "verdict": wording.VERDICTS[receipt["verdict"]],
+        "calibration": wording.calibration_words(receipt),
         "spent_s": {
             "answer": receipt["times"]["duration_s"],
             "tail": (energy["phases"].get("tail") or {}).get("s"),
