@@ -6,7 +6,7 @@ import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import pairwise
@@ -19,11 +19,14 @@ from hypothesis import strategies as st
 from joulebox.clock import SimulatedClock, SystemClock
 from joulebox.errors import JouleboxError
 from joulebox.metering import curve_of
-from joulebox.model import Series
+from joulebox.model import ReadingKind, Series
 from joulebox.node.meters import open_meters
+from joulebox.node.recorder import Recorder
+from joulebox.rig.peers import PEERS
 from joulebox.rig.physics import ZONES, Machine, MachineParameters
 from joulebox.rig.powercap_tree import RANGE_UJ, RigPowercap, TreeParameters
 from joulebox.rig.serve import SOCKET, LevelSocket, Sender, Served, serve, truth_of
+from joulebox.rig.wall import Wall
 
 MS = 1_000_000
 S = 1_000 * MS
@@ -225,15 +228,16 @@ class Serving:
 
 
 @contextmanager
-def serving(folder: Path) -> Iterator[Serving]:
+def serving(folder: Path, beside: Sequence[str] = ()) -> Iterator[Serving]:
     state, ready, stop = Serving(folder), threading.Event(), threading.Event()
 
-    def opened(meters: tuple[str, str]) -> None:
+    def opened(meters: tuple[str, ...]) -> None:
         state.meters = meters
         ready.set()
 
     def work() -> None:
-        state.served.append(serve(folder, 31, lambda: LevelSocket(folder), SystemClock(), stop.is_set, ready=opened))
+        served = serve(folder, 31, lambda: LevelSocket(folder), SystemClock(), stop.is_set, ready=opened, beside=beside)
+        state.served.append(served)
 
     thread = threading.Thread(target=work)
     thread.start()
@@ -285,6 +289,59 @@ def test_two_rigs_do_not_share_a_folder(tmp_path: Path) -> None:
     assert "0.75]" in (tmp_path / "truth.jsonl").read_text()
 
 
+def test_every_instrument_at_the_plug_is_read_in_real_time(tmp_path: Path) -> None:
+    """All instruments named beside the tree answer the real drivers at once, and each shows the machine's power."""
+    clock = SystemClock()
+    with serving(tmp_path, tuple(PEERS)) as rig:
+        assert [address.partition(":")[0] for address in rig.meters] == ["powercap", "hwmon", *PEERS]
+        meters = open_meters(rig.meters[2:])
+        recorder = Recorder(meters, clock, reading_hz=10.0)
+        began_ns = clock.now_ns()
+        recorder.start()
+        clock.sleep_until(began_ns + 1_500 * MS)
+        recorder.stop()
+        ended_ns = clock.now_ns()
+    wall = Wall(truth_of(tmp_path))
+    truth_w = wall.mean_w(began_ns, ended_ns)
+    powers = [one for one in recorder.series(0, ended_ns) if one.channel.kind is ReadingKind.POWER_W]
+    assert {one.channel.meter.partition(":")[0] for one in powers} == set(PEERS)
+    for one in powers:
+        assert one.raw[-1] * one.channel.step == pytest.approx(truth_w, abs=1.5)
+        assert one.channel.scope in ("wall", "platform")
+        assert one.channel.simulated
+    assert recorder.remarks(0, ended_ns) == ()
+
+
+def test_an_unknown_instrument_is_refused(tmp_path: Path) -> None:
+    """A name the rig does not know is refused with the names it knows, and the folder is free again."""
+    for _ in range(2):
+        with pytest.raises(JouleboxError, match=r"no instrument 'amp'.*shelly") as caught:
+            serve(tmp_path, 1, lambda: LevelSocket(tmp_path), SystemClock(), lambda: True, beside=["shelly", "amp"])
+        assert caught.value.code == "bad_setting"
+
+
+def test_a_machine_is_asked_while_it_is_told(tmp_path: Path) -> None:
+    """Energy asked from another thread while steps come and old ones are dropped never errs and never falls."""
+    machine, told = Machine(6), threading.Event()
+    asked: list[float] = []
+    latest_ns = [0]
+
+    def ask() -> None:
+        while not told.is_set():
+            asked.append(machine.energy_j("package-0", latest_ns[0]))
+
+    thread = threading.Thread(target=ask)
+    thread.start()
+    for step in range(1, 20_000):
+        machine.activity(step * MS, step % 7 / 7)
+        latest_ns[0] = step * MS
+        machine.forget((step - 50) * MS)
+    told.set()
+    thread.join(10)
+    assert len(asked) > 10
+    assert all(after >= before for before, after in pairwise(asked))
+
+
 def test_nonsense_from_an_engine_is_counted(tmp_path: Path) -> None:
     """Datagrams that hold no level between 0 and 1 are counted and change nothing."""
     listening = LevelSocket(tmp_path)
@@ -300,12 +357,25 @@ def test_nonsense_from_an_engine_is_counted(tmp_path: Path) -> None:
 
 def test_run_prints_the_setting_and_ends_on_sigterm(tmp_path: Path) -> None:
     """`rig run` prints the setting a node needs, follows this machine's cores and ends cleanly."""
-    code = "import sys, pathlib; from joulebox.rig.serve import run; run(pathlib.Path(sys.argv[1]), 3)"
-    with subprocess.Popen([sys.executable, "-c", code, str(tmp_path)], stdout=subprocess.PIPE, text=True) as process:
+    line = [
+        sys.executable,
+        "-m",
+        "joulebox",
+        "rig",
+        "run",
+        "--folder",
+        str(tmp_path),
+        "--seed",
+        "3",
+        "--with",
+        "shelly",
+    ]
+    with subprocess.Popen(line, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
-        line = process.stdout.readline()
-        assert line == f'JOULEBOX_METERS="powercap:{tmp_path}/powercap hwmon:{tmp_path}/hwmon"\n'
-        meters = open_meters(line.split('"')[1].split())
+        said = process.stdout.readline()
+        own = f'JOULEBOX_METERS="powercap:{tmp_path}/powercap hwmon:{tmp_path}/hwmon shelly:http://127.0.0.1:'
+        assert said.startswith(own)
+        meters = open_meters(said.split('"')[1].split())
         first = meters[0].read()
         SystemClock().sleep_until(SystemClock().now_ns() + 300 * MS)
         assert all(after != before for before, after in zip(first, meters[0].read(), strict=True))

@@ -441,11 +441,19 @@ def receipts_show(receipt_id: str, server: ServerOption = None, as_json: JsonOpt
 def rig_run(
     folder: Annotated[Path, typer.Option("--folder", help="Where the simulated meters are laid out.")] = Path("rig"),
     seed: Annotated[int, typer.Option("--seed", help="The same seed, the same machine.")] = 1,
+    beside: Annotated[
+        str,
+        typer.Option(
+            "--with",
+            help="Instruments at its plug that answer too: mcp39f511n,shelly,tasmota,modbus,redfish.",
+            metavar="NAMES",
+        ),
+    ] = "",
 ) -> None:
     """Serve the meters of a simulated machine whose power follows this machine's real work, until Ctrl-C."""
     from joulebox.rig.serve import run
 
-    run(folder, seed)
+    run(folder, seed, beside=[name.strip() for name in beside.split(",") if name.strip()])
 
 
 # --- wiring shared by commands ----------------------------------------------------------------------------------------

@@ -42,7 +42,10 @@ class MachineParameters:
 
 
 class Machine:
-    """One machine from `start_ns` on. The same seed and the same activity give the same numbers everywhere."""
+    """One machine from `start_ns` on. The same seed and the same activity give the same numbers everywhere.
+
+    One thread may tell it what it does while others ask: what they look into only grows, or is replaced in one step.
+    """
 
     def __init__(self, seed: int, start_ns: int = 0, parameters: MachineParameters | None = None) -> None:
         self.seed = seed
@@ -50,32 +53,32 @@ class Machine:
         self.parameters = parameters or MachineParameters()
         self._noise = _Noise(seed, self.parameters)
         first_c = self.parameters.ambient_c + self.parameters.heat_c_per_w * self.parameters.package_idle_w
-        self._starts_ns = [start_ns]
-        self._stretches = [_Stretch(start_ns, 0.0, 0.0, 0.0, 0.0, first_c)]
+        self._steps = ([start_ns], [_Stretch(start_ns, 0.0, 0.0, 0.0, 0.0, first_c)])
 
     def activity(self, t_ns: int, level: float) -> None:
         """From `t_ns` on the machine works at `level` (0 idle, 1 full).
 
         Raises `ValueError` for a level outside 0..1 or a moment before the last step.
         """
-        last = self._stretches[-1]
+        starts_ns, stretches = self._steps
+        last = stretches[-1]
         if not 0.0 <= level <= 1.0:
             raise ValueError(f"level {level} is not between 0 and 1")
         if t_ns < last.start_ns:
             raise ValueError(f"activity at {t_ns} ns comes after the step at {last.start_ns} ns")
         after = last.until(t_ns, self.parameters, level)
         if t_ns == last.start_ns:
-            self._starts_ns.pop()
-            self._stretches.pop()
-        self._starts_ns.append(t_ns)
-        self._stretches.append(after)
+            stretches[-1] = after
+        else:
+            stretches.append(after)
+            starts_ns.append(t_ns)
 
     def forget(self, before_ns: int) -> None:
         """Drop steps that end before `before_ns`, in a machine that runs long: nothing earlier can be asked then."""
-        index = bisect_right(self._starts_ns, before_ns) - 1
+        starts_ns, stretches = self._steps
+        index = bisect_right(starts_ns, before_ns) - 1
         if index > 0:
-            del self._starts_ns[:index]
-            del self._stretches[:index]
+            self._steps = (starts_ns[index:], stretches[index:])
 
     def energy_j(self, zone: Zone, t_ns: int) -> float:
         """Joules the zone has drawn from `start_ns` to `t_ns`."""
@@ -110,10 +113,11 @@ class Machine:
         return self._at(t_ns).temperature_c(t_ns, self.parameters)
 
     def _at(self, t_ns: int) -> "_Stretch":
-        index = bisect_right(self._starts_ns, t_ns) - 1
+        starts_ns, stretches = self._steps
+        index = bisect_right(starts_ns, t_ns) - 1
         if index < 0:
             raise ValueError(f"{t_ns} ns is before the machine's start or what it remembers")
-        return self._stretches[index]
+        return stretches[index]
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,7 @@ import json
 import os
 import signal
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,8 +17,10 @@ from typing import Final, Literal, Protocol, TextIO
 
 from joulebox.clock import Clock, SystemClock
 from joulebox.errors import JouleboxError
+from joulebox.rig.peers import started
 from joulebox.rig.physics import Machine, MachineParameters
 from joulebox.rig.powercap_tree import MARK, RANGE_UJ, TICK_NS, RigPowercap, TreeParameters
+from joulebox.rig.wall import Wall
 from joulebox.units import NS_PER_S, seconds
 
 TRUTH: Final = "truth.jsonl"
@@ -151,13 +153,16 @@ def serve(
     clock: Clock,
     stopped: Callable[[], bool],
     tree: TreeParameters | None = None,
-    ready: Callable[[tuple[str, str]], None] | None = None,
+    ready: Callable[[tuple[str, ...]], None] | None = None,
+    beside: Sequence[str] = (),
 ) -> Served:
     """Write the tree in `folder` each millisecond until `stopped()`; calls `ready` once the meters can be opened.
 
-    `source` opens where the activity comes from, and is called only when the folder is this rig's alone.
+    `source` opens where the activity comes from, and is called only when the folder is this rig's alone. `beside`
+    names instruments at the same machine's plug that answer too (`peers.PEERS`).
 
-    Raises `JouleboxError("bad_setting")` where another rig writes there or the folder cannot be written.
+    Raises `JouleboxError("bad_setting")` where another rig writes there, the folder cannot be written, or an instrument
+    cannot be had.
     """
     try:
         truth = _truth_file(folder)
@@ -170,9 +175,9 @@ def serve(
     with truth, closing(RigPowercap(clock, machine, folder, tree)) as instruments:
         truth.write((instruments.powercap / MARK).read_text())
         truth.flush()
-        with closing(source()) as activity:
+        with closing(source()) as activity, started(beside, clock, Wall(machine)) as others:
             if ready is not None:
-                ready(instruments.addresses)
+                ready((*instruments.addresses, *others))
             return _loop(machine, instruments, activity, truth, clock, stopped)
 
 
@@ -209,7 +214,9 @@ def truth_of(folder: Path) -> Machine:
     return machine
 
 
-def run(folder: Path, seed: int = 0, source: Source = "cores", range_uj: int = RANGE_UJ) -> None:
+def run(
+    folder: Path, seed: int = 0, source: Source = "cores", range_uj: int = RANGE_UJ, beside: Sequence[str] = ()
+) -> None:
     """`joulebox rig run`: serve until Ctrl-C or SIGTERM, after printing the setting that a node needs."""
     stop: list[int] = []
     for number in (signal.SIGINT, signal.SIGTERM):
@@ -224,6 +231,7 @@ def run(folder: Path, seed: int = 0, source: Source = "cores", range_uj: int = R
         stopped=lambda: bool(stop),
         tree=TreeParameters(range_uj=range_uj),
         ready=lambda meters: print(f'JOULEBOX_METERS="{" ".join(meters)}"', flush=True),
+        beside=beside,
     )
     print(f"{served.ticks} ticks written, the longest gap {served.gap_max_s * 1e3:.1f} ms.", flush=True)
 
