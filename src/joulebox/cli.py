@@ -119,12 +119,12 @@ def node(
     """Start a measuring node on this machine; it takes prompts from the server one at a time."""
     from joulebox.node.run import run
     from joulebox.settings import load_settings
-    from joulebox.supervisor import end_with_parent, say_ready
+    from joulebox.supervisor import end_with_parent, parent_pid, say_ready
 
     settings = load_settings(server=server, zone=zone, meters=_meters(meter), data_dir=data_dir)
     _check(settings)
     end_with_parent()
-    run(settings, on_ready=say_ready)
+    run(settings, on_ready=say_ready, server_pid=parent_pid())
 
 
 # --- asking -----------------------------------------------------------------------------------------------------------

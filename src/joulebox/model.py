@@ -218,6 +218,36 @@ class CalibrationRef:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ProgramLoad:
+    """CPU seconds of all processes of one name."""
+
+    name: str
+    cpu_s: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NeighboursSeen:
+    """Who else used the machine from guard to guard, in CPU seconds (one core busy for a second is 1).
+
+    `foreign` names the greatest programs, `foreign_s` is all of them. `server_s` is Joulebox's own server where it runs
+    on this machine, `None` where it does not. `unexplained_s` was busy beyond all processes seen. Disk and network are
+    the whole machine's, own traffic included. `throttled` counts how often a core was slowed down because of heat.
+    `None`: the machine does not tell.
+    """
+
+    window_s: float | None
+    own_s: float
+    server_s: float | None
+    foreign: tuple[ProgramLoad, ...]
+    foreign_s: float
+    unexplained_s: float | None
+    steal_s: float | None
+    disk_bytes: int | None
+    network_bytes: int | None
+    throttled: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Trace:
     """All spans and readings of one run, on one monotonic clock: the evidence, stored untouched.
 
@@ -247,6 +277,7 @@ class Trace:
     remarks: tuple[Remark, ...] = ()
     queued_s: float = 0.0
     calibration: CalibrationRef | None = None
+    neighbours: NeighboursSeen | None = None
 
     def span(self, name: SpanName) -> Span | None:
         """The span of that name, or `None` where the run had none."""

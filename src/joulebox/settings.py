@@ -10,7 +10,7 @@ import tomllib
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
 
 from joulebox.errors import JouleboxError
 
@@ -59,10 +59,29 @@ class Settings(BaseModel):
         Field(description="From which level on a node tells what it does."),
     ] = "info"
     reading_hz: Annotated[float, Field(gt=0, le=1000, description="How often meters are read.")] = 10.0
+    start_min_c: Annotated[
+        float | None,
+        Field(ge=-50, le=150, description="Answers that begin colder than this at the hottest sensor are marked."),
+    ] = None
+    start_max_c: Annotated[
+        float | None,
+        Field(ge=-50, le=150, description="The node cools down to this temperature before an answer begins."),
+    ] = None
+    settle_max_s: Annotated[
+        float, Field(gt=0, le=1800, description="How long cooling down may take; then the answer begins anyway.")
+    ] = 300.0
     threads: Annotated[int | None, Field(ge=1, description="Threads of the engine; without it, one per core.")] = None
     context_tokens: Annotated[int, Field(ge=256, le=1_048_576, description="Context the engine sets aside.")] = 4096
     grace_s: Annotated[float, Field(gt=0, description="How long a silent node keeps its job until rescue.")] = 15.0
     attempts_max: Annotated[int, Field(ge=1, le=20, description="How often a failing prompt is tried.")] = 3
+
+    @field_validator("start_max_c")
+    @classmethod
+    def _above_the_least(cls, max_c: float | None, info: ValidationInfo) -> float | None:
+        min_c = info.data.get("start_min_c")
+        if max_c is not None and min_c is not None and max_c <= min_c:
+            raise ValueError(f"it must be above start_min_c, which is {min_c:g}")
+        return max_c
 
     @property
     def models_folder(self) -> Path:

@@ -38,6 +38,11 @@ def end_with_parent() -> None:
         threading.Thread(target=_wait_for_eof, name="lifeline", daemon=True).start()
 
 
+def parent_pid() -> int | None:
+    """In a child: the process that started it and its siblings, `None` where it was started by itself."""
+    return os.getppid() if os.environ.get(LIFELINE) == "stdin" else None
+
+
 def _wait_for_eof() -> None:
     while os.read(0, 4096):
         pass

@@ -1,9 +1,10 @@
 """May the figures be trusted? One table of codes, each with its level, sentence and remedy. Pure."""
 
 from collections.abc import Iterator
-from typing import Final, Literal, NamedTuple
+from typing import Final, NamedTuple
 
 from joulebox.accounting.figures import GUARD_MIN_S, MODELLED, Metered, Reckoning
+from joulebox.accounting.surroundings import Level, findings
 from joulebox.model import CalibrationRef, Reason, Sampling, Trace, Verdict
 from joulebox.units import nanoseconds, seconds
 
@@ -19,9 +20,10 @@ have done so unseen. Real ones take minutes; one CPU may well draw so much."""
 
 
 class Rule(NamedTuple):
-    """A verdict code: what it does to the receipt, its sentence (with room for details), and what to do."""
+    """A verdict code: what it does to the receipt (where that depends on how much: usually), its sentence (with room
+    for details), and what to do."""
 
-    level: Literal["note", "suspect", "invalid"]
+    level: Level
     sentence: str
     remedy: str
 
@@ -60,6 +62,32 @@ RULES: Final[dict[str, Rule]] = {
         "The meters' delay and pace were never measured on this machine: their drivers' figures are used.",
         "Calibrate the node (`joulebox meters calibrate`).",
     ),
+    "foreign_load": Rule(
+        "suspect",
+        "Other work went on in the {} around the answer: {}.",
+        "Stop it, or find out who starts it, then ask again.",
+    ),
+    "shared_host": Rule(
+        "note",
+        "The server runs on the measured machine: it used {} around the answer, which is part of the figure.",
+        "Run the server elsewhere where answers are compared.",
+    ),
+    "steal": Rule(
+        "suspect",
+        "This virtual machine's host took {} away around the answer.",
+        "Measure on a machine of its own.",
+    ),
+    "throttled": Rule(
+        "invalid", "The processor was slowed down because of heat ({}).", "Cool the machine better, then ask again."
+    ),
+    "too_hot": Rule(
+        "suspect",
+        "The answer began too hot ({}).",
+        "Cool the machine better, or wait longer (JOULEBOX_SETTLE_MAX_S).",
+    ),
+    "too_cold": Rule(
+        "suspect", "The answer began too cold ({}).", "Ask again: the machine is warmer now. There is no warm-up yet."
+    ),
     "too_short": Rule(
         "suspect", "The answer took {}, too short for a meter that looks every {}.", "Ask for more tokens."
     ),
@@ -84,9 +112,9 @@ def judge(trace: Trace, reckoning: Reckoning) -> tuple[Verdict, tuple[Reason, ..
     return ("valid" if worst == "note" else worst), tuple(reasons)
 
 
-def _reason(code: str, *details: object) -> Reason:
+def _reason(code: str, *details: object, level: Level | None = None) -> Reason:
     rule = RULES[code]
-    return Reason(code=code, level=rule.level, sentence=f"{rule.sentence.format(*details)} {rule.remedy}")
+    return Reason(code=code, level=level or rule.level, sentence=f"{rule.sentence.format(*details)} {rule.remedy}")
 
 
 def _reasons(trace: Trace, reckoning: Reckoning) -> Iterator[Reason]:
@@ -100,6 +128,7 @@ def _reasons(trace: Trace, reckoning: Reckoning) -> Iterator[Reason]:
     elif trace.missing:
         yield _reason("missing_scope", ", ".join(trace.missing))
     yield from _of_readings(trace, reckoning)
+    yield from (_reason(code, *details, level=level) for code, level, details in findings(trace))
     if reckoning.metered and energy.scope != MODELLED:
         yield from _of_calibration(trace.calibration)
     if energy.active is not None:

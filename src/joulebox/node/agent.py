@@ -4,6 +4,7 @@ import logging
 import secrets
 import threading
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Final
 
 from pydantic import TypeAdapter, ValidationError
@@ -14,7 +15,7 @@ from joulebox.errors import JouleboxError
 from joulebox.evidence import encode_trace
 from joulebox.model import Problem
 from joulebox.node.engine import Engine, LocalModel
-from joulebox.node.measurement import Machine, Measured, measure
+from joulebox.node.measurement import UNCONDITIONAL, Conditions, Machine, Measured, measure
 from joulebox.node.recorder import Recorder
 from joulebox.node.relay import Relay
 from joulebox.node.spool import Spool
@@ -49,6 +50,7 @@ class Agent:
         spool: Spool,
         clock: Clock,
         memory_bytes: int,
+        conditions: Conditions = UNCONDITIONAL,
     ) -> None:
         self._client = client
         self._machine = machine
@@ -58,6 +60,7 @@ class Agent:
         self._spool = spool
         self._clock = clock
         self._memory_bytes = memory_bytes
+        self._conditions = conditions
         self._instance = secrets.token_hex(8)
         self._stopped = threading.Event()
         self._quiet_since_ns = clock.now_ns()
@@ -151,6 +154,7 @@ class Agent:
                 self._clock,
                 relay,
                 self._quiet_since_ns,
+                replace(self._conditions, cancelled=lambda: hold.cancelled),
             )
         except JouleboxError as error:
             LOG.warning("prompt %s failed: %s", lease.job_id, error.detail)

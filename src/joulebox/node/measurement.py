@@ -4,12 +4,14 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 from joulebox.clock import Clock
 from joulebox.errors import JouleboxError
-from joulebox.model import CalibrationRef, Span, SpanName, TokenTime, Trace
+from joulebox.model import CalibrationRef, NeighboursSeen, Remark, Span, SpanName, TokenTime, Trace
+from joulebox.node.cooling import StartBand, cool
 from joulebox.node.engine import Engine, Finished, LocalModel, Token
+from joulebox.node.neighbours import Census, witnessed
 from joulebox.node.recorder import Recorder
 from joulebox.node.settle import restless, settle
 from joulebox.protocol import EventKind, Lease
@@ -36,6 +38,20 @@ class Machine:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Conditions:
+    """Under which conditions answers are measured. `look` looks at the processes of the machine (without it nobody
+    else is told apart); `server_pid` is a server's on this machine."""
+
+    band: StartBand = field(default_factory=StartBand)
+    look: Callable[[], Census] | None = None
+    server_pid: int | None = None
+    cancelled: Callable[[], bool] = lambda: False
+
+
+UNCONDITIONAL: Final = Conditions()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Measured:
     """The answer and its evidence."""
 
@@ -54,6 +70,8 @@ class Run:
     tokens: list[TokenTime] = field(default_factory=list)
     text: list[str] = field(default_factory=list)
     finished: Finished | None = None
+    remarks: list[Remark] = field(default_factory=list)
+    neighbours: NeighboursSeen | None = None
 
     def add(self, name: SpanName, start_ns: int, end_ns: int) -> None:
         """Note a stretch of time."""
@@ -69,6 +87,7 @@ def measure(
     clock: Clock,
     sink: Sink,
     quiet_since_ns: int,
+    conditions: Conditions = UNCONDITIONAL,
 ) -> Measured:
     """Answer the lease's prompt under the meters. `quiet_since_ns`: since when the machine has been idle.
 
@@ -82,11 +101,11 @@ def measure(
         oldest_ns = recorder.oldest_ns()
         run = Run(leased_ns=leased_ns, quiet_from_ns=max(quiet_since_ns, leased_ns if oldest_ns is None else oldest_ns))
         _load(run, model, engine, recorder, clock, sink)
-        if restless(recorder, clock.now_ns(), leased_ns, run.quiet_from_ns):
-            sink("settling", sensor=None, now_c=None, target_c=None, expected_s=round(recorder.guard_s, 2))
-        run.spans.append(settle(recorder, clock, run.quiet_from_ns))
+        before = _settle(run, recorder, clock, sink, conditions)
         end_ns = _answer(run, lease, engine, recorder, sink)
         released_ns = _post_guard(run, end_ns, recorder, clock, sink)
+        if before is not None and conditions.look is not None:
+            run.neighbours = witnessed(before, conditions.look(), os.getpid(), conditions.server_pid)
         return _measured(run, lease, model, machine, engine, recorder, clock, released_ns)
     finally:
         recorder.hold(held=False)
@@ -101,6 +120,24 @@ def _load(run: Run, model: LocalModel | None, engine: Engine, recorder: Recorder
     loaded_ns = clock.now_ns()
     run.quiet_from_ns = recorder.read_now()
     run.add("load", start_ns, loaded_ns)
+
+
+def _settle(run: Run, recorder: Recorder, clock: Clock, sink: Sink, conditions: Conditions) -> Census | None:
+    """Wait until the machine is cool and calm. Before the calm the first look at who else is here: what it costs lies
+    in the guard, as idling. Of a simulated machine this one's processes tell nothing."""
+    start_ns = clock.now_ns()
+
+    def tell(sensor: str, now_c: float, target_c: float, expected_s: float | None) -> None:
+        sink("settling", sensor=sensor, now_c=now_c, target_c=target_c, expected_s=expected_s)
+
+    remark = cool(recorder, clock, conditions.band, run.quiet_from_ns, tell, conditions.cancelled)
+    run.remarks += [remark] if remark is not None else []
+    simulated = any(channel.simulated for channel in recorder.channels)
+    before = conditions.look() if conditions.look is not None and not simulated else None
+    if restless(recorder, clock.now_ns(), run.leased_ns, run.quiet_from_ns):
+        sink("settling", sensor=None, now_c=None, target_c=None, expected_s=round(recorder.guard_s, 2))
+    run.spans.append(replace(settle(recorder, clock, run.quiet_from_ns), start_ns=start_ns))
+    return before
 
 
 def _answer(run: Run, lease: Lease, engine: Engine, recorder: Recorder, sink: Sink) -> int:
@@ -179,15 +216,20 @@ def _measured(
         cores=machine.cores,
         memory_bytes=machine.memory_bytes,
         missing=recorder.missing,
-        remarks=recorder.remarks(origin_ns, now_ns),
+        remarks=recorder.remarks(origin_ns, now_ns) + tuple(_since(one, origin_ns) for one in run.remarks),
         queued_s=lease.queued_s,
         calibration=machine.calibration(clock.utc()),
+        neighbours=run.neighbours,
     )
     return Measured(answer="".join(run.text), finish_reason=run.finished.finish_reason, trace=trace)
 
 
 def _shift(origin_ns: int) -> Callable[[Span], Span]:
     return lambda span: replace(span, start_ns=span.start_ns - origin_ns, end_ns=span.end_ns - origin_ns)
+
+
+def _since(remark: Remark, origin_ns: int) -> Remark:
+    return replace(remark, t_ns=None if remark.t_ns is None else remark.t_ns - origin_ns)
 
 
 def this_machine(

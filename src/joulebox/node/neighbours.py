@@ -14,12 +14,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Literal
 
+from joulebox.model import NeighboursSeen, ProgramLoad
+
 SECTOR_BYTES: Final = 512
 """The kernel counts sectors of 512 bytes, whatever the disk's own are (block layer statistics)."""
 _TICKS_PER_S: Final = os.sysconf("SC_CLK_TCK")
 _KERNEL_THREAD: Final = 0x0020_0000
 """PF_KTHREAD among a process's flags."""
 _STAT_BYTES: Final = 1024
+_OUR_NAME: Final = "joulebox"
+"""As the kernel calls what the installed command starts: a server, or another part of Joulebox, on this machine."""
+_FOREIGN_MAX: Final = 5
+_NAME_MAX: Final = 60
 _NO_DISK: Final = re.compile(r"loop|ram|zram|dm-|md|nbd|sr|fd")
 """Devices in memory, or on top of disks that are counted already."""
 
@@ -54,6 +60,7 @@ class Census:
     disk_sectors: int | None
     network_bytes: int | None
     processes: tuple[Process, ...]
+    throttled: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,6 +91,7 @@ class Neighbours:
     steal_s: float | None
     disk_bytes: int | None
     network_bytes: int | None
+    throttled: int | None = None
 
     @property
     def foreign_s(self) -> float:
@@ -109,6 +117,7 @@ def scan(root: Path = Path("/")) -> Census:
         disk_sectors=_disk_sectors(_text(f"{proc}/diskstats")),
         network_bytes=_network_bytes(_text(f"{proc}/net/dev"), os.path.join(root, "sys/class/net")),  # noqa: PTH118
         processes=tuple(_processes(proc)),
+        throttled=_throttled(os.path.join(root, "sys/devices/system/cpu")),  # noqa: PTH118
     )
 
 
@@ -198,6 +207,22 @@ def _network_bytes(dev: str, links: str) -> int | None:
     return sum(traffic[name] for name in cards or traffic) if traffic else None
 
 
+def _throttled(cores: str) -> int | None:
+    """How often cores and packages were slowed down because of heat, where the processor counts it (x86)."""
+    total, seen = 0, False
+    try:
+        names = os.listdir(cores)  # noqa: PTH208
+    except OSError:
+        return None
+    for name in names:
+        if name.startswith("cpu") and name[3:].isdecimal():
+            for part in ("core", "package"):
+                count = _bytes(f"{cores}/{name}/thermal_throttle/{part}_throttle_count").strip()
+                if count.isdigit():
+                    total, seen = total + int(count), True
+    return total if seen else None
+
+
 def _bytes(path: str) -> bytes:
     """What one `read` gives of a kernel file; empty where there is none or no right to it."""
     try:
@@ -240,6 +265,7 @@ def compare(before: Census, after: Census, own: Collection[int], server: Collect
     busy_s = _growth(before.busy_s, after.busy_s)
     sectors = _growth(before.disk_sectors, after.disk_sectors)
     traffic = _growth(before.network_bytes, after.network_bytes)
+    throttled = _growth(before.throttled, after.throttled)
     loads = (Load(name=name, cpu_s=_tidy(cpu_s)) for name, cpu_s in by_name.items() if _tidy(cpu_s) > 0)
     return Neighbours(
         window_s=_growth(before.uptime_s, after.uptime_s),
@@ -253,7 +279,35 @@ def compare(before: Census, after: Census, own: Collection[int], server: Collect
         steal_s=_growth(before.steal_s, after.steal_s),
         disk_bytes=None if sectors is None else int(sectors) * SECTOR_BYTES,
         network_bytes=None if traffic is None else int(traffic),
+        throttled=None if throttled is None else int(throttled),
     )
+
+
+def witnessed(before: Census, after: Census, own: int, server: int | None) -> NeighboursSeen:
+    """What goes into the evidence. `own` is the node's pid, `server` that of a server on this machine, if one is known;
+    what was started as `joulebox` and is not the node's counts as such."""
+    ours = {each.pid for each in (*before.processes, *after.processes) if each.name == _OUR_NAME} - {own}
+    ours |= {server} if server is not None else set()
+    seen = compare(before, after, (own,), ours)
+    return NeighboursSeen(
+        window_s=seen.window_s,
+        own_s=seen.own_s,
+        server_s=seen.server_s if ours else None,
+        foreign=tuple(
+            ProgramLoad(name=_printable(load.name), cpu_s=load.cpu_s) for load in seen.foreign[:_FOREIGN_MAX]
+        ),
+        foreign_s=seen.foreign_s,
+        unexplained_s=seen.unexplained_s,
+        steal_s=seen.steal_s,
+        disk_bytes=seen.disk_bytes,
+        network_bytes=seen.network_bytes,
+        throttled=seen.throttled,
+    )
+
+
+def _printable(name: str) -> str:
+    """Any program may call itself anything."""
+    return "".join(sign if sign.isprintable() else "?" for sign in name[:_NAME_MAX])
 
 
 def _growth(before: float | None, after: float | None) -> float | None:

@@ -8,17 +8,20 @@ from joulebox.client import Client
 from joulebox.clock import SystemClock
 from joulebox.node.agent import Agent
 from joulebox.node.calibration import FILE, calibrated, load_calibration
+from joulebox.node.cooling import StartBand
 from joulebox.node.engines.llamacpp import LlamaCpp
-from joulebox.node.measurement import this_machine
+from joulebox.node.measurement import Conditions, this_machine
 from joulebox.node.meters import open_meters
 from joulebox.node.models import Registry, available_memory_bytes
+from joulebox.node.neighbours import scan
 from joulebox.node.recorder import Recorder
 from joulebox.node.spool import SPOOL, Spool
 from joulebox.settings import Settings
 
 
-def run(settings: Settings, on_ready: Callable[[str], object]) -> None:
-    """Run a node until SIGTERM or Ctrl-C. Raises `JouleboxError` where it cannot begin."""
+def run(settings: Settings, on_ready: Callable[[str], object], server_pid: int | None = None) -> None:
+    """Run a node until SIGTERM or Ctrl-C. `server_pid`: a process on this machine that belongs to the server, or has it
+    as a child. Raises `JouleboxError` where it cannot begin."""
     logging.basicConfig(level=settings.log.upper(), format="node: %(message)s")
     logging.getLogger("httpx2").setLevel(logging.WARNING)
     clock = SystemClock()
@@ -35,6 +38,7 @@ def run(settings: Settings, on_ready: Callable[[str], object]) -> None:
             Spool(settings.data_dir / SPOOL),
             clock,
             available_memory_bytes(),
+            Conditions(band=_band(settings), look=scan, server_pid=server_pid),
         )
         signal.signal(signal.SIGTERM, lambda *_: _leave())
         on_ready(settings.node)
@@ -42,6 +46,10 @@ def run(settings: Settings, on_ready: Callable[[str], object]) -> None:
             agent.run()
         except KeyboardInterrupt:
             agent.stop()
+
+
+def _band(settings: Settings) -> StartBand:
+    return StartBand(min_c=settings.start_min_c, max_c=settings.start_max_c, wait_max_s=settings.settle_max_s)
 
 
 def _leave() -> None:

@@ -1,6 +1,6 @@
 """Wait until the machine is quiet enough to begin: the guard before the answer must hold nothing but idling.
 
-(A gate on temperature comes with the thermal issue; where there is a sensor its reading is recorded, not waited for.)
+How warm it may begin is `node.cooling`'s matter, which comes first.
 """
 
 from statistics import median
