@@ -250,8 +250,8 @@ def _truth_file(folder: Path) -> TextIO:
 
 
 def _hurry() -> None:
-    """Go before the engine where this is allowed: a late tick is an error of the simulated instrument. What this process
-    starts does not inherit it: a program that never waits would then keep everything else from running."""
+    """Go before the engine where this is allowed: a late tick is an error of the simulated instrument. What this
+    process starts does not inherit it: a program that never waits would then keep everything else from running."""
     try:
         os.sched_setscheduler(0, os.SCHED_FIFO | os.SCHED_RESET_ON_FORK, os.sched_param(1))
     except (AttributeError, OSError):
