@@ -1,6 +1,5 @@
 """Meters slower than the prompt: coarse counters, averaging wall meters, plugs that only look, on a handed-in clock."""
 
-import random
 import threading
 from collections import defaultdict
 from collections.abc import Sequence
@@ -11,6 +10,7 @@ from statistics import median
 import pytest
 
 from instruments import Instrument, Kind
+from intervals import DURATIONS_S, drawn_j, measured
 from joulebox.accounting import account
 from joulebox.clock import SimulatedClock, SystemClock
 from joulebox.model import Channel, Receipt, Sampling, Trace
@@ -18,34 +18,12 @@ from joulebox.node.recorder import Recorder
 from joulebox.rig.physics import Machine
 from joulebox.rig.wall import Wall
 from joulebox.units import nanoseconds
-from lab import Compared, campaign
+from lab import Compared
 from traces import PLACEMENT, factors, trace
-
-DURATIONS_S = (0.05, 0.2, 1.0, 5.0)
-EACH = 8
 
 
 def receipt_of(run: Trace) -> Receipt:
     return account(run, factors(), receipt_id="r", placement=PLACEMENT)
-
-
-def drawn_j(machine: Machine, t_ns: int) -> float:
-    return Wall(machine).energy_j(t_ns)
-
-
-def measured(folder: Path, seed: int, kind: Kind, durations_s: tuple[float, ...] = DURATIONS_S) -> list[Compared]:
-    """`EACH` answers of each duration in seeded order, seen by one instrument at the plug."""
-    clock, machine = SimulatedClock(), Machine(seed)
-    recorder = Recorder([Instrument(Wall(machine), clock, kind)], clock, reading_hz=10.0)
-    recorder.start()
-    order = list(durations_s) * EACH
-    random.Random(seed).shuffle(order)
-    runs = campaign(
-        clock, recorder, machine.activity, lambda: machine, folder, seed, 7.3, drawn_j, order, first_s=130.0
-    )
-    compared = list(runs)
-    recorder.stop()
-    return compared
 
 
 def by_duration(compared: list[Compared]) -> dict[float, float]:

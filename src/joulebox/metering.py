@@ -21,6 +21,8 @@ PLAUSIBLE_W: Final = 20_000.0
 
 FINE_TICK_S: Final = 0.01
 """A counter that ticks at least so often is taken as it is read."""
+LAG_DOUBT: Final = 0.5
+"""A declared or calibrated lag is trusted to within this share of itself."""
 FIT_TICKS_MIN: Final = 8
 FIT_SPREAD: Final = 1.5
 """A fitted line is believed while the moments lie within this many distances between readings around it."""
@@ -36,7 +38,8 @@ class Curve:
 
     `resets_ns` are the times of readings before which the counter started anew: nothing is known of the stretch
     before. A point at t holds everything up to t, or, where the ticks are too fast to tell, up to `slack_s` earlier;
-    `blur_s` is how far its time may be off (full width).
+    `blur_s` is how far its time may be off (full width), `margin_s` how far all of them may be, since a lag is trusted
+    only so far.
     """
 
     t_ns: tuple[int, ...]
@@ -44,6 +47,7 @@ class Curve:
     resets_ns: tuple[int, ...] = ()
     slack_s: float = 0.0
     blur_s: float = 0.0
+    margin_s: float = 0.0
 
     def at(self, t_ns: int) -> float:
         """The total at `t_ns`, straight between the readings around it.
@@ -97,7 +101,13 @@ def curve_of(series: Series) -> Curve:
             return curve
         moved = [i for i in range(1, len(series.raw)) if series.raw[i] != series.raw[i - 1]]
         ticks = _ticks([series.t_ns[i] for i in moved], channel, _apart_s(series.t_ns))
-        return Curve(ticks.t_ns, tuple(curve.total[i] for i in moved), curve.resets_ns, blur_s=ticks.blur_s)
+        return Curve(
+            ticks.t_ns,
+            tuple(curve.total[i] for i in moved),
+            curve.resets_ns,
+            blur_s=ticks.blur_s,
+            margin_s=ticks.margin_s,
+        )
     if channel.kind is not ReadingKind.POWER_W:
         raise ValueError(f"channel {channel.name} is neither counter nor power")
     return _summed(series)
@@ -147,7 +157,7 @@ def _summed(series: Series) -> Curve:
     for (before_w, after_w), (start_ns, end_ns) in zip(pairwise(watts), pairwise(times), strict=True):
         mean_w = after_w if channel.sampling is Sampling.MEAN else (before_w + after_w) / 2
         totals.append(totals[-1] + mean_w * seconds(end_ns - start_ns))
-    return Curve(tuple(times), tuple(totals), blur_s=ticks.blur_s)
+    return Curve(tuple(times), tuple(totals), blur_s=ticks.blur_s, margin_s=ticks.margin_s)
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,6 +167,7 @@ class _Ticks:
     t_ns: tuple[int, ...]
     every_s: float
     blur_s: float
+    margin_s: float
 
 
 def _ticks(seen_ns: Sequence[int], channel: Channel, apart_s: float) -> _Ticks:
@@ -164,9 +175,12 @@ def _ticks(seen_ns: Sequence[int], channel: Channel, apart_s: float) -> _Ticks:
 
     A steady meter's ticks lie on a line; where they do not, a tick was half a reading's distance before it was seen.
     """
-    lag_ns = nanoseconds(channel.lag_s)
+    lag_ns, margin_s = nanoseconds(channel.lag_s), LAG_DOUBT * channel.lag_s
     plain = _Ticks(
-        tuple(t_ns - lag_ns - nanoseconds(apart_s / 2) for t_ns in seen_ns), channel.tick_s or apart_s, apart_s
+        tuple(t_ns - lag_ns - nanoseconds(apart_s / 2) for t_ns in seen_ns),
+        channel.tick_s or apart_s,
+        apart_s,
+        margin_s,
     )
     if len(seen_ns) < FIT_TICKS_MIN or apart_s > 0.8 * channel.tick_s:
         return plain
@@ -183,7 +197,7 @@ def _ticks(seen_ns: Sequence[int], channel: Channel, apart_s: float) -> _Ticks:
     unmet_s = max(apart_s - (max(off_s) - min(off_s)), 0.0)
     base_s = line.intercept + min(off_s) - unmet_s / 2
     times = tuple(seen_ns[0] + nanoseconds(base_s + line.slope * turn) - lag_ns for turn in turns)
-    return _Ticks(times, line.slope, unmet_s + 2 * apart_s / len(seen_ns))
+    return _Ticks(times, line.slope, unmet_s + 2 * apart_s / len(seen_ns), margin_s)
 
 
 def _apart_s(t_ns: Sequence[int]) -> float:

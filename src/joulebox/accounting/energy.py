@@ -52,10 +52,10 @@ class Estimate:
 
 def estimate(curve: Curve, window: Window) -> Estimate | None:
     """The energy in the window, or `None` where the guards hold too few readings to know it."""
-    slack_ns = nanoseconds(curve.slack_s)
+    slack_ns, margin_ns = nanoseconds(curve.slack_s), nanoseconds(curve.margin_s)
     guard_ns = nanoseconds(window.guard_s)
-    before = curve.last_at_or_before(window.start_ns)
-    after = curve.first_at_or_after(window.end_ns + slack_ns)
+    before = curve.last_at_or_before(window.start_ns - margin_ns)
+    after = curve.first_at_or_after(window.end_ns + slack_ns + margin_ns)
     if before is None or after is None:
         return None
     quiet = curve.first_at_or_after(before - guard_ns)

@@ -106,6 +106,8 @@ def boundary(channel: Channel, curve: Curve, found: Estimate, duration_s: float)
         "guards": abs(after - idle) * found.after_s * _tail_before(found.after_s, channel.tick_s),
         "stamps": abs(found.answer / duration_s - after) * STAMP_S / sqrt(3),
     }
+    if curve.margin_s:
+        parts["lag"] = abs(after - idle) * curve.margin_s / sqrt(3)
     if channel.sampling is Sampling.COUNTER:
         parts["resolution"] = channel.step / sqrt(6)
     else:
