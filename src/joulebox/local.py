@@ -10,7 +10,7 @@ import subprocess
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import isfinite
 from types import TracebackType
 from typing import Any, Final, Self
@@ -18,12 +18,14 @@ from typing import Any, Final, Self
 from joulebox.accounting import account
 from joulebox.clock import Clock, SystemClock
 from joulebox.errors import JouleboxError
-from joulebox.model import CarbonFactors, EngineInfo, Placement, Prompt, Receipt, Trace, Usage
+from joulebox.model import CarbonFactors, EngineInfo, NeighboursSeen, Placement, Prompt, Receipt, Trace, Usage
 from joulebox.node.calibration import FILE, calibrated, load_calibration
+from joulebox.node.cooling import StartBand
 from joulebox.node.engine import Event, Finished, LocalModel, Started
-from joulebox.node.measurement import Machine, this_machine
+from joulebox.node.measurement import UNCONDITIONAL, Conditions, Machine, this_machine
 from joulebox.node.measurement import measure as measured
 from joulebox.node.meters import open_meters
+from joulebox.node.neighbours import scan
 from joulebox.node.recorder import Recorder
 from joulebox.protocol import EventKind, Lease
 from joulebox.server.grid import factors_for
@@ -88,6 +90,7 @@ class Instruments:
     recorder: Recorder
     factors: CarbonFactors
     idle_s: float
+    conditions: Conditions = UNCONDITIONAL
 
     def trace(self, work: Work, say: Say) -> Trace:
         """Listen, do the work under the meters, listen again; the meters are closed in the end.
@@ -102,20 +105,30 @@ class Instruments:
                 say(f"listening to the idle machine for {idle_s:g} s")
                 self.clock.sleep_until(quiet_since_ns + nanoseconds(idle_s))
 
-            def sink(kind: EventKind, **_: Any) -> None:
-                if kind == "settling":
+            def sink(kind: EventKind, **data: Any) -> None:
+                if kind == "settling" and data.get("sensor"):
+                    say(f"{data['sensor']} is at {data['now_c']:.0f} °C: waiting for {data['target_c']:.0f} °C")
+                elif kind == "settling":
                     say("letting the machine settle, so that the measurement starts from idle")
                 elif kind == "measuring":
                     say("measuring the quiet after the work")
 
             engine = _WorkEngine(work, self.clock)
-            return measured(_lease(), None, self.machine, engine, self.recorder, self.clock, sink, quiet_since_ns).trace
+            trace = measured(
+                _lease(), None, self.machine, engine, self.recorder, self.clock, sink, quiet_since_ns, self.conditions
+            ).trace
+            return replace(trace, neighbours=_without_own_traffic(trace.neighbours))
         finally:
             self.recorder.stop()
 
     def receipt(self, trace: Trace) -> Receipt:
         """What the work cost."""
         return account(trace, self.factors, receipt_id=new_id(), placement=_PLACEMENT)
+
+
+def _without_own_traffic(seen: NeighboursSeen | None) -> NeighboursSeen | None:
+    """Disk and network are counted for the whole machine: of work that uses them itself they tell nothing of others."""
+    return replace(seen, disk_bytes=None, network_bytes=None) if seen is not None else None
 
 
 def _lease() -> Lease:
@@ -141,7 +154,15 @@ def instruments(
     read, calibration = calibrated(open_meters(settings.meters), load_calibration(settings.data_dir / FILE))
     recorder = Recorder(read, clock, settings.reading_hz)
     machine = this_machine(settings.node, settings.zone, calibration)
-    return Instruments(clock=clock, machine=machine, recorder=recorder, factors=factors, idle_s=idle_s)
+    band = StartBand(min_c=settings.start_min_c, max_c=settings.start_max_c, wait_max_s=settings.settle_max_s)
+    return Instruments(
+        clock=clock,
+        machine=machine,
+        recorder=recorder,
+        factors=factors,
+        idle_s=idle_s,
+        conditions=Conditions(band=band, look=scan),
+    )
 
 
 # --- a block of Python ------------------------------------------------------------------------------------------------
