@@ -77,6 +77,7 @@ def test_foreign_programs_are_named(cpu_s: float, own_s: float, level: str) -> N
     (reason,) = reasons(**programs(("apt-get", cpu_s), ("sshd", 0.01)))
     assert (reason.code, reason.level) == ("foreign_load", level)
     assert f"in the 5.0 s around the answer: apt-get used {cpu_s:g} core-seconds" in reason.sentence
+    assert "sshd" not in reason.sentence
 
 
 def test_what_is_small_beside_the_work_is_only_noted() -> None:

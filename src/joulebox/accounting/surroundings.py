@@ -20,6 +20,8 @@ DISK_BYTES, DISK_BYTES_PER_S = 16_000_000, 5_000_000
 NETWORK_BYTES, NETWORK_BYTES_PER_S = 1_000_000, 500_000
 """A watched answer and meters on a network are a few kilobytes a second."""
 NAMED_MAX: Final = 3
+NAMED_RATIO: Final = 0.05
+"""Programs that did less than this share of all foreign work are not worth a name."""
 
 
 class Finding(NamedTuple):
@@ -56,7 +58,9 @@ def _foreign(seen: NeighboursSeen, window_s: float, cores: int) -> Finding | Non
     level = _programs(seen.foreign_s + unseen_s, seen.own_s, window_s)
     told: list[str] = []
     if level is not None:
-        told += [f"{load.name} used {_amount(load.cpu_s)}" for load in seen.foreign[:NAMED_MAX]]
+        least_s = NAMED_RATIO * (seen.foreign_s + unseen_s)
+        named = [load for load in seen.foreign[:NAMED_MAX] if load.cpu_s >= least_s] or seen.foreign[:1]
+        told += [f"{load.name} used {_amount(load.cpu_s)}" for load in named]
         told += [f"programs that cannot be named used {_amount(unseen_s)}"] if unseen_s >= 0.1 * seen.foreign_s else []
     if seen.disk_bytes is not None and seen.disk_bytes > max(DISK_BYTES, DISK_BYTES_PER_S * window_s):
         told.append(f"the disks moved {seen.disk_bytes / 1e6:.0f} MB")
