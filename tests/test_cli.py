@@ -2,16 +2,23 @@
 
 import asyncio
 import json
+import os
+import re
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from gguf_files import write_gguf
 from joulebox.cli import main
-from joulebox.node import models
+from joulebox.clock import SystemClock
+from joulebox.node import calibration, doctor, meter_check, models
+from joulebox.node.calibration import calibrated, load_calibration
+from joulebox.node.meters import open_meters
+from joulebox.node.spool import SPOOL, Spool
 from joulebox.protocol import to_json
 from joulebox.settings import load_settings
 from server_stage import offer, stage
@@ -173,3 +180,125 @@ async def test_ctrl_c_cancels_the_prompt(tmp_path: Path) -> None:
         assert await process.wait() == 130
         [prompt] = (await scene.http.get("/api/v1/prompts")).json()["prompts"]
         assert prompt["state"] == "cancelled"
+
+
+# --- the machine and its meters ---------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def rig(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, ...]]:
+    """The words that name the meters of a rig which `joulebox rig run` serves in real time."""
+    command = [sys.executable, "-m", "joulebox", "rig", "run", "--folder", str(tmp_path_factory.mktemp("rig"))]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        addresses = process.stdout.readline().split('"')[1].split()
+        yield tuple(word for address in addresses for word in ("--meter", address))
+        process.terminate()
+
+
+def _look(monkeypatch: pytest.MonkeyPatch, look_s: float) -> None:
+    """Look at each meter only so long."""
+    for name in ("CHECK_S", "CHECK_MAX_S"):
+        monkeypatch.setattr(meter_check, name, look_s)
+
+
+def test_the_doctor_tells_what_and_why_and_how(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The doctor says of each thing its state, why it matters and how to mend it; it exits 1 only if one breaks
+    measurements."""
+    monkeypatch.setattr(doctor, "LOOK_S", 0.2)
+    code, out, err = joulebox(capsys, "doctor", "--meter", "model:", "--json")
+    checks = json.loads(out)
+    assert err == ""
+    assert code == any(check["state"] == "bad" for check in checks)
+    [meter] = [check for check in checks if check["name"] == "energy meter"]
+    assert (meter["state"], meter["found"]) == ("ok", "model:")
+    code, out, err = joulebox(capsys, "doctor", "--meter", "powercap:/nowhere")
+    assert (code, err) == (1, "")
+    told = " ".join(out.split())
+    assert re.match("bad energy meter: .*/nowhere.* leaves every receipt without energy. Mend: ", told)
+    assert "measurements here" in out.splitlines()[-1]
+
+
+def test_meters_are_checked(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, rig: tuple[str, ...]
+) -> None:
+    """Each channel shows its value, its mean and its pace; a meter at fault is named with its fault and exits 1."""
+    _look(monkeypatch, 0.3)
+    code, out, _ = joulebox(capsys, "meters", "check", *rig, "--json")
+    counter, heat = json.loads(out)
+    assert (code, counter["ok"], heat["ok"]) == (0, True, True)
+    package = next(one for one in counter["channels"] if one["name"] == "package-0")
+    assert (package["unit"], package["mean_unit"]) == ("J", "W")
+    assert 3.0 < package["mean"] < 100.0
+    assert 2.0 < package["readings_per_s"] < 11.0
+    assert 30.0 < heat["channels"][0]["value"] < 110.0
+    code, out, _ = joulebox(capsys, "meters", "check", *rig)
+    assert code == 0
+    assert out.count("[works]") == 2
+    assert "package-0" in out
+    code, out, _ = joulebox(capsys, "meters", "check", "--meter", "feed:udp://127.0.0.1:0")
+    assert code == 1
+    assert "[fails]" in out
+    assert "no value" in out
+
+
+def test_meters_are_calibrated(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path, rig: tuple[str, ...]
+) -> None:
+    """Under a real load the meters are calibrated and told in a table; the node then names that calibration."""
+    for name, value in (("TICK_WATCH_MIN_S", 0.4), ("STEP_S", 0.25)):
+        monkeypatch.setattr(calibration, name, value)
+    code, out, err = joulebox(capsys, "meters", "calibrate", *rig, "--idle-s", "3")
+    assert code == 0
+    assert "listening to the idle machine for 3 s" in err
+    stored = load_calibration(tmp_path / "data" / "calibration.json")
+    assert stored is not None
+    assert f"Calibration {stored.id} is kept in" in out
+    assert [one.name for one in stored.channels] == ["package-0", "package-0/core", "package-0/dram"]
+    for one in stored.channels:
+        assert one.name in out
+        assert 0.0 < (one.idle_w or 0.0) < 100.0
+        assert 0.0 < one.read_s < 0.1
+    meters = open_meters(rig[1::2])
+    _, named = calibrated(meters, stored)
+    for meter in meters:
+        meter.close()
+    ref = named(SystemClock().utc())
+    assert ref is not None
+    assert (ref.id, ref.stale) == (stored.id, None)
+
+
+def test_nothing_is_calibrated_beside_a_node(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    """Where a node works in the data folder, or nothing there measures, calibrate refuses with one sentence."""
+    spool = Spool(tmp_path / "data" / SPOOL)
+    code, out, err = joulebox(capsys, "meters", "calibrate", "--meter", "model:")
+    assert (code, out, err.count("\n")) == (1, "", 1)
+    assert "stop it, then calibrate" in err
+    del spool
+    code, out, err = joulebox(capsys, "meters", "calibrate", "--meter", "model:")
+    assert (code, out, err.count("\n")) == (1, "", 1)
+    assert "no energy or power meter" in err
+    assert not (tmp_path / "data" / "calibration.json").exists()
+
+
+def test_meters_are_served(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, rig: tuple[str, ...]
+) -> None:
+    """`meters serve` prints the setting for the node on the other machine, and both meters can be read by it."""
+    _look(monkeypatch, 0.3)
+    command = [sys.executable, "-m", "joulebox", "meters", "serve", "--port", "0", *rig]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=dict(os.environ)) as process:
+        assert process.stdout is not None
+        setting = process.stdout.readline()
+        try:
+            assert setting.startswith('JOULEBOX_METERS="remote:http://127.0.0.1:')
+            monkeypatch.setenv("JOULEBOX_METERS", setting.split('"')[1])
+            code, out, _ = joulebox(capsys, "meters", "check", "--json")
+            process.send_signal(signal.SIGINT)
+            assert process.wait(timeout=10) == 0
+        finally:
+            process.kill()
+    assert code == 0
+    assert [len(meter["channels"]) for meter in json.loads(out)] == [3, 1]

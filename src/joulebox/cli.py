@@ -395,8 +395,13 @@ def meters_serve(
     meter: MeterOption = None,
 ) -> None:
     """Read the meters here for a node on another machine, until Ctrl-C."""
+    import signal
+
     from joulebox.node.meter_host import serve
     from joulebox.settings import load_settings
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.default_int_handler)
 
     def ready(served: "MeterHost") -> None:
         print(f'JOULEBOX_METERS="{served.addresses(host)}"', flush=True)

@@ -54,15 +54,15 @@ class MeterCheck:
     channels: tuple[ChannelCheck, ...]
 
 
-def check(meter: Meter, clock: Clock, hz: float, check_s: float = CHECK_S) -> MeterCheck:
-    """Read `meter` at `hz` for `check_s` seconds or three of its ticks.
+def check(meter: Meter, clock: Clock, hz: float) -> MeterCheck:
+    """Read `meter` at `hz` for two seconds or three of its ticks.
 
     It fails where it is at fault even once, or where one of its channels never has a value.
     """
     channels = meter.channels()
     slowest_s = max((channel.tick_s for channel in channels), default=0.0)
     start_ns = now_ns = clock.now_ns()
-    end_ns = start_ns + nanoseconds(max(check_s, min(TICKS * slowest_s, CHECK_MAX_S)))
+    end_ns = start_ns + nanoseconds(max(CHECK_S, min(TICKS * slowest_s, CHECK_MAX_S)))
     rows: list[tuple[int, Sequence[int | None]]] = []
     faults: Counter[str] = Counter()
     while now_ns < end_ns:
