@@ -89,7 +89,9 @@ RULES: Final[dict[str, Rule]] = {
         "suspect", "The answer began too cold ({}).", "Ask again: the machine is warmer now. There is no warm-up yet."
     ),
     "too_short": Rule(
-        "suspect", "The answer took {}, too short for a meter that looks every {}.", "Ask for more tokens."
+        "suspect",
+        "The answer took {}, too short for a meter that looks every {}.",
+        "Ask for more tokens, or for more work.",
     ),
     "noisy_idle": Rule(
         "suspect",
