@@ -102,6 +102,15 @@ def test_disks_and_network_count() -> None:
     assert [reason.level for reason in reasons(**programs(("rsync", 4.0)), network_bytes=9_000_000)] == ["invalid"]
 
 
+def test_measured_work_may_use_disks_and_network() -> None:
+    """Where any work stands in the answer's place, what it copies is no sign of anybody else."""
+    counter = series(channel(), work(10.0, 50.0, 30.0, 32.0), 34.0)
+    copied = replace(QUIET, disk_bytes=400_000_000, network_bytes=9_000_000)
+    run = trace(counter, neighbours=copied, model=None, engine=None, seed=None)
+    receipt = account(run, factors(), receipt_id="r", placement=PLACEMENT)
+    assert not {reason.code for reason in receipt.reasons} & OURS
+
+
 def test_the_server_on_the_same_machine_is_told_apart() -> None:
     """A server beside the node is a note, a busy one makes the receipt suspect, and no energy is taken away."""
     assert reasons(server_s=0.01) == []

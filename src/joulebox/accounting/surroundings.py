@@ -5,6 +5,7 @@ does not matter either. Nothing here is ever subtracted from an energy.
 """
 
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Final, Literal, NamedTuple
 
 from joulebox.model import NeighboursSeen, Trace
@@ -39,15 +40,18 @@ def findings(trace: Trace) -> Iterator[Finding]:
         return
     if seen.throttled:
         yield Finding("throttled", "invalid", (f"{seen.throttled} times",))
-    if not seen.window_s:
+    window_s = seen.window_s
+    if not window_s:
         return
-    if (found := _foreign(seen, seen.window_s, trace.cores)) is not None:
+    if trace.model is None:  # disks and network may be what was measured
+        seen = replace(seen, disk_bytes=None, network_bytes=None)
+    if (found := _foreign(seen, window_s, trace.cores)) is not None:
         yield found
     if seen.server_s is not None:
-        heavy = seen.server_s > max(0.10, 0.05 * seen.window_s) and seen.server_s > 0.02 * seen.own_s
+        heavy = seen.server_s > max(0.10, 0.05 * window_s) and seen.server_s > 0.02 * seen.own_s
         if heavy or seen.server_s > SERVER_NOTE_S:
             yield Finding("shared_host", "suspect" if heavy else "note", (_amount(seen.server_s),))
-    level = _steal(seen.steal_s or 0.0, seen.window_s * trace.cores)
+    level = _steal(seen.steal_s or 0.0, window_s * trace.cores)
     if level is not None and seen.steal_s is not None:
         yield Finding("steal", level, (_amount(seen.steal_s),))
 
