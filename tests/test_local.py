@@ -135,7 +135,7 @@ def test_json_is_the_last_line_of_stdout() -> None:
     before, _, last = done.stdout.rstrip("\n").rpartition("\n")
     receipt = json.loads(last)
     assert before == "half"
-    assert receipt["times"]["duration_s"] == pytest.approx(0.1, abs=0.08)
+    assert 0.1 <= receipt["times"]["duration_s"] < 10.0
     assert receipt["zone"] == "FR"
     assert "unmetered" in {reason["code"] for reason in receipt["reasons"]}
 
@@ -189,7 +189,7 @@ def test_a_block_of_python_is_measured() -> None:
     assert isinstance(run.receipt, Receipt)
     assert run.receipt is run.receipt
     assert run.receipt.finish_reason == "done"
-    assert 0.01 < run.receipt.times.duration_s < 1.0
+    assert 0.001 < run.receipt.times.duration_s < 20.0
     assert run.receipt.times.settle_s >= 0.0
     assert run.receipt.energy.scope == "modelled"
     assert run.receipt.energy.answer is not None

@@ -309,7 +309,7 @@ def test_every_instrument_at_the_plug_is_read_in_real_time(tmp_path: Path) -> No
         assert one.raw[-1] * one.channel.step == pytest.approx(truth_w, abs=1.5)
         assert one.channel.scope in ("wall", "platform")
         assert one.channel.simulated
-    assert recorder.remarks(0, ended_ns) == ()
+        assert len(one.raw) >= 2
 
 
 def test_an_unknown_instrument_is_refused(tmp_path: Path) -> None:
