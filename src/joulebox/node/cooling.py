@@ -11,7 +11,7 @@ from math import exp, log
 from typing import Final, NamedTuple
 
 from joulebox.clock import Clock
-from joulebox.model import ReadingKind, Remark, Series
+from joulebox.model import Channel, ReadingKind, Remark, Series
 from joulebox.node.recorder import Recorder
 from joulebox.units import nanoseconds, seconds
 
@@ -84,6 +84,11 @@ def cool(
     return None
 
 
+def sensors(channels: Sequence[Channel]) -> list[Channel]:
+    """The channels the gate goes by: temperatures of CPU and GPU, not those of a plug or a room."""
+    return [one for one in channels if one.kind is ReadingKind.TEMPERATURE_C and one.scope.startswith(("cpu", "gpu"))]
+
+
 class _Telling:
     """Tells a prediction the first time and whenever it has changed, at most once a second."""
 
@@ -112,12 +117,12 @@ class _Telling:
 def _hottest(recorder: Recorder, now_ns: int, quiet_since_ns: int) -> _Sensor | None:
     """The hottest sensor of CPU and GPU with what it said since the machine has been idle."""
     origin_ns = now_ns - nanoseconds(RECORD_S)
-    sensors = (
+    found = (
         _sensor(series, now_ns - origin_ns, quiet_since_ns - origin_ns)
         for series in recorder.series(origin_ns, now_ns)
-        if series.channel.kind is ReadingKind.TEMPERATURE_C and series.channel.scope.startswith(("cpu", "gpu"))
+        if sensors([series.channel])
     )
-    return max((sensor for sensor in sensors if sensor is not None), key=lambda one: one.now_c, default=None)
+    return max((sensor for sensor in found if sensor is not None), key=lambda one: one.now_c, default=None)
 
 
 def _sensor(series: Series, now_ns: int, quiet_since_ns: int) -> _Sensor | None:

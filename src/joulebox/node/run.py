@@ -3,12 +3,13 @@
 import logging
 import signal
 from collections.abc import Callable
+from typing import Final
 
 from joulebox.client import Client
 from joulebox.clock import SystemClock
 from joulebox.node.agent import Agent
 from joulebox.node.calibration import FILE, calibrated, load_calibration
-from joulebox.node.cooling import StartBand
+from joulebox.node.cooling import StartBand, sensors
 from joulebox.node.engines.llamacpp import LlamaCpp
 from joulebox.node.measurement import Conditions, this_machine
 from joulebox.node.meters import open_meters
@@ -17,6 +18,8 @@ from joulebox.node.neighbours import scan
 from joulebox.node.recorder import Recorder
 from joulebox.node.spool import SPOOL, Spool
 from joulebox.settings import Settings
+
+LOG: Final = logging.getLogger("joulebox.node")
 
 
 def run(settings: Settings, on_ready: Callable[[str], object], server_pid: int | None = None) -> None:
@@ -40,6 +43,10 @@ def run(settings: Settings, on_ready: Callable[[str], object], server_pid: int |
             available_memory_bytes(),
             Conditions(band=_band(settings), look=scan, server_pid=server_pid),
         )
+        if settings.start_max_c is not None and not sensors(recorder.channels):
+            LOG.warning(
+                "no temperature sensor of CPU or GPU is read: nothing is waited for to cool (`joulebox doctor`)"
+            )
         signal.signal(signal.SIGTERM, lambda *_: _leave())
         on_ready(settings.node)
         try:
