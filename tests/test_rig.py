@@ -7,7 +7,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
@@ -298,7 +298,7 @@ def test_every_instrument_at_the_plug_is_read_in_real_time(tmp_path: Path) -> No
         recorder = Recorder(meters, clock, reading_hz=10.0)
         began_ns = clock.now_ns()
         recorder.start()
-        clock.sleep_until(began_ns + 1_500 * MS)
+        clock.sleep_until(began_ns + 1_900 * MS)
         recorder.stop()
         ended_ns = clock.now_ns()
     wall = Wall(truth_of(tmp_path))
@@ -328,7 +328,8 @@ def test_a_machine_is_asked_while_it_is_told(tmp_path: Path) -> None:
 
     def ask() -> None:
         while not told.is_set():
-            asked.append(machine.energy_j("package-0", latest_ns[0]))
+            with suppress(ValueError):  # what was just dropped is refused
+                asked.append(machine.energy_j("package-0", latest_ns[0]))
 
     thread = threading.Thread(target=ask)
     thread.start()
@@ -338,7 +339,7 @@ def test_a_machine_is_asked_while_it_is_told(tmp_path: Path) -> None:
         machine.forget((step - 50) * MS)
     told.set()
     thread.join(10)
-    assert len(asked) > 10
+    assert len(set(asked)) > 3
     assert all(after >= before for before, after in pairwise(asked))
 
 
