@@ -8,11 +8,11 @@ import sys
 import tempfile
 from pathlib import Path
 
+from intervals import INSTRUMENTS, Coverage, coverage
 from joulebox.clock import SystemClock
 from joulebox.node.meters import open_meters
 from joulebox.node.recorder import Recorder
 from joulebox.rig.serve import Sender, truth_of
-from intervals import INSTRUMENTS, Coverage, coverage
 from lab import RANGE_UJ, Compared, campaign, summary
 
 RIG = "import pathlib, sys; from joulebox.rig.serve import run; run(pathlib.Path(sys.argv[1]), 1, 'socket', {})"
@@ -22,23 +22,24 @@ PAGE = Path(__file__).parents[1] / "docs" / "accuracy.md"
 SEEDS = range(2000, 2008)
 HEAD = """# Accuracy: receipts beside the truth
 
-Written by `make accuracy`. Everything here is simulated: the rig's machine, whose true energy is known in closed form, seen
-by instruments with their own tick, phase, lag and resolution. Its idle power is about 7.5 W behind a 1 ms counter and 21 W
-at the plug, with 0.15 W of idle noise and a tail of 4 W after the work. Gain errors are left out here; a real meter's gain
-is in its interval besides. No hardware has been measured yet, and peers have not been run beside it yet.
+Written by `make accuracy`. Everything here is simulated: the rig's machine, whose true energy is known in closed
+form, seen by instruments with their own tick, phase, lag and resolution. Its idle power is about 7.5 W behind a 1
+ms counter and 21 W at the plug, with 0.15 W of idle noise and a tail of 4 W after the work. Gain errors are left
+out here; a real meter's gain is in its interval besides. No hardware has been measured yet, and peers have not been
+run beside it yet.
 
 ## In real time
 
-The rig writes a powercap tree a thousand times a second, in a process of its own; the node's recorder, driver and files are
-the real ones. Counters wrap every 30 J.
+The rig writes a powercap tree a thousand times a second, in a process of its own; the node's recorder, driver and
+files are the real ones. Counters wrap every 30 J.
 
 """
 BODY = """
 ## Intervals, by instrument
 
-Answers of 50 ms, 200 ms, 1 s and 5 s (1 and 5 s for the averaging plug, 2.5 and 5 s for the one that looks), on a handed-in
-clock; each seed draws the phase, and the lag within half of what is declared. Inside: how often the interval (k = 2) holds
-the truth.
+Answers of 50 ms, 200 ms, 1 s and 5 s (1 and 5 s for the averaging plug, 2.5 and 5 s for the one that looks), on a
+handed-in clock; each seed draws the phase, and the lag within half of what is declared. Inside: how often the
+interval (k = 2) holds the truth.
 
 | Instrument | Figure | Runs | Inside | 95 % of errors below | Median U | Median error |
 |---|---|--:|--:|--:|--:|--:|
