@@ -10,7 +10,7 @@ import subprocess
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from math import isfinite
 from types import TracebackType
 from typing import Any, Final, Self
@@ -18,7 +18,7 @@ from typing import Any, Final, Self
 from joulebox.accounting import account
 from joulebox.clock import Clock, SystemClock
 from joulebox.errors import JouleboxError
-from joulebox.model import CarbonFactors, EngineInfo, NeighboursSeen, Placement, Prompt, Receipt, Trace, Usage
+from joulebox.model import CarbonFactors, EngineInfo, Placement, Prompt, Receipt, Trace, Usage
 from joulebox.node.calibration import FILE, calibrated, load_calibration
 from joulebox.node.cooling import StartBand
 from joulebox.node.engine import Event, Finished, LocalModel, Started
@@ -114,21 +114,15 @@ class Instruments:
                     say("measuring the quiet after the work")
 
             engine = _WorkEngine(work, self.clock)
-            trace = measured(
+            return measured(
                 _lease(), None, self.machine, engine, self.recorder, self.clock, sink, quiet_since_ns, self.conditions
             ).trace
-            return replace(trace, neighbours=_without_own_traffic(trace.neighbours))
         finally:
             self.recorder.stop()
 
     def receipt(self, trace: Trace) -> Receipt:
         """What the work cost."""
         return account(trace, self.factors, receipt_id=new_id(), placement=_PLACEMENT)
-
-
-def _without_own_traffic(seen: NeighboursSeen | None) -> NeighboursSeen | None:
-    """Disk and network are counted for the whole machine: of work that uses them itself they tell nothing of others."""
-    return replace(seen, disk_bytes=None, network_bytes=None) if seen is not None else None
 
 
 def _lease() -> Lease:
