@@ -65,6 +65,7 @@ def test_a_one_hertz_plug(tmp_path: Path) -> None:
     print(f"1 Hz mean, simulated: {errors}")
     assert errors[1.0] <= 0.02
     assert errors[5.0] <= 0.01
+    assert all(one.receipt.energy.full is not None for one in compared)
     assert sum(abs(one.j - one.truth_j) <= one.u_j for one in compared) >= 0.9 * len(compared)
 
 

@@ -233,14 +233,23 @@ def _full(chosen: Sequence[Metered], scope: str, trace: Trace) -> Figure | None:
     groups = []
     reserved_s = seconds(trace.released_ns - trace.leased_ns)
     for one in chosen:
-        try:
-            units = one.curve.between(trace.leased_ns, trace.released_ns)
-        except ValueError:
+        units = _reserved(one, trace.leased_ns, trace.released_ns)
+        if units is None:
             return None
         total_j += one.joules(units, reserved_s)
         groups.append([*one.systematic(units, reserved_s), *one.edges()])
     u = combined(added(groups))
     return Figure(j=total_j, u=u, grade=grade(scope, total_j, u))
+
+
+def _reserved(one: Metered, leased_ns: int, released_ns: int) -> float | None:
+    """What the curve rose by from lease to release. The ticks of a slow meter need not reach both: the tick or two that
+    lack are idling, at the power the guards measured."""
+    start_ns, end_ns = max(leased_ns, one.curve.t_ns[0]), min(released_ns, one.curve.t_ns[-1])
+    before_s, after_s = seconds(start_ns - leased_ns), seconds(released_ns - end_ns)
+    if end_ns <= start_ns or max(before_s, after_s) > 2 * (one.window.tick_s + one.window.lag_s):
+        return None
+    return one.curve.between(start_ns, end_ns) + one.found.idle_rate * before_s + one.found.after_rate * after_s
 
 
 def _phases(
