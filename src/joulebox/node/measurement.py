@@ -17,6 +17,9 @@ from joulebox.node.settle import restless, settle
 from joulebox.protocol import EventKind, Lease
 from joulebox.units import nanoseconds, seconds
 
+QUICK_S: Final = 0.02
+"""The person who asked does not wait longer than this for the word that the answer is complete."""
+
 
 class Sink(Protocol):
     """Where a run's events go while it lasts."""
@@ -166,10 +169,11 @@ def _answer(run: Run, lease: Lease, engine: Engine, recorder: Recorder, sink: Si
 
 
 def _post_guard(run: Run, end_ns: int, recorder: Recorder, clock: Clock, sink: Sink) -> int:
-    """The quiet after the answer: a reading as soon as every meter holds all of it, then idling to the guard's end."""
+    """The quiet after the answer: a reading as soon as the quick meters hold all of it, the word that it is complete,
+    then idling to the end of the slowest meter's guard."""
     slack_ns = nanoseconds(recorder.slack_s)
     if recorder.channels:
-        clock.sleep_until(end_ns + slack_ns + nanoseconds(0.0005))
+        clock.sleep_until(end_ns + min(slack_ns, nanoseconds(QUICK_S)) + nanoseconds(0.0005))
         recorder.read_now()
     assert run.finished is not None
     sink("answer", finish_reason=run.finished.finish_reason)
