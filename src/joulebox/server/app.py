@@ -5,7 +5,7 @@ import os
 import signal
 import socket
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Final
 
 from fastapi import FastAPI
@@ -134,7 +134,8 @@ async def running(app: FastAPI, sock: socket.socket) -> AsyncIterator[None]:
         finally:
             await app.state.desk.close()
             server.stop()  # type: ignore[no-untyped-call]
-            await serving
+            with suppress(TimeoutError):
+                await asyncio.wait_for(serving, STOP_S)
 
 
 def serve(settings: Settings, on_ready: Callable[[str], None] | None = None) -> None:

@@ -285,6 +285,8 @@ class Desk:
         hold.say("hello")
         if live.cancel:
             hold.say("cancel")
+        if self.closing:
+            hold.end()  # a node that comes back while the server leaves must not keep it
         return hold
 
     def let_go(self, hold: Hold, *, cut: bool) -> None:
