@@ -12,6 +12,7 @@ import pytest
 from joulebox.client import Client
 from joulebox.clock import SystemClock
 from joulebox.errors import JouleboxError
+from joulebox.node import agent as agent_module
 from joulebox.node.agent import Agent
 from joulebox.node.engine import LocalModel
 from joulebox.node.engines.scripted import Script, Scripted
@@ -78,8 +79,9 @@ async def test_a_prompt_cancelled_before_the_engine_begins_is_not_answered(tmp_p
             assert (await scene.until(prompt_id, "cancelled"))["attempt"] == 1
 
 
-async def test_an_attempt_that_was_given_away_stops(tmp_path: Path) -> None:
+async def test_an_attempt_that_was_given_away_stops(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A node whose attempt was lost while the server was away stops the answer and takes the prompt anew."""
+    monkeypatch.setattr(agent_module, "RETRY_FIRST_S", 0.5)  # it comes back after its grace, not within it
     agent_folder = tmp_path / "node"
     agent_folder.mkdir()
     async with stage(tmp_path, grace_s=60) as scene:
