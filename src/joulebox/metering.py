@@ -27,6 +27,8 @@ FIT_TICKS_MIN: Final = 8
 FIT_SPREAD: Final = 1.5
 """A fitted line is believed while the moments lie within this many distances between readings around it."""
 
+POWER_KINDS: Final = (ReadingKind.ENERGY_J, ReadingKind.POWER_W)
+"""Readings that tell what was drawn."""
 WHOLE_SCOPES: Final = ("wall", "platform")
 """Scopes that hold the whole machine, best first; where there is one, its parts are only shown beside it."""
 
@@ -225,7 +227,7 @@ def alternatives(channels: Sequence[Channel]) -> dict[str, list[list[Channel]]]:
     """
     found: dict[str, dict[tuple[str, ReadingKind], list[Channel]]] = {}
     for one in channels:
-        if one.part_of is None and one.kind in (ReadingKind.ENERGY_J, ReadingKind.POWER_W):
+        if one.part_of is None and one.kind in POWER_KINDS:
             kind = one.meter.partition(":")[0]
             found.setdefault(one.scope, {}).setdefault((kind, one.kind), []).append(one)
     return {scope: list(sets.values()) for scope, sets in found.items()}

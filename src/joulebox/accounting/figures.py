@@ -8,7 +8,7 @@ from typing import Final, Literal
 from joulebox.accounting.energy import Estimate, Window, estimate
 from joulebox.accounting.power_model import profile_of
 from joulebox.accounting.uncertainty import COVERAGE_FACTOR, Sham, added, baseline, boundary, combined, sham_windows
-from joulebox.metering import WHOLE_SCOPES, Curve, alternatives, curve_of
+from joulebox.metering import POWER_KINDS, WHOLE_SCOPES, Curve, alternatives, curve_of
 from joulebox.model import (
     Channel,
     Energy,
@@ -28,7 +28,6 @@ from joulebox.units import nanoseconds, seconds
 GUARD_MIN_S: Final = 1.0
 PEAK_S: Final = 0.05
 MODELLED: Final = "modelled"
-POWER_KINDS: Final = (ReadingKind.ENERGY_J, ReadingKind.POWER_W)
 PHASES: Final = ("load", "prefill", "decode", "tail")
 
 

@@ -12,7 +12,7 @@ from functools import partial
 from typing import Final
 
 from joulebox.clock import Clock, Repeating
-from joulebox.metering import FINE_TICK_S, headline
+from joulebox.metering import FINE_TICK_S, POWER_KINDS, headline
 from joulebox.model import Channel, ReadingKind, Remark, Series
 from joulebox.node.meter import Meter, MeterFault
 from joulebox.units import nanoseconds, seconds
@@ -29,7 +29,6 @@ REMARKS_MAX: Final = 100
 LIVE_MIN_S: Final = 0.05
 """The live power is a mean over so long at least, and over two ticks: between readings a moment apart one tick's step
 would show as a spike, and none as nothing."""
-_POWER: Final = (ReadingKind.ENERGY_J, ReadingKind.POWER_W)
 
 
 class _Log:
@@ -201,7 +200,7 @@ class Recorder:
 
 def _missing(meters: Sequence[Meter]) -> tuple[str, ...]:
     """What no meter covers: parts that one of them misses and no other has. At the wall nothing is missing."""
-    covered = {channel.scope for meter in meters for channel in meter.channels() if channel.kind in _POWER}
+    covered = {channel.scope for meter in meters for channel in meter.channels() if channel.kind in POWER_KINDS}
     if "wall" in covered:
         return ()
     return tuple(dict.fromkeys(part for meter in meters for part in meter.missing if part not in covered))

@@ -19,7 +19,6 @@ from joulebox.protocol import SENDS_PER_S, Batch, BatchReply, EventKind, NodeEve
 from joulebox.units import nanoseconds, seconds
 
 FLUSH_WAIT_S: Final = 10.0
-SILENT_KINDS: Final = frozenset({"started", "token", "power", "answer"})
 
 
 class Relay:
