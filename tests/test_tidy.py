@@ -94,7 +94,8 @@ def one_a_line(wrong: list[str]) -> str:
 
 def text_files() -> Iterator[tuple[Path, str]]:
     """Every text file of the project."""
-    tops = [path for path in ROOT.glob("*") if path.is_file() and not path.name.startswith("demo-receipt")]
+    ours = [path for path in ROOT.glob("*") if path.is_file() and path.name != ".git"]
+    tops = [path for path in ours if not path.name.startswith("demo-receipt")]
     below = [
         path for folder in ("src", "tests", "docs", ".ci") for path in (ROOT / folder).rglob("*") if path.is_file()
     ]
