@@ -13,6 +13,7 @@ from joulebox.accounting.carbon import embodied, operational
 from joulebox.accounting.figures import grade
 from joulebox.accounting.power_model import MEMORY_W_PER_GB, WATTS_PER_THREAD, profile_of
 from joulebox.accounting.validity import RULES
+from joulebox.accounting.water import water
 from joulebox.evidence import decode_trace, encode_trace
 from joulebox.model import (
     CalibrationRef,
@@ -26,6 +27,7 @@ from joulebox.model import (
     TokenTime,
     Trace,
     Usage,
+    WaterFactors,
 )
 from joulebox.units import J_PER_KWH
 from traces import CALIBRATION, PLACEMENT, S, channel, factors, series, trace, work
@@ -362,6 +364,10 @@ def test_parts_sum_to_the_whole(idle_w: float, more_w: float, lasted_s: float, g
     assert sci.O_g is not None
     assert sci.O_g + sci.M_g == sci.per_answer_g
     assert sci.per_output_token_g == pytest.approx(sci.per_answer_g / 9)
+    assert sci.O_active_g is not None
+    assert sci.O_idle_g is not None
+    assert sci.O_active_g + sci.O_idle_g == pytest.approx(sci.O_g)
+    assert sci.O_idle_g == pytest.approx(idle_w * lasted_s / J_PER_KWH * g_per_kwh, rel=0.02, abs=1e-6)
     assert carbon.operational is not None
     assert carbon.total is not None
     for grams in (carbon.operational, carbon.embodied, carbon.total):
@@ -369,6 +375,55 @@ def test_parts_sum_to_the_whole(idle_w: float, more_w: float, lasted_s: float, g
     assert receipt.energy.answer is not None
     assert sci.E_kwh == pytest.approx(receipt.energy.answer.j / J_PER_KWH)
     assert receipt.energy.answer.j == pytest.approx((idle_w + more_w) * lasted_s, rel=0.02, abs=0.5)
+
+
+def test_idle_part_on_both_boundaries() -> None:
+    """A machine at 10 W that works at 50 W for 2 s of 3.2 s reserved: a fifth of the answer's O is idling, and all but
+    80 J of the reserved one's."""
+    receipt = receipt_of(trace(series(channel(), work(10.0, 50.0, 30.0, 32.0), 34.0)))
+    answer, reserved = receipt.sci.answer, receipt.sci.reserved
+    assert answer.O_g is not None
+    assert reserved.O_g is not None
+    assert answer.O_idle_g == pytest.approx(answer.O_g * 20 / 100, rel=1e-3)
+    assert reserved.O_idle_g == pytest.approx(reserved.O_g * 32 / 112, rel=1e-3)
+    assert reserved.O_active_g == pytest.approx(answer.O_active_g, rel=1e-3)
+
+
+def test_no_energy_no_idle_part() -> None:
+    """Without an energy figure neither part of O is known: null, not zero."""
+    sci = receipt_of(trace()).sci.answer
+    assert (sci.O_g, sci.O_active_g, sci.O_idle_g) == (None, None, None)
+    assert sci.M_g > 0
+
+
+def test_the_receipt_names_machine_and_building() -> None:
+    """TE's range and source and the PUE with its source stand in the receipt, so that an auditor can recompute it."""
+    chosen = factors(pue=1.2, pue_source="the building's meter")
+    counter = series(channel(), work(10.0, 50.0, 30.0, 32.0), 34.0)
+    carbon = account(trace(counter), chosen, receipt_id="r1", placement=PLACEMENT).carbon
+    assert carbon.hardware == chosen.embodied
+    assert (carbon.pue, carbon.pue_source) == (1.2, "the building's meter")
+
+
+def test_water_example() -> None:
+    """3.6 MJ at PUE 1.2 with 0.5 L/kWh on site and 3 L/kWh in the electricity take 0.5 + 3.6 = 4.1 litres."""
+    litres = WaterFactors(on_site_l_per_kwh=0.5, electricity_l_per_kwh=3.0, source="by hand")
+    found = water(Figure(j=3.6e6, u=0.36e6, grade="B"), factors(pue=1.2, water=litres))
+    assert found is not None
+    assert (found.l, found.low, found.high) == pytest.approx((4.1, 3.69, 4.51))
+    assert (found.on_site_l, found.electricity_l) == (0.5, pytest.approx(3.6))
+    assert found.method == "modelled"
+
+
+def test_water_is_absent_or_partial_never_zero() -> None:
+    """No factors or no energy give no water; a factor that is not known leaves its part null."""
+    answer = Figure(j=3.6e6, u=0.0, grade="B")
+    one = WaterFactors(on_site_l_per_kwh=None, electricity_l_per_kwh=3.0, source="by hand")
+    assert water(answer, factors()) is None
+    assert water(None, factors(water=one)) is None
+    found = water(answer, factors(water=one))
+    assert found is not None
+    assert (found.l, found.on_site_l, found.electricity_l) == (3.0, None, 3.0)
 
 
 def test_no_tokens_no_score() -> None:

@@ -143,3 +143,16 @@ def test_pue_says_whether_anybody_measured_it() -> None:
     chosen = factors_for("DE", Settings(pue=1.0), AT)
     assert (chosen.pue, chosen.pue_source) == (1.0, "operator's setting")
     assert factors_for("DE", Settings(pue=1.4), AT).pue == 1.4
+    told = factors_for("DE", Settings(pue=1.4, pue_source="the hall's meter, 2025"), AT)
+    assert told.pue_source == "the hall's meter, 2025"
+
+
+def test_water_is_counted_only_with_the_operators_factors() -> None:
+    """Without factors there is no water; one factor alone leaves the other unknown; the source is told."""
+    assert factors_for("DE", Settings(), AT).water is None
+    alone = factors_for("DE", Settings(water_electricity_l_per_kwh=1.95, water_source="WRI, Germany"), AT).water
+    assert alone is not None
+    assert (alone.on_site_l_per_kwh, alone.electricity_l_per_kwh, alone.source) == (None, 1.95, "WRI, Germany")
+    dry = factors_for("DE", Settings(water_on_site_l_per_kwh=0.0), AT).water
+    assert dry is not None
+    assert (dry.on_site_l_per_kwh, dry.source) == (0.0, "operator's setting")

@@ -303,13 +303,41 @@ class Intensity:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class EmbodiedPart:
+    """What making one part of the machine emitted. `central_kg` is `None` where nobody knows: then `low_kg` is zero and
+    `high_kg` what such a part has at most."""
+
+    part: str
+    low_kg: float
+    central_kg: float | None
+    high_kg: float
+    source: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Embodied:
-    """TE and EL of ISO/IEC 21031: what making the machine emitted, and over how many years it is written off."""
+    """TE and EL of ISO/IEC 21031: what making the machine emitted, and over how many years it is written off.
+
+    `parts` add up to TE where it was added up from parts. `unknown` names what is not in `central_kg`, only in the
+    range.
+    """
 
     low_kg: float
     central_kg: float
     high_kg: float
     life_years: float
+    source: str
+    parts: tuple[EmbodiedPart, ...] = ()
+    unknown: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WaterFactors:
+    """Litres of water that using a kilowatt hour takes: evaporated on site (per kWh of the machine), and in making the
+    electricity (per kWh from the grid). `None`: not known, not counted."""
+
+    on_site_l_per_kwh: float | None
+    electricity_l_per_kwh: float | None
     source: str
 
 
@@ -325,6 +353,7 @@ class CarbonFactors:
     pue: float = 1.0
     pue_source: str = "not metered: taken as 1.0"
     resource_share: float = 1.0
+    water: WaterFactors | None = None
 
 
 # --- 8. the receipt ---------------------------------------------------------------------------------------------------
@@ -413,19 +442,42 @@ class Grams:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Carbon:
-    """Operational, embodied and total emissions of the answer. `None` where there is no energy figure."""
+    """Operational, embodied and total emissions of the answer. `None` where there is no energy figure.
+
+    `hardware` is the machine whose making is shared out, `pue` what its energy was multiplied with.
+    """
 
     operational: Grams | None
     embodied: Grams
     total: Grams | None
     intensity: Intensity
+    hardware: Embodied
+    pue: float
+    pue_source: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Water:
+    """Litres of water the answer's electricity took, always modelled: on site + in making the electricity. A part is
+    `None` where its factor is not known, and is then not in `l`. The water of making the machine is not counted."""
+
+    l: float  # noqa: E741 - the unit stands last, and the litre is written so
+    low: float
+    high: float
+    on_site_l: float | None
+    electricity_l: float | None
+    factors: WaterFactors
+    method: Literal["modelled"] = "modelled"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sci:
-    """SCI = (O + M) per R on one boundary, every term visible (ISO/IEC 21031)."""
+    """SCI = (O + M) per R on one boundary, every term visible (ISO/IEC 21031). `O_idle_g` is what a machine that only
+    waits would have emitted in this time, `O_active_g` what the work added: together O."""
 
     O_g: float | None
+    O_active_g: float | None
+    O_idle_g: float | None
     M_g: float
     E_kwh: float | None
     I_g_per_kwh: float
@@ -529,6 +581,7 @@ class Receipt:
     carbon: Carbon
     sci: SciBoundaries
     meters: tuple[MeterInfo, ...]
+    water: Water | None = None
     calibration: CalibrationRef | None = None
     placement: Placement = field(default=Placement(policy="fastest", reason="", saved_g=None))
     concurrency: Literal[1] = 1

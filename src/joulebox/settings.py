@@ -43,6 +43,15 @@ class Settings(BaseModel):
         Field(description="Grid zone of the node (Electricity Maps key, e.g. `DE`); without it, the world mean."),
     ] = None
     pue: Annotated[float, Field(ge=1.0, le=5.0, description="Power usage effectiveness of the building.")] = 1.0
+    pue_source: Annotated[str | None, Field(description="Where this PUE comes from.")] = None
+    water_on_site_l_per_kwh: Annotated[
+        float | None,
+        Field(ge=0, le=100, description="Litres that the building evaporates per kWh of the machine (WUE on site)."),
+    ] = None
+    water_electricity_l_per_kwh: Annotated[
+        float | None, Field(ge=0, le=1000, description="Litres that making a kWh of the grid's electricity takes.")
+    ] = None
+    water_source: Annotated[str | None, Field(description="Where these litres come from.")] = None
     embodied_low_kg: Annotated[float | None, Field(gt=0, description="Embodied kg of the machine, low.")] = None
     embodied_kg: Annotated[float | None, Field(gt=0, description="Embodied kg of the machine, central.")] = None
     embodied_high_kg: Annotated[float | None, Field(gt=0, description="Embodied kg of the machine, high.")] = None

@@ -8,6 +8,7 @@ from typing import Final
 from joulebox.accounting.carbon import emissions, sci
 from joulebox.accounting.figures import answer_window, reckon
 from joulebox.accounting.validity import judge
+from joulebox.accounting.water import water
 from joulebox.metering import value_at
 from joulebox.model import (
     CarbonFactors,
@@ -24,7 +25,7 @@ from joulebox.model import (
 from joulebox.units import seconds
 
 SCHEMA: Final = "joulebox.receipt/1"
-METHOD_VERSION: Final = "2026.11.3"
+METHOD_VERSION: Final = "2026.11.4"
 
 
 def account(
@@ -64,8 +65,16 @@ def account(
         power=reckoning.power,
         temperature=_temperatures(trace, start_ns, end_ns),
         carbon=emissions(energy.answer, duration_s, factors),
-        sci=sci((energy.answer, duration_s), (energy.full, reserved_s), trace.usage, factors, asked=asked),
+        sci=sci(
+            (energy.answer, duration_s),
+            (energy.full, reserved_s),
+            trace.usage,
+            factors,
+            idle_w=reckoning.power.idle_w,
+            asked=asked,
+        ),
         meters=_meters(trace),
+        water=water(energy.answer, factors),
         calibration=trace.calibration,
         placement=placement,
     )

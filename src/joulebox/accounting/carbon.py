@@ -47,7 +47,15 @@ def emissions(answer: Figure | None, duration_s: float, factors: CarbonFactors) 
     o = operational(answer, factors) if answer else None
     m = embodied(duration_s, factors)
     total = Grams(g=o.g + m.g, low=o.low + m.low, high=o.high + m.high) if o else None
-    return Carbon(operational=o, embodied=m, total=total, intensity=factors.intensity)
+    return Carbon(
+        operational=o,
+        embodied=m,
+        total=total,
+        intensity=factors.intensity,
+        hardware=factors.embodied,
+        pue=factors.pue,
+        pue_source=factors.pue_source,
+    )
 
 
 def sci(
@@ -56,18 +64,29 @@ def sci(
     usage: Usage,
     factors: CarbonFactors,
     *,
+    idle_w: float | None = None,
     asked: bool = True,
 ) -> SciBoundaries:
-    """SCI on both boundaries, each from its energy figure and its seconds of reserved time. Not `asked`: any work
-    stands in the answer's place."""
+    """SCI on both boundaries, each from its energy figure and its seconds of reserved time. `idle_w` is what the
+    machine draws when it only waits. Not `asked`: any work stands in the answer's place."""
     return SciBoundaries(
-        answer=_sci(*answer, usage, factors, ANSWER_BOUNDARY if asked else WORK_BOUNDARY),
-        reserved=_sci(*reserved, usage, factors, RESERVED_BOUNDARY if asked else WORK_RESERVED_BOUNDARY),
+        answer=_sci(*answer, idle_w, usage, factors, ANSWER_BOUNDARY if asked else WORK_BOUNDARY),
+        reserved=_sci(*reserved, idle_w, usage, factors, RESERVED_BOUNDARY if asked else WORK_RESERVED_BOUNDARY),
     )
 
 
-def _sci(energy: Figure | None, reserved_s: float, usage: Usage, factors: CarbonFactors, boundary: str) -> Sci:
+def idle_share(energy: Figure, lasted_s: float, idle_w: float | None) -> float | None:
+    """Which share of an energy a machine that only waits would have drawn in the same time; `None`: nobody knows. Above
+    1 where noise makes the work look cheaper than waiting."""
+    return idle_w * lasted_s / energy.j if idle_w is not None and energy.j > 0 else None
+
+
+def _sci(
+    energy: Figure | None, reserved_s: float, idle_w: float | None, usage: Usage, factors: CarbonFactors, boundary: str
+) -> Sci:
     o_g = operational(energy, factors).g if energy else None
+    idle = idle_share(energy, reserved_s, idle_w) if energy else None
+    o_idle_g = o_g * idle if o_g is not None and idle is not None else None
     m_g = embodied(reserved_s, factors).g
     total_g = o_g + m_g if o_g is not None else None
     tokens = (
@@ -75,6 +94,8 @@ def _sci(energy: Figure | None, reserved_s: float, usage: Usage, factors: Carbon
     )
     return Sci(
         O_g=o_g,
+        O_active_g=o_g - o_idle_g if o_g is not None and o_idle_g is not None else None,
+        O_idle_g=o_idle_g,
         M_g=m_g,
         E_kwh=kwh_from_j(energy.j * factors.pue) if energy else None,
         I_g_per_kwh=factors.intensity.g_per_kwh,

@@ -7,14 +7,14 @@ purpose.
 
 import csv
 import difflib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import cache
 from importlib import resources
 from typing import Final
 
 from joulebox.errors import JouleboxError
-from joulebox.model import CarbonFactors, Embodied, Intensity
+from joulebox.model import CarbonFactors, Embodied, Intensity, WaterFactors
 from joulebox.settings import Settings
 
 YEAR: Final = "2025"
@@ -63,10 +63,10 @@ def factors_for(zone: str | None, settings: Settings, at: datetime) -> CarbonFac
     other.
     """
     intensity = _world() if zone is None else _yearly(_zone(zone), at)
-    embodied = embodied_of(settings)
+    factors = CarbonFactors(intensity=intensity, embodied=embodied_of(settings), water=water_of(settings))
     if "pue" in settings.model_fields_set:
-        return CarbonFactors(intensity=intensity, embodied=embodied, pue=settings.pue, pue_source="operator's setting")
-    return CarbonFactors(intensity=intensity, embodied=embodied)
+        return replace(factors, pue=settings.pue, pue_source=settings.pue_source or "operator's setting")
+    return factors
 
 
 def check_zone(zone: str) -> str:
@@ -118,6 +118,15 @@ def embodied_of(settings: Settings) -> Embodied:
     return Embodied(
         low_kg=low_kg, central_kg=central_kg, high_kg=high_kg, life_years=settings.life_years, source=source
     )
+
+
+def water_of(settings: Settings) -> WaterFactors | None:
+    """The operator's water factors; `None` where there are none."""
+    on_site, electricity = settings.water_on_site_l_per_kwh, settings.water_electricity_l_per_kwh
+    if on_site is None and electricity is None:
+        return None
+    source = settings.water_source or "operator's setting"
+    return WaterFactors(on_site_l_per_kwh=on_site, electricity_l_per_kwh=electricity, source=source)
 
 
 def _yearly(zone: Zone, at: datetime) -> Intensity:
