@@ -59,8 +59,8 @@ format: .venv/dev ## put the code into shape
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-accuracy: .venv/dev ## receipts against the known truth of the simulated machine, in real time
-	$(BIN)/python tests/accuracy.py
+accuracy: .venv/dev ## receipts against the known truth of the simulated machine, in real time (PART=name: only that part)
+	$(BIN)/python tests/accuracy.py $(if $(PART),--only $(PART))
 
 pictures: .venv/dev ## the pictures of the README, by a real run in headless Chromium
 	$(BIN)/python tests/pictures.py
