@@ -1,9 +1,9 @@
-"""The contract of the `Queue` port, on every adapter (SQLite now), and what the database itself guards."""
+"""The contract of the `Queue` port, on SQLite and Postgres, and what the database itself guards."""
 
 import asyncio
 import sqlite3
 from collections import Counter
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
@@ -14,6 +14,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+import postgres_server
 from joulebox.errors import JouleboxError
 from joulebox.model import FINAL_STATES, AttemptState, JobState, Message, Problem, Prompt
 from joulebox.server.jobs import (
@@ -45,8 +46,8 @@ def anyio_backend() -> str:
 
 
 @asynccontextmanager
-async def opened(folder: Path) -> AsyncIterator[Store]:
-    store = Store(f"sqlite+aiosqlite:///{folder / 'joulebox.db'}")
+async def opened(where: Path | str) -> AsyncIterator[Store]:
+    store = Store(where if isinstance(where, str) else f"sqlite+aiosqlite:///{where / 'joulebox.db'}")
     await store.open()
     try:
         yield store
@@ -54,9 +55,19 @@ async def opened(folder: Path) -> AsyncIterator[Store]:
         await store.close()
 
 
+@pytest.fixture(params=["sqlite", "postgres"])
+def where(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Path | str]:
+    """A database of each kind."""
+    if request.param == "sqlite":
+        yield tmp_path
+    else:
+        with postgres_server.database() as url:
+            yield url
+
+
 @pytest.fixture
-async def queue(tmp_path: Path) -> AsyncIterator[Queue]:
-    async with opened(tmp_path) as store:
+async def queue(where: Path | str) -> AsyncIterator[Queue]:
+    async with opened(where) as store:
         yield store
 
 
@@ -354,13 +365,12 @@ async def test_the_database_refuses_states_that_must_not_be(tmp_path: Path) -> N
                 by_hand.execute(statement)
 
 
-async def test_one_schema(tmp_path: Path) -> None:
+async def test_one_schema(where: Path | str) -> None:
     """The chain of migrations ends at the schema that the code knows, and makes exactly the tables it uses."""
     from alembic.autogenerate import compare_metadata
     from alembic.config import Config
     from alembic.migration import MigrationContext
     from alembic.script import ScriptDirectory
-    from sqlalchemy import create_engine
 
     from joulebox.server.store.database import HEAD
     from joulebox.server.store.tables import metadata
@@ -369,12 +379,12 @@ async def test_one_schema(tmp_path: Path) -> None:
     config.set_main_option("script_location", "joulebox.server.store:migrations")
     config.set_main_option("path_separator", "os")
     assert ScriptDirectory.from_config(config).get_heads() == [HEAD]
-    async with opened(tmp_path):
-        pass
-    engine = create_engine(f"sqlite:///{tmp_path / 'joulebox.db'}")
-    with engine.connect() as connection:
-        assert compare_metadata(MigrationContext.configure(connection), metadata) == []
-    engine.dispose()
+
+    async with opened(where) as queue, queue._database.read() as connection:
+        differences = await connection.run_sync(
+            lambda inner: compare_metadata(MigrationContext.configure(inner), metadata)
+        )
+    assert differences == []
 
 
 async def test_durable_settings(tmp_path: Path) -> None:
@@ -414,12 +424,44 @@ async def test_a_database_that_cannot_be_used(tmp_path: Path) -> None:
                 pass
 
 
-@pytest.mark.parametrize("url", ["postgresql://host/db", "sqlite+aiosqlite://", "rubbish"])
-def test_a_database_that_is_not_built_yet(url: str) -> None:
-    """Only a SQLite file works now; any other address is refused as a setting."""
+@pytest.mark.parametrize("url", ["mysql://host/db", "postgresql+psycopg2://host/db", "sqlite+aiosqlite://", "rubbish"])
+def test_an_address_that_is_no_database(url: str) -> None:
+    """A file of SQLite or a server of Postgres: any other address is refused as a setting."""
     with pytest.raises(JouleboxError, match="database_url") as refused:
         Store(url)
     assert refused.value.code == "bad_setting"
+
+
+async def test_one_sentence_for_a_postgres_that_cannot_be_used() -> None:
+    """No server at the address, no such database: one sentence each, which never shows the password."""
+    with postgres_server.database() as url:
+        absent = url.replace("?", "_absent?")
+        for address, part in (
+            ("postgresql://me:secret@127.0.0.1:9/joulebox", "does not answer"),
+            (absent, "lacks its database"),
+        ):
+            with pytest.raises(JouleboxError, match="database") as refused:
+                async with opened(address):
+                    pass
+            assert refused.value.code == "database"
+            assert part in refused.value.detail
+            assert "secret" not in refused.value.detail
+
+
+async def test_a_transaction_that_fails_changes_nothing(where: Path | str) -> None:
+    """A transaction that ends in an error leaves everything as it was, on either database."""
+    from sqlalchemy import text
+
+    async def fail(store: Store) -> None:
+        async with store._database.write() as connection:
+            await connection.execute(text("DELETE FROM nodes"))
+            raise ZeroDivisionError
+
+    async with opened(where) as store:
+        await store.save_node(NodeRecord(offer=offer(), seen=NOW))
+        with pytest.raises(ZeroDivisionError):
+            await fail(store)
+        assert len(await store.nodes()) == 1
 
 
 async def test_a_full_disk_loses_nothing(tmp_path: Path) -> None:

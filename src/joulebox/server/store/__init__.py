@@ -1,4 +1,4 @@
-"""What is kept: jobs, attempts, evidence, receipts, nodes. The only place that speaks SQL; SQLite now."""
+"""What is kept: jobs, attempts, evidence, receipts, nodes. The only place that speaks SQL, to SQLite or Postgres."""
 
 from joulebox.server.store.store import Store
 

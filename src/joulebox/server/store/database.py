@@ -1,167 +1,84 @@
-"""The database file: opened with durable settings, brought to the newest schema, its failures put in words.
+"""Where the tables are: a file (SQLite) or a server (Postgres), behind one port; and the way to the newest schema.
 
-One server at a time holds a file (the live side of the queue is in its memory): a lock file beside it keeps others out.
+Whatever fails is put into one sentence. One migration chain serves both.
 """
 
-import asyncio
-import fcntl
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
-from pathlib import Path
-from typing import IO, Any, Final
+from contextlib import AbstractAsyncContextManager
+from typing import Final, Protocol
 
-from sqlalchemy import event, text
 from sqlalchemy.engine import URL, Connection, make_url
-from sqlalchemy.exc import ArgumentError, DBAPIError, IntegrityError
-from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
+from sqlalchemy.exc import ArgumentError
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from joulebox.errors import JouleboxError
 
 HEAD: Final = "0001"
-"""The newest schema. Alembic, a quarter of a second to import, is only asked when a file has another one."""
-DRIVER: Final = "sqlite+aiosqlite"
-BUSY_S: Final = 5
-CONNECTIONS: Final = 4
-_PRAGMAS: Final = (
-    "journal_mode=WAL",
-    "foreign_keys=ON",
-    "synchronous=FULL",
-    "secure_delete=ON",
-    f"busy_timeout={BUSY_S * 1000}",
-)
+"""The newest schema. Alembic, a quarter of a second to import, is only asked when a database has another one."""
 
 
-class Database:
-    """One SQLite file. `read` and `write` give a connection inside a transaction that is committed at the end."""
+class Database(Protocol):
+    """`read` and `write` give a connection inside a transaction that is committed at the end.
 
-    def __init__(self, url: str) -> None:
-        self._url = _checked(url)
-        self._path = Path(self._url.database or "")
-        self._engine: AsyncEngine | None = None
-        self._lock_file: IO[bytes] | None = None
-        # SQLite has one writer; waiting here costs nothing, waiting in its busy handler costs wake-ups.
-        self._turn = asyncio.Lock()
+    Every method may raise `JouleboxError("database")` with one sentence.
+    """
+
+    shared: bool
+    """Whether several servers may use it at once."""
 
     async def open(self) -> None:
-        """Open the file and bring its schema up to date; a new file is made where there is none.
-
-        Raises `JouleboxError("database")` with one sentence.
-        """
-        self._lock_file = _lock(self._path)
-        self._engine = _engine(self._url)
-        try:
-            async with self.write() as connection:
-                await connection.run_sync(_migrate, self._path)
-        except BaseException:
-            await self.close()
-            raise
+        """Open it and bring its schema up to date; an empty one gets its tables."""
 
     async def close(self) -> None:
-        """Close every connection and let others have the file."""
-        if self._engine is not None:
-            await self._engine.dispose()
-            self._engine = None
-        if self._lock_file is not None:
-            self._lock_file.close()
-            self._lock_file = None
+        """Close every connection."""
 
-    @asynccontextmanager
-    async def read(self) -> AsyncIterator[AsyncConnection]:
-        """A consistent view. Raises `JouleboxError("database")`."""
-        async with self._begin(immediate=False) as connection:
-            yield connection
+    def read(self) -> AbstractAsyncContextManager[AsyncConnection]:
+        """A connection to look with."""
 
-    @asynccontextmanager
-    async def write(self) -> AsyncIterator[AsyncConnection]:
-        """The only writer until it ends; all of it happens or nothing. Raises `JouleboxError("database")`."""
-        async with self._turn, self._begin(immediate=True) as connection:
-            yield connection
+    def write(self) -> AbstractAsyncContextManager[AsyncConnection]:
+        """A connection to change with: all of it happens or nothing."""
 
     async def wipe(self) -> None:
-        """Have what was removed leave the disk too: the log of writes still holds it. Best effort while others read."""
-        if self._engine is None:
-            return
-        async with self._turn, self._engine.connect() as connection:
-            raw = (await connection.get_raw_connection()).driver_connection
-            assert raw is not None
-            await raw.execute("PRAGMA wal_checkpoint(TRUNCATE)")
-
-    @asynccontextmanager
-    async def _begin(self, *, immediate: bool) -> AsyncIterator[AsyncConnection]:
-        if self._engine is None:
-            raise JouleboxError("database", "The database is closed: the server is stopping.")
-        try:
-            async with self._engine.connect() as connection:
-                await connection.execution_options(immediate=immediate)
-                async with connection.begin():
-                    yield connection
-        except IntegrityError:
-            raise
-        except DBAPIError as error:
-            raise JouleboxError("database", _sentence(str(error.orig), self._path)) from error
+        """Have what was removed leave the disk too, as far as that is in a program's hands."""
 
 
-def _checked(url: str) -> URL:
+def database_at(url: str) -> Database:
+    """The database of that URL. Raises `JouleboxError`: `bad_setting`, `missing_extra`."""
     try:
         parts = make_url(url)
     except ArgumentError as error:
-        raise JouleboxError("bad_setting", f"Setting database_url = {url!r} is not a database URL.") from error
-    if parts.drivername not in {"sqlite", DRIVER} or not parts.database or parts.database == ":memory:":
-        raise JouleboxError(
-            "bad_setting",
-            f"Setting database_url uses {parts.drivername}; only a file works now: {DRIVER}:////path/to/joulebox.db.",
-        )
-    return parts.set(drivername=DRIVER)
+        raise JouleboxError("bad_setting", "Setting database_url is not a database URL.") from error
+    backend = parts.get_backend_name()
+    if backend in ("postgresql", "postgres"):
+        from joulebox.server.store.postgres import Postgres
+
+        return Postgres(parts)
+    if backend == "sqlite":
+        from joulebox.server.store.sqlite import Sqlite
+
+        return Sqlite(parts)
+    raise JouleboxError(
+        "bad_setting",
+        f"Setting database_url names {parts.drivername}; it takes postgresql://USER@HOST/NAME, or "
+        "sqlite:////path/to/joulebox.db.",
+    )
 
 
-def _engine(url: URL) -> AsyncEngine:
-    engine = create_async_engine(url, pool_size=CONNECTIONS, max_overflow=0)
-
-    @event.listens_for(engine.sync_engine, "connect")
-    def prepare(connection: Any, _record: Any) -> None:
-        # The driver must not begin transactions by itself: `begin` below does, and says which kind.
-        connection.isolation_level = None
-        cursor = connection.cursor()
-        for pragma in _PRAGMAS:
-            cursor.execute(f"PRAGMA {pragma}")
-        cursor.close()
-
-    @event.listens_for(engine.sync_engine, "begin")
-    def begin(connection: Connection) -> None:
-        immediate = connection.get_execution_options().get("immediate", False)
-        connection.exec_driver_sql("BEGIN IMMEDIATE" if immediate else "BEGIN")
-
-    return engine
+def shown(url: URL) -> str:
+    """The URL without its password."""
+    return url.render_as_string(hide_password=True)
 
 
-def _lock(path: Path) -> IO[bytes]:
-    lock_path = path.with_name(path.name + ".lock")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        lock_file = lock_path.open("ab")
-    except OSError as error:
-        sentence = (
-            f"The database {path} cannot be opened: {error.strerror}. Set JOULEBOX_DATA_DIR to a folder you may write."
-        )
-        raise JouleboxError("database", sentence) from error
-    try:
-        fcntl.flock(lock_file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        lock_file.close()
-        sentence = f"Another server is using the database {path}: stop it, or give this one its own JOULEBOX_DATA_DIR."
-        raise JouleboxError("database", sentence) from error
-    return lock_file
+def migrate(connection: Connection, where: str) -> None:
+    """Bring the schema to `HEAD`. Raises `JouleboxError("database")` where a newer Joulebox wrote it."""
+    from sqlalchemy import inspect, text
+
+    known = inspect(connection).has_table("alembic_version")
+    version = connection.execute(text("SELECT version_num FROM alembic_version")).scalar() if known else None
+    if version != HEAD:
+        _upgrade(connection, version, where)
 
 
-def _migrate(connection: Connection, path: Path) -> None:
-    has_version = connection.execute(text("SELECT 1 FROM sqlite_master WHERE name = 'alembic_version'")).first()
-    version = connection.execute(text("SELECT version_num FROM alembic_version")).scalar() if has_version else None
-    if version == HEAD:
-        return
-    _upgrade(connection, version, path)
-
-
-def _upgrade(connection: Connection, version: str | None, path: Path) -> None:
+def _upgrade(connection: Connection, version: str | None, where: str) -> None:
     from alembic import command
     from alembic.config import Config
     from alembic.script import ScriptDirectory
@@ -175,24 +92,6 @@ def _upgrade(connection: Connection, version: str | None, path: Path) -> None:
         if version is not None:
             ScriptDirectory.from_config(config).get_revision(version)
     except CommandError as error:
-        newer = f"The database {path} was written by a newer Joulebox (schema {version})"
-        raise JouleboxError("database", f"{newer}: update Joulebox, or use another file.") from error
+        newer = f"The database {where} was written by a newer Joulebox (schema {version})"
+        raise JouleboxError("database", f"{newer}: update Joulebox, or use another database.") from error
     command.upgrade(config, "head")
-
-
-_SENTENCES: Final = (
-    ("readonly", "The database {path} cannot be written: give this user write permission to the file and its folder."),
-    ("unable to open", "The database {path} cannot be opened: it must be a file in a folder that this user may write."),
-    ("full", "The disk that holds the database {path} is full: free some space; nothing was half written."),
-    ("disk i/o", "The disk that holds the database {path} fails to read or write: check the disk."),
-    ("locked", "Another program is using the database {path}: stop it and try again."),
-    ("not a database", "The file {path} is not a database: move it away, or set another JOULEBOX_DATA_DIR."),
-    ("malformed", "The database {path} is damaged: restore a backup, or move it away to begin anew."),
-)
-
-
-def _sentence(message: str, path: Path) -> str:
-    for sign, sentence in _SENTENCES:
-        if sign in message.lower():
-            return sentence.format(path=path)
-    return f"The database {path} cannot be used: {message}."

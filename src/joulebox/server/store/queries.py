@@ -3,7 +3,7 @@
 from collections.abc import Collection
 from typing import Any
 
-from sqlalchemy import Select, Update, func, select, update
+from sqlalchemy import Insert, Select, Table, Update, func, select, update
 
 from joulebox.model import AttemptState, JobState
 from joulebox.server.jobs import FASTEST, NODE_PREFIX
@@ -147,3 +147,26 @@ def trace_of_receipt(receipt_id: str) -> Rows:
 def all_nodes() -> Rows:
     """Every node that ever joined."""
     return select(nodes).order_by(nodes.c.name)
+
+
+def add_job(dialect: str, values: dict[str, Any]) -> Insert:
+    """A new job, unless one was asked with the same idempotency key."""
+    added: Insert = _insert(dialect, jobs).values(values).on_conflict_do_nothing(index_elements=["idempotency_key"])
+    return added
+
+
+def save_node(dialect: str, values: dict[str, Any]) -> Insert:
+    """A node as it last described itself, new or again."""
+    saved: Insert = _insert(dialect, nodes).values(values).on_conflict_do_update(index_elements=["name"], set_=values)
+    return saved
+
+
+def _insert(dialect: str, table: Table) -> Any:
+    """Each dialect has an `ON CONFLICT` of its own, with the same words."""
+    if dialect == "postgresql":
+        from sqlalchemy.dialects import postgresql
+
+        return postgresql.insert(table)
+    from sqlalchemy.dialects import sqlite
+
+    return sqlite.insert(table)

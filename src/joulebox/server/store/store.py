@@ -1,4 +1,4 @@
-"""The SQLite adapter of the `Queue` port, and what else is kept: lists of jobs, receipts, evidence, nodes."""
+"""The `Queue` port on a database, and what else is kept: lists of jobs, receipts, evidence, nodes."""
 
 import asyncio
 import hashlib
@@ -10,7 +10,6 @@ from typing import Any, Final, ParamSpec, TypeVar
 
 from pydantic import TypeAdapter
 from sqlalchemy import RowMapping, insert
-from sqlalchemy.dialects.sqlite import insert as insert_or
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from joulebox.model import AttemptState, Job, JobState, Problem, Prompt
@@ -30,8 +29,8 @@ from joulebox.server.jobs import (
     new_token,
 )
 from joulebox.server.store import queries
-from joulebox.server.store.database import Database
-from joulebox.server.store.tables import attempts, jobs, nodes, receipts, traces
+from joulebox.server.store.database import database_at
+from joulebox.server.store.tables import attempts, nodes, receipts, traces
 
 _PROMPT: Final = TypeAdapter(Prompt)
 _OFFER: Final = TypeAdapter(LeaseRequest)
@@ -53,7 +52,7 @@ class Store:
     """Everything durable. Every method may raise `JouleboxError("database")`."""
 
     def __init__(self, url: str) -> None:
-        self._database = Database(url)
+        self._database = database_at(url)
 
     async def open(self) -> None:
         """Open the database and bring it to the newest schema."""
@@ -83,7 +82,9 @@ class Store:
                 "cancel": False,
                 "idempotency_key": key,
             }
-            await connection.execute(insert(jobs).values(values))
+            added = await connection.execute(queries.add_job(connection.dialect.name, values))
+            if added.rowcount != 1 and key is not None:  # asked at the same moment, through another server
+                return _record(await _one(connection, queries.job_by_key(key))), False
             return await _job(connection, job_id), True
 
     @_whole
@@ -222,8 +223,7 @@ class Store:
         values = {column.name: offer[column.name] for column in nodes.c if column.name in offer}
         values |= {"name": node.offer.node, "seen": node.seen}
         async with self._database.write() as connection:
-            upsert = insert_or(nodes).values(values).on_conflict_do_update(index_elements=["name"], set_=values)
-            await connection.execute(upsert)
+            await connection.execute(queries.save_node(connection.dialect.name, values))
 
     @_whole
     async def nodes(self) -> Sequence[NodeRecord]:

@@ -1,0 +1,118 @@
+"""The shared database: Postgres through asyncpg, for several servers at once.
+
+A connection that was cut (a restart of the database) is noticed before it is used again. What fails is one sentence,
+without the password.
+"""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Final
+
+from sqlalchemy import text
+from sqlalchemy.engine import URL
+from sqlalchemy.exc import DBAPIError, IntegrityError
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
+
+from joulebox.errors import JouleboxError
+from joulebox.server.store.database import migrate, shown
+
+DRIVER: Final = "postgresql+asyncpg"
+CONNECTIONS: Final = 10
+CONNECT_S: Final = 5.0
+STATEMENT_S: Final = 10.0
+MIGRATION_LOCK: Final = 0x4A6F756C65
+"""One server at a time brings the schema up to date; the others wait for it (an advisory lock's number)."""
+
+
+class Postgres:
+    """A Postgres database. `read` and `write` give a connection inside a transaction that is committed at the end."""
+
+    shared = True
+
+    def __init__(self, url: URL) -> None:
+        if url.drivername not in {"postgresql", "postgres", DRIVER}:
+            raise JouleboxError("bad_setting", f"Setting database_url uses {url.drivername}: use {DRIVER}.")
+        self._url = url.set(drivername=DRIVER)
+        self._engine: AsyncEngine | None = None
+
+    async def open(self) -> None:
+        """Connect and bring the schema up to date.
+
+        Raises `JouleboxError("database")` with one sentence, `bad_setting` where the driver is not installed.
+        """
+        try:
+            self._engine = create_async_engine(
+                self._url,
+                pool_size=CONNECTIONS,
+                max_overflow=0,
+                pool_timeout=STATEMENT_S,
+                pool_pre_ping=True,
+                connect_args={"timeout": CONNECT_S, "command_timeout": STATEMENT_S},
+            )
+        except ModuleNotFoundError as error:
+            sentence = "Postgres needs the extra: pip install 'joulebox[postgres]'."
+            raise JouleboxError("bad_setting", sentence) from error
+        try:
+            async with self.write() as connection:
+                await connection.execute(text(f"SELECT pg_advisory_xact_lock({MIGRATION_LOCK})"))
+                await connection.run_sync(migrate, shown(self._url))
+        except BaseException:
+            await self.close()
+            raise
+
+    async def close(self) -> None:
+        """Close every connection."""
+        if self._engine is not None:
+            await self._engine.dispose()
+            self._engine = None
+
+    @asynccontextmanager
+    async def read(self) -> AsyncIterator[AsyncConnection]:
+        """A connection to look with. Raises `JouleboxError("database")`."""
+        async with self._begin() as connection:
+            yield connection
+
+    @asynccontextmanager
+    async def write(self) -> AsyncIterator[AsyncConnection]:
+        """All of it happens or nothing. Raises `JouleboxError("database")`."""
+        async with self._begin() as connection:
+            yield connection
+
+    async def wipe(self) -> None:
+        """Postgres removes old rows by itself (autovacuum); nothing is left to do here."""
+
+    @asynccontextmanager
+    async def _begin(self) -> AsyncIterator[AsyncConnection]:
+        if self._engine is None:
+            raise JouleboxError("database", "The database is closed: the server is stopping.")
+        try:
+            async with self._engine.begin() as connection:
+                yield connection
+        except IntegrityError:
+            raise
+        except (DBAPIError, OSError, TimeoutError) as error:
+            raise JouleboxError("database", self._sentence(error)) from error
+
+    def _sentence(self, error: Exception) -> str:
+        where = shown(self._url)
+        cause = error.orig if isinstance(error, DBAPIError) else error
+        text_ = " ".join(str(cause).split()) or type(cause).__name__
+        for sign, sentence in _SENTENCES:
+            if sign in text_.lower():
+                return sentence.format(where=where)
+        return f"The database {where} cannot be used: {text_.removesuffix('.')}."
+
+
+_SENTENCES: Final = (
+    ("password authentication", "The database {where} refuses the password: check database_url."),
+    ("does not exist", "The database {where} lacks its database, role or tables: create them, or check database_url."),
+    ("permission denied", "The database {where} does not let this role do that: grant it its own schema."),
+    ("too many", "The database {where} has no connection left: raise max_connections or run fewer servers."),
+    ("no space", "The disk of the database {where} is full: free some space; nothing was half written."),
+    ("connection", "The database {where} does not answer: it is away, starting or stopping."),
+    ("connect call failed", "The database {where} does not answer: is it running, and is the address right?"),
+    ("no such file", "The database {where} does not answer: is it running, and is the address right?"),
+    ("starting up", "The database {where} is starting: try again in a moment."),
+    ("shutting down", "The database {where} is stopping: try again in a moment."),
+    ("timed out", "The database {where} does not answer in time."),
+)

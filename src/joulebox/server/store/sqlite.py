@@ -1,0 +1,168 @@
+"""The embedded database: one SQLite file, opened with durable settings.
+
+One server at a time holds a file (the live side of the queue is in its memory): a lock file beside it keeps others out.
+"""
+
+import asyncio
+import fcntl
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import IO, Any, Final
+
+from sqlalchemy import event
+from sqlalchemy.engine import URL, Connection
+from sqlalchemy.exc import DBAPIError, IntegrityError
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
+
+from joulebox.errors import JouleboxError
+from joulebox.server.store.database import migrate
+
+DRIVER: Final = "sqlite+aiosqlite"
+BUSY_S: Final = 5
+CONNECTIONS: Final = 4
+_PRAGMAS: Final = (
+    "journal_mode=WAL",
+    "foreign_keys=ON",
+    "synchronous=FULL",
+    "secure_delete=ON",
+    f"busy_timeout={BUSY_S * 1000}",
+)
+
+
+class Sqlite:
+    """One SQLite file. `read` and `write` give a connection inside a transaction that is committed at the end."""
+
+    shared = False
+
+    def __init__(self, url: URL) -> None:
+        self._url = _checked(url)
+        self._path = Path(self._url.database or "")
+        self._engine: AsyncEngine | None = None
+        self._lock_file: IO[bytes] | None = None
+        # SQLite has one writer; waiting here costs nothing, waiting in its busy handler costs wake-ups.
+        self._turn = asyncio.Lock()
+
+    async def open(self) -> None:
+        """Open the file and bring its schema up to date; a new file is made where there is none.
+
+        Raises `JouleboxError("database")` with one sentence.
+        """
+        self._lock_file = _lock(self._path)
+        self._engine = _engine(self._url)
+        try:
+            async with self.write() as connection:
+                await connection.run_sync(migrate, str(self._path))
+        except BaseException:
+            await self.close()
+            raise
+
+    async def close(self) -> None:
+        """Close every connection and let others have the file."""
+        if self._engine is not None:
+            await self._engine.dispose()
+            self._engine = None
+        if self._lock_file is not None:
+            self._lock_file.close()
+            self._lock_file = None
+
+    @asynccontextmanager
+    async def read(self) -> AsyncIterator[AsyncConnection]:
+        """A consistent view. Raises `JouleboxError("database")`."""
+        async with self._begin(immediate=False) as connection:
+            yield connection
+
+    @asynccontextmanager
+    async def write(self) -> AsyncIterator[AsyncConnection]:
+        """The only writer until it ends; all of it happens or nothing. Raises `JouleboxError("database")`."""
+        async with self._turn, self._begin(immediate=True) as connection:
+            yield connection
+
+    async def wipe(self) -> None:
+        """Have what was removed leave the disk too: the log of writes still holds it. Best effort while others read."""
+        if self._engine is None:
+            return
+        async with self._turn, self._engine.connect() as connection:
+            raw = (await connection.get_raw_connection()).driver_connection
+            assert raw is not None
+            await raw.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+
+    @asynccontextmanager
+    async def _begin(self, *, immediate: bool) -> AsyncIterator[AsyncConnection]:
+        if self._engine is None:
+            raise JouleboxError("database", "The database is closed: the server is stopping.")
+        try:
+            async with self._engine.connect() as connection:
+                await connection.execution_options(immediate=immediate)
+                async with connection.begin():
+                    yield connection
+        except IntegrityError:
+            raise
+        except DBAPIError as error:
+            raise JouleboxError("database", _sentence(str(error.orig), self._path)) from error
+
+
+def _checked(url: URL) -> URL:
+    if url.drivername not in {"sqlite", DRIVER} or not url.database or url.database == ":memory:":
+        raise JouleboxError(
+            "bad_setting",
+            f"Setting database_url uses {url.drivername} without a file it can use: {DRIVER}:////path/to/joulebox.db.",
+        )
+    return url.set(drivername=DRIVER)
+
+
+def _engine(url: URL) -> AsyncEngine:
+    engine = create_async_engine(url, pool_size=CONNECTIONS, max_overflow=0)
+
+    @event.listens_for(engine.sync_engine, "connect")
+    def prepare(connection: Any, _record: Any) -> None:
+        # The driver must not begin transactions by itself: `begin` below does, and says which kind.
+        connection.isolation_level = None
+        cursor = connection.cursor()
+        for pragma in _PRAGMAS:
+            cursor.execute(f"PRAGMA {pragma}")
+        cursor.close()
+
+    @event.listens_for(engine.sync_engine, "begin")
+    def begin(connection: Connection) -> None:
+        immediate = connection.get_execution_options().get("immediate", False)
+        connection.exec_driver_sql("BEGIN IMMEDIATE" if immediate else "BEGIN")
+
+    return engine
+
+
+def _lock(path: Path) -> IO[bytes]:
+    lock_path = path.with_name(path.name + ".lock")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        lock_file = lock_path.open("ab")
+    except OSError as error:
+        sentence = (
+            f"The database {path} cannot be opened: {error.strerror}. Set JOULEBOX_DATA_DIR to a folder you may write."
+        )
+        raise JouleboxError("database", sentence) from error
+    try:
+        fcntl.flock(lock_file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        lock_file.close()
+        sentence = f"Another server is using the database {path}: stop it, or give this one its own JOULEBOX_DATA_DIR."
+        raise JouleboxError("database", sentence) from error
+    return lock_file
+
+
+_SENTENCES: Final = (
+    ("readonly", "The database {path} cannot be written: give this user write permission to the file and its folder."),
+    ("unable to open", "The database {path} cannot be opened: it must be a file in a folder that this user may write."),
+    ("full", "The disk that holds the database {path} is full: free some space; nothing was half written."),
+    ("disk i/o", "The disk that holds the database {path} fails to read or write: check the disk."),
+    ("locked", "Another program is using the database {path}: stop it and try again."),
+    ("not a database", "The file {path} is not a database: move it away, or set another JOULEBOX_DATA_DIR."),
+    ("malformed", "The database {path} is damaged: restore a backup, or move it away to begin anew."),
+)
+
+
+def _sentence(message: str, path: Path) -> str:
+    for sign, sentence in _SENTENCES:
+        if sign in message.lower():
+            return sentence.format(path=path)
+    return f"The database {path} cannot be used: {message}."
