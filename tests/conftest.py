@@ -1,12 +1,17 @@
-"""Fixtures for every test: the real small model."""
+"""For every test: the real small model, and how property tests run."""
 
 import os
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from joulebox.errors import JouleboxError
 from joulebox.node.fetch import DEFAULT, fetch
+
+# A busy machine makes an example slow, not wrong: what takes too long is told by the time limit of the whole test.
+settings.register_profile("joulebox", deadline=None)
+settings.load_profile("joulebox")
 
 
 @pytest.fixture(scope="session")

@@ -301,7 +301,7 @@ def test_only_the_boards_usb_id_is_found(tmp_path: Path) -> None:
     assert mcp39f511n.look(tmp_path / "tty") == "/dev/ttyACM1"
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=400)
 @given(
     frame=st.one_of(
         st.binary(max_size=40), st.binary(min_size=8, max_size=8).map(lambda data: bytes([0x06, 11]) + data + b"\x2a")
@@ -327,7 +327,7 @@ def test_any_bytes_on_the_line_end_in_time() -> None:
         with opened(port.path, ",timeout=0.3") as meter:
             good = meter.read()
 
-            @settings(max_examples=60, deadline=None)
+            @settings(max_examples=60)
             @given(noise=st.binary(max_size=60))
             def check(noise: bytes) -> None:
                 spoilt.append(noise)

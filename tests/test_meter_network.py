@@ -201,7 +201,7 @@ def test_feed_needs_a_port_of_its_own() -> None:
     assert refused(meter.address, meter.address).code == "bad_setting"
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(st.one_of(st.binary(max_size=2_100), st.text(max_size=300).map(str.encode)))
 def test_feed_parser_takes_any_bytes(datagram: bytes) -> None:
     """Whatever is sent is read or refused with a sentence."""
@@ -221,7 +221,7 @@ LINES = st.builds(
 )
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(st.lists(LINES, max_size=5))
 def test_feed_parser_takes_lines_that_are_nearly_right(lines: list[str]) -> None:
     """Lines with odd names, kinds and numbers are read in order, or refused as a whole."""
@@ -488,7 +488,7 @@ def test_offset_believes_a_good_exchange_when_the_other_clock_began_anew() -> No
     assert offset.stamp_u_s(again) <= 200e-9
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(
     st.integers(-(10**12), 10**12),
     st.lists(st.tuples(*[st.integers(0, 10**8)] * 3), min_size=1, max_size=30),
@@ -591,7 +591,7 @@ JSON = st.recursive(
 KEYS = st.sampled_from(["mark", "raw", "before_ns", "after_ns", "fault"])
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(st.dictionaries(KEYS, JSON, max_size=3))
 def test_remote_takes_any_json_for_a_reading(instead: dict[str, Any]) -> None:
     """Whatever a host answers is a reading of the right length or a fault."""
@@ -622,7 +622,7 @@ CHANNEL = st.fixed_dictionaries(
 )
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(
     st.fixed_dictionaries(
         {

@@ -333,7 +333,7 @@ json_values = st.recursive(
 )
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(data=json_values)
 def test_any_json_is_a_reading_or_a_fault(data: object) -> None:
     """Whatever JSON comes, each field is a whole number of steps that fits a trace, or a fault."""
@@ -347,7 +347,7 @@ def test_any_json_is_a_reading_or_a_fault(data: object) -> None:
             assert abs(raw) <= 2**53
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(body=st.one_of(st.binary(max_size=80), json_values.map(lambda data: json.dumps(data).encode())))
 def test_any_answer_over_the_wire_is_a_reading_or_a_fault(body: bytes) -> None:
     """Over real HTTP, any body is a reading or a fault, never a crash."""

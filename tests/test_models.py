@@ -125,7 +125,7 @@ def test_what_is_not_a_file_is_refused(tmp_path: Path) -> None:
 VALUES = st.one_of(st.integers(0, 1 << 31), st.floats(width=32), st.text(max_size=20), st.lists(st.integers(0, 99)))
 
 
-@settings(max_examples=400, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=400, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     edits=st.lists(st.tuples(st.integers(0, 10_000), st.binary(min_size=1, max_size=9)), max_size=6),
     cut=st.integers(0, 600),

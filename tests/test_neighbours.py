@@ -205,7 +205,7 @@ one_each = st.lists(
 )
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(one_each)
 def test_never_more_than_was_done(drawn: list[tuple[int, int, int, int, int]]) -> None:
     """Whatever comes and goes, waited for, adopted or not, all that is named is never more than the work done."""

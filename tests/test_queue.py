@@ -273,7 +273,7 @@ STEPS = st.lists(
 )
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=25, suppress_health_check=[HealthCheck.too_slow])
 @given(STEPS)
 def test_any_history_keeps_the_rules(steps: list[tuple[str, int]]) -> None:
     """After any sequence of steps each job is in exactly one place, final states stay, and no node has two jobs."""

@@ -47,7 +47,7 @@ def worked(machine: Machine, activity: list[tuple[int, float]]) -> int:
 # --- physics ----------------------------------------------------------------------------------------------------------
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(seed=st.integers(0, 2**32), start_ns=st.integers(0, 2**55), activity=steps)
 def test_energy_is_the_integral_of_power(seed: int, start_ns: int, activity: list[tuple[int, float]]) -> None:
     """Energy in closed form equals power summed millisecond by millisecond, in every zone."""
@@ -59,7 +59,7 @@ def test_energy_is_the_integral_of_power(seed: int, start_ns: int, activity: lis
         assert machine.energy_j(zone, end_ns) == pytest.approx(summed_j, rel=1e-6)
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(activity=steps, after_ms=st.integers(5, 30_000))
 def test_temperature_obeys_its_equation(activity: list[tuple[int, float]], after_ms: int) -> None:
     """The slope of the temperature is what the power of that moment asks for."""
