@@ -286,10 +286,29 @@ class Trace:
 
 # --- 7. carbon --------------------------------------------------------------------------------------------------------
 
+Quality = Literal["measured", "estimated", "forecast", "yearly", "static"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class IntensitySlot:
+    """A stretch of a run (ISO 8601, UTC) under one intensity, and the share of the run's energy drawn in it."""
+
+    start: str
+    end: str
+    energy_share: float
+    g_per_kwh: float
+    low: float
+    high: float
+    at: str
+    quality: Quality
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Intensity:
-    """I of ISO/IEC 21031: the grid's carbon intensity, location-based, with where it comes from."""
+    """I of ISO/IEC 21031: the grid's carbon intensity, location-based, with where it comes from.
+
+    In a receipt it is the energy-weighted mean over `slots`: E times it is the sum of each slot's energy and intensity.
+    """
 
     g_per_kwh: float
     low: float
@@ -299,7 +318,16 @@ class Intensity:
     source: str
     kind: Literal["average", "marginal"]
     factor: Literal["lifecycle", "direct"]
-    quality: Literal["measured", "estimated", "forecast", "yearly", "static"]
+    quality: Quality
+    slots: tuple[IntensitySlot, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LaterIntensity:
+    """From a moment (ISO 8601, aware) on another intensity holds."""
+
+    start: str
+    intensity: Intensity
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -345,7 +373,8 @@ class WaterFactors:
 class CarbonFactors:
     """Everything that turns joules and seconds into grams. Location-based; no offsets, no certificates.
 
-    `resource_share` is RR/ToR: 1.0, because a node runs one prompt at a time.
+    `intensity` holds from the beginning until the first of `later`, which are in order of time. `resource_share` is
+    RR/ToR: 1.0, because a node runs one prompt at a time.
     """
 
     intensity: Intensity
@@ -354,6 +383,7 @@ class CarbonFactors:
     pue_source: str = "not metered: taken as 1.0"
     resource_share: float = 1.0
     water: WaterFactors | None = None
+    later: tuple[LaterIntensity, ...] = ()
 
 
 # --- 8. the receipt ---------------------------------------------------------------------------------------------------

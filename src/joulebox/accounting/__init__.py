@@ -7,6 +7,7 @@ from typing import Final
 
 from joulebox.accounting.carbon import emissions, sci
 from joulebox.accounting.figures import answer_window, reckon
+from joulebox.accounting.intensity import over
 from joulebox.accounting.validity import judge
 from joulebox.accounting.water import water
 from joulebox.metering import value_at
@@ -25,7 +26,7 @@ from joulebox.model import (
 from joulebox.units import seconds
 
 SCHEMA: Final = "joulebox.receipt/1"
-METHOD_VERSION: Final = "2026.11.4"
+METHOD_VERSION: Final = "2026.11.5"
 
 
 def account(
@@ -42,6 +43,8 @@ def account(
     reckoning = reckon(trace)
     energy = reckoning.energy
     verdict, reasons = judge(trace, reckoning)
+    while_answering = over(factors, trace, reckoning.metered, (start_ns, end_ns))
+    while_reserved = over(factors, trace, reckoning.metered, (trace.leased_ns, trace.released_ns))
     created = trace.origin + timedelta(microseconds=trace.released_ns // 1_000)
     return Receipt(
         schema=SCHEMA,
@@ -64,12 +67,11 @@ def account(
         energy=energy,
         power=reckoning.power,
         temperature=_temperatures(trace, start_ns, end_ns),
-        carbon=emissions(energy.answer, duration_s, factors),
+        carbon=emissions(energy.answer, duration_s, while_answering),
         sci=sci(
-            (energy.answer, duration_s),
-            (energy.full, reserved_s),
+            (energy.answer, duration_s, while_answering),
+            (energy.full, reserved_s, while_reserved),
             trace.usage,
-            factors,
             idle_w=reckoning.power.idle_w,
             asked=asked,
         ),

@@ -1,4 +1,4 @@
-"""Grams: operational O = E * I, embodied M = TE * TiR/EL * RR/ToR, and SCI = (O + M) per R (ISO/IEC 21031). Pure."""
+"""Grams: O = sum(E * I), embodied M = TE * TiR/EL * RR/ToR, and SCI = (O + M) per R (ISO/IEC 21031). Pure."""
 
 from typing import Final
 
@@ -25,7 +25,10 @@ WORK_RESERVED_BOUNDARY: Final = (
 
 
 def operational(energy: Figure, factors: CarbonFactors) -> Grams:
-    """O in grams: energy at the plug (x PUE) times the grid's intensity; the range joins both ranges."""
+    """O in grams: energy at the plug (x PUE) times the grid's intensity; the range joins both ranges.
+
+    Where the intensity is `accounting.intensity.over`'s mean, this is the sum over the run of E_i * I_i.
+    """
     grid = factors.intensity
     per_j = factors.pue
     return Grams(
@@ -59,19 +62,18 @@ def emissions(answer: Figure | None, duration_s: float, factors: CarbonFactors) 
 
 
 def sci(
-    answer: tuple[Figure | None, float],
-    reserved: tuple[Figure | None, float],
+    answer: tuple[Figure | None, float, CarbonFactors],
+    reserved: tuple[Figure | None, float, CarbonFactors],
     usage: Usage,
-    factors: CarbonFactors,
     *,
     idle_w: float | None = None,
     asked: bool = True,
 ) -> SciBoundaries:
-    """SCI on both boundaries, each from its energy figure and its seconds of reserved time. `idle_w` is what the
-    machine draws when it only waits. Not `asked`: any work stands in the answer's place."""
+    """SCI on both boundaries, each from its energy figure, its seconds of reserved time and the factors over them.
+    `idle_w` is what the machine draws when it only waits. Not `asked`: any work stands in the answer's place."""
     return SciBoundaries(
-        answer=_sci(*answer, idle_w, usage, factors, ANSWER_BOUNDARY if asked else WORK_BOUNDARY),
-        reserved=_sci(*reserved, idle_w, usage, factors, RESERVED_BOUNDARY if asked else WORK_RESERVED_BOUNDARY),
+        answer=_sci(*answer, idle_w, usage, ANSWER_BOUNDARY if asked else WORK_BOUNDARY),
+        reserved=_sci(*reserved, idle_w, usage, RESERVED_BOUNDARY if asked else WORK_RESERVED_BOUNDARY),
     )
 
 
@@ -82,7 +84,7 @@ def idle_share(energy: Figure, lasted_s: float, idle_w: float | None) -> float |
 
 
 def _sci(
-    energy: Figure | None, reserved_s: float, idle_w: float | None, usage: Usage, factors: CarbonFactors, boundary: str
+    energy: Figure | None, reserved_s: float, factors: CarbonFactors, idle_w: float | None, usage: Usage, boundary: str
 ) -> Sci:
     o_g = operational(energy, factors).g if energy else None
     idle = idle_share(energy, reserved_s, idle_w) if energy else None
