@@ -411,7 +411,7 @@ def test_water_example() -> None:
     found = water(Figure(j=3.6e6, u=0.36e6, grade="B"), factors(pue=1.2, water=litres))
     assert found is not None
     assert (found.l, found.low, found.high) == pytest.approx((4.1, 3.69, 4.51))
-    assert (found.on_site_l, found.electricity_l) == (0.5, pytest.approx(3.6))
+    assert (found.on_site_l, found.electricity_l) == pytest.approx((0.5, 3.6))
     assert found.method == "modelled"
 
 
