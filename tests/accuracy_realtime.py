@@ -12,7 +12,12 @@ from joulebox.node.recorder import Recorder
 from joulebox.rig.serve import Sender, truth_of
 from lab import PROMPTS, RANGE_UJ, Compared, campaign, summary
 
-RIG = "import pathlib, sys; from joulebox.rig.serve import run; run(pathlib.Path(sys.argv[1]), 1, 'socket', {})"
+RIG = """
+import pathlib, sys
+from joulebox.rig.powercap_tree import TreeParameters
+from joulebox.rig.serve import run
+run(pathlib.Path(sys.argv[1]), 1, 'socket', TreeParameters(range_uj=int(sys.argv[2])))
+"""
 MEDIAN_ERROR_MAX = 0.01
 INSIDE_MIN = 26
 TEXT = """## In real time
@@ -40,7 +45,7 @@ def section() -> Section:
 
 def _compared() -> list[Compared]:
     folder = Path(tempfile.mkdtemp(prefix="joulebox-"))
-    command = [sys.executable, "-c", RIG.format(RANGE_UJ), str(folder)]
+    command = [sys.executable, "-c", RIG, str(folder), str(RANGE_UJ)]
     compared: list[Compared] = []
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as rig:
         assert rig.stdout is not None

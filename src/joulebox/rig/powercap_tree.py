@@ -1,6 +1,7 @@
 """The machine's instruments on disk: a powercap folder and an hwmon folder, laid out and updated as the kernel does.
 
-Counters move in steps of 61 µJ once a millisecond, begin anywhere and start again at zero. The real drivers read them.
+Counters move in steps of 61 µJ once a millisecond (or as slowly as other counters do, where they are told to), begin
+anywhere and start again at zero. The real drivers read them.
 """
 
 import json
@@ -34,10 +35,12 @@ _FOLDERS: Final[dict[Zone, str]] = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TreeParameters:
-    """What kind of counters. Gain error 0.02: they show 2 % more than the truth. A small range: they wrap often."""
+    """What kind of counters. Gain error 0.02: they show 2 % more than the truth. A small range: they wrap often.
+    `tick_ns` is a whole number of milliseconds."""
 
     range_uj: int = RANGE_UJ
     gain_error: float = 0.0
+    tick_ns: int = TICK_NS
 
     @property
     def period_uj(self) -> int:
@@ -49,15 +52,18 @@ class RigPowercap:
     """The two folders `powercap` and `hwmon` in `folder`, following `machine`."""
 
     def __init__(self, clock: Clock, machine: Machine, folder: Path, parameters: TreeParameters | None = None) -> None:
-        """Write the folders and open the files that change."""
+        """Write the folders and open the files that change. Raises `ValueError` for a tick of part milliseconds."""
         self._clock = clock
         self._machine = machine
         self._parameters = parameters or TreeParameters()
+        if self._parameters.tick_ns < TICK_NS or self._parameters.tick_ns % TICK_NS:
+            raise ValueError(f"counters tick in whole milliseconds, not in {self._parameters.tick_ns} ns")
         self.powercap = folder / "powercap"
         self.hwmon = folder / "hwmon"
         source = random.Random(f"tree {machine.seed}")
         self._first_uj = {zone: source.randrange(self._parameters.period_uj) for zone in ZONES}
-        self._phase_ns = source.randrange(TICK_NS)
+        self._tick_ns = self._parameters.tick_ns
+        self._phase_ns = source.randrange(self._tick_ns)
         self._written_ns = -1
         self._files: dict[Zone, int] = {}
         self._sensor: int | None = None
@@ -69,18 +75,27 @@ class RigPowercap:
         """The meters to name to a node."""
         return f"powercap:{self.powercap}", f"hwmon:{self.hwmon}"
 
-    def update(self, t_ns: int) -> None:
-        """Write what the instruments show at `t_ns`: the state at the last tick at or before it."""
-        since_ns = t_ns - self._machine.start_ns
-        tick_ns = (since_ns - self._phase_ns) // TICK_NS * TICK_NS + self._phase_ns + self._machine.start_ns
-        tick_ns = max(tick_ns, self._machine.start_ns)
+    def update(self, t_ns: int) -> int | None:
+        """Write what the instruments show at `t_ns`: the state at the last tick at or before it.
+
+        From when on the files showed less than that: the first tick not yet written; `None` if there was none.
+        """
+        first_ns = self._machine.start_ns + self._phase_ns
+        tick_ns = max((t_ns - first_ns) // self._tick_ns * self._tick_ns + first_ns, self._machine.start_ns)
         if tick_ns == self._written_ns:
-            return
+            return None
+        due_ns = tick_ns if self._written_ns < first_ns else self._written_ns + self._tick_ns
         for zone, descriptor in self._files.items():
             _put(descriptor, self.count_uj(zone, tick_ns))
         if self._sensor is not None and tick_ns // _SENSOR_NS != self._written_ns // _SENSOR_NS:
             _put(self._sensor, round(self._machine.temperature_c(tick_ns)) * 1_000)
         self._written_ns = tick_ns
+        return due_ns
+
+    def next_look_ns(self, t_ns: int) -> int:
+        """The next moment after `t_ns` to update: a whole number of milliseconds from a tick."""
+        first_ns = self._machine.start_ns + self._phase_ns
+        return ((t_ns - first_ns) // TICK_NS + 1) * TICK_NS + first_ns
 
     def count_uj(self, zone: Zone, t_ns: int) -> int:
         """What the counter of `zone` shows for the energy drawn until `t_ns`."""
@@ -112,6 +127,9 @@ class RigPowercap:
             (nested / "name").write_text(zone.rpartition("/")[2] + "\n")
             (nested / "max_energy_range_uj").write_text(f"{self._parameters.range_uj}\n")
             self._files[zone] = _writable(nested / "energy_uj")
+        there = self.powercap / "intel-rapl" / "subsystem"  # as the kernel has it; some readers go by it
+        if not there.is_symlink():
+            there.symlink_to("..")
         chip = self.hwmon / "hwmon0"
         chip.mkdir(exist_ok=True)
         (chip / "name").write_text("coretemp\n")

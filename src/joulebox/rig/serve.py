@@ -2,6 +2,7 @@
 
 Every step of activity goes to `truth.jsonl` as the machine took it, so `truth_of(folder)` builds the same machine again
 and tells its energy at any moment, exactly. Times are this host's monotonic clock, the one that meters are read by.
+Each tick that was written late goes to `late.jsonl`: what was read meanwhile is the fault of the rig, not the reader's.
 """
 
 import fcntl
@@ -19,11 +20,14 @@ from joulebox.clock import Clock, SystemClock
 from joulebox.errors import JouleboxError
 from joulebox.rig.peers import started
 from joulebox.rig.physics import Machine, MachineParameters
-from joulebox.rig.powercap_tree import MARK, RANGE_UJ, TICK_NS, RigPowercap, TreeParameters
+from joulebox.rig.powercap_tree import MARK, TICK_NS, RigPowercap, TreeParameters
 from joulebox.rig.wall import Wall
 from joulebox.units import NS_PER_S, seconds
 
 TRUTH: Final = "truth.jsonl"
+LATE: Final = "late.jsonl"
+LATE_NS: Final = TICK_NS // 4
+"""Ticks written later than this are noted."""
 SOCKET: Final = "activity.sock"
 _KEEP_NS: Final = 10 * NS_PER_S
 _LOOK_NS: Final = NS_PER_S // 20
@@ -46,9 +50,11 @@ class Activity(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Served:
-    """How it went: ticks written, the longest time between two writes, and messages that could not be read."""
+    """How it went: looks at the clock, the longest time between two, the latest tick, and messages that could not be
+    read."""
 
     ticks: int
+    late_max_s: float
     gap_max_s: float
     refused: int
 
@@ -155,6 +161,7 @@ def serve(
     tree: TreeParameters | None = None,
     ready: Callable[[tuple[str, ...]], None] | None = None,
     beside: Sequence[str] = (),
+    parameters: MachineParameters | None = None,
 ) -> Served:
     """Write the tree in `folder` each millisecond until `stopped()`; calls `ready` once the meters can be opened.
 
@@ -171,21 +178,28 @@ def serve(
         raise JouleboxError(
             "bad_setting", f"The rig cannot write in {folder} ({reason}): choose another --folder."
         ) from error
-    machine = Machine(seed, start_ns=clock.now_ns())
-    with truth, closing(RigPowercap(clock, machine, folder, tree)) as instruments:
+    machine = Machine(seed, start_ns=clock.now_ns(), parameters=parameters)
+    late = (folder / LATE).open("w", encoding="utf-8")
+    with truth, late, closing(RigPowercap(clock, machine, folder, tree)) as instruments:
         truth.write((instruments.powercap / MARK).read_text())
         truth.flush()
         with closing(source()) as activity, started(beside, clock, Wall(machine)) as others:
             if ready is not None:
                 ready((*instruments.addresses, *others))
-            return _loop(machine, instruments, activity, truth, clock, stopped)
+            return _loop(machine, instruments, activity, truth, late, clock, stopped)
 
 
 def _loop(
-    machine: Machine, tree: RigPowercap, activity: Activity, truth: TextIO, clock: Clock, stopped: Callable[[], bool]
+    machine: Machine,
+    tree: RigPowercap,
+    activity: Activity,
+    truth: TextIO,
+    late: TextIO,
+    clock: Clock,
+    stopped: Callable[[], bool],
 ) -> Served:
-    level_before, ticks, gap_max_ns = 0.0, 0, 0
-    deadline_ns = written_ns = clock.now_ns()
+    level_before, ticks, gap_max_ns, late_max_ns = 0.0, 0, 0, 0
+    written_ns = clock.now_ns()
     while not stopped():
         now_ns = clock.now_ns()
         level = activity.level(now_ns)
@@ -195,12 +209,20 @@ def _loop(
             truth.flush()
             machine.forget(now_ns - _KEEP_NS)
             level_before = level
-        tree.update(now_ns)
+        due_ns = tree.update(now_ns)
         after_ns = clock.now_ns()
         ticks, gap_max_ns, written_ns = ticks + 1, max(gap_max_ns, after_ns - written_ns), after_ns
-        deadline_ns = max(deadline_ns + TICK_NS, now_ns)
-        clock.sleep_until(deadline_ns)
-    return Served(ticks=ticks, gap_max_s=seconds(gap_max_ns), refused=activity.refused)
+        if due_ns is not None:
+            late_max_ns = max(late_max_ns, after_ns - due_ns)
+            if after_ns - due_ns > LATE_NS:
+                late.write(f"[{due_ns},{after_ns}]\n")
+        clock.sleep_until(tree.next_look_ns(after_ns))
+    return Served(ticks=ticks, gap_max_s=seconds(gap_max_ns), late_max_s=seconds(late_max_ns), refused=activity.refused)
+
+
+def late_in(folder: Path) -> list[tuple[int, int]]:
+    """Ticks in `folder` that were written late: when due and when written. Whole once `serve` has ended."""
+    return [(due_ns, written_ns) for due_ns, written_ns in map(json.loads, (folder / LATE).open(encoding="utf-8"))]
 
 
 def truth_of(folder: Path) -> Machine:
@@ -215,7 +237,12 @@ def truth_of(folder: Path) -> Machine:
 
 
 def run(
-    folder: Path, seed: int = 0, source: Source = "cores", range_uj: int = RANGE_UJ, beside: Sequence[str] = ()
+    folder: Path,
+    seed: int = 0,
+    source: Source = "cores",
+    tree: TreeParameters | None = None,
+    parameters: MachineParameters | None = None,
+    beside: Sequence[str] = (),
 ) -> None:
     """`joulebox rig run`: serve until Ctrl-C or SIGTERM, after printing the setting that a node needs."""
     stop: list[int] = []
@@ -229,11 +256,12 @@ def run(
         source=(lambda: LevelSocket(folder)) if source == "socket" else BusyCores,
         clock=SystemClock(),
         stopped=lambda: bool(stop),
-        tree=TreeParameters(range_uj=range_uj),
+        tree=tree,
         ready=lambda meters: print(f'JOULEBOX_METERS="{" ".join(meters)}"', flush=True),
         beside=beside,
+        parameters=parameters,
     )
-    print(f"{served.ticks} ticks written, the longest gap {served.gap_max_s * 1e3:.1f} ms.", flush=True)
+    print(f"{served.ticks} ticks written, the latest {served.late_max_s * 1e3:.1f} ms after its time.", flush=True)
 
 
 def _truth_file(folder: Path) -> TextIO:
