@@ -1,5 +1,6 @@
 """Calibration finds what the rig's instruments really do, on a clock that is handed in."""
 
+import io
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -9,7 +10,9 @@ from pathlib import Path
 
 import pytest
 
+from agreeing import PLUGS, Lab
 from joulebox.clock import SimulatedClock, SystemClock
+from joulebox.findings import show_calibration
 from joulebox.model import Channel, ReadingKind, Sampling
 from joulebox.node.calibration import (
     CHANGED,
@@ -68,8 +71,8 @@ def calibration_of(kind: type[Counter], tick_s: float, lag_s: float) -> Calibrat
     machine = Machine(5)
 
     @contextmanager
-    def work() -> Iterator[None]:
-        machine.activity(clock.now_ns(), 1.0)
+    def work(share: float) -> Iterator[None]:
+        machine.activity(clock.now_ns(), share)
         yield
         machine.activity(clock.now_ns(), 0.0)
 
@@ -110,12 +113,33 @@ def test_stored_and_stale(tmp_path: Path) -> None:
     assert again == calibration
     assert calibration.applied(channel(meter="powercap:rig")).tick_s == pytest.approx(0.1, rel=0.1)
     clock = SimulatedClock()
-    mark = fingerprint([Counter(Machine(5), clock, 0.1, 0.03)])
+    marks = {"powercap:rig": fingerprint(Counter(Machine(5), clock, 0.1, 0.03))}
     now = clock.utc()
-    assert calibration.stale(mark, now) is None
-    assert "changed" in str(calibration.stale("other", now))
-    assert "older" in str(calibration.stale(mark, now + timedelta(days=400)))
+    assert calibration.stale(marks, now) is None
+    assert "changed" in str(calibration.stale({"powercap:rig": "other"}, now))
+    assert "older" in str(calibration.stale(marks, now + timedelta(days=400)))
     assert load_calibration(tmp_path / "none.json") is None
+
+
+def test_how_meters_agree_is_kept(tmp_path: Path) -> None:
+    """A calibration of several meters keeps the line between them, and names it to traces also when one of the meters
+    is away; of changed meters it names none."""
+    lab = Lab(1, PLUGS["10 Hz wall meter"])
+    calibration = calibrate([lab.zones, lab.plug], lab.clock, lab.load, lambda _: None)
+    store_calibration(tmp_path / "calibration.json", calibration)
+    assert load_calibration(tmp_path / "calibration.json") == calibration
+    assert [one.code for one in calibration.agreements] == ["agrees"]
+    for present in ([lab.zones, lab.plug], [lab.zones]):
+        ref = calibrated(present, calibration)[1](lab.clock.utc())
+        assert ref is not None
+        assert (ref.stale, ref.fits) == (None, (calibration.agreements[0].fit,))
+    changed = replace(calibration, marks={**calibration.marks, lab.plug.address: "another"})
+    ref = calibrated([lab.zones, lab.plug], changed)[1](lab.clock.utc())
+    assert ref is not None
+    assert (ref.stale, ref.fits) == (CHANGED, ())
+    shown = io.StringIO()
+    show_calibration(calibration, tmp_path / "calibration.json", shown)
+    assert "[agree] plug plug (wall) = " in shown.getvalue()
 
 
 class Coarse(MeanPower):
@@ -184,7 +208,7 @@ def test_the_real_load_works_only_while_it_lasts() -> None:
         pids = _children() - before
         assert len(pids) == 2
         assert _busy_s(pids, 0.1) == 0
-        with load():
+        with load(1.0):
             assert _busy_s(pids, 0.4) > 0.1
         assert _busy_s(pids, 0.1) <= 0.02
     assert not pids & _children()

@@ -13,6 +13,7 @@ from joulebox.console import WIDTH_MAX, harmless
 from joulebox.node.calibration import Calibration
 from joulebox.node.doctor import Check
 from joulebox.node.meter_check import MeterCheck
+from joulebox.node.together import Agreement
 from joulebox.wording import plain, quantity
 
 STATES: Final = {"bad": "red", "warn": "yellow", "unknown": "dim", "ok": "green"}
@@ -87,10 +88,19 @@ def show_calibration(calibration: Calibration, path: Path, stream: TextIO | None
                 row = [NOT_TOLD if value is None else quantity(value, None, unit) for value, unit in figures]
                 table.add_row(harmless(one.name), *row)
         console.print(table)
+    show_agreements(calibration.agreements, console)
     if any(None in (one.tick_s, one.lag_s) for one in calibration.channels):
         console.print(Text("Not told: the readings do not show it; what the driver declares stands.", style="dim"))
     told = Text(f"\nCalibration {calibration.id} is kept in {path}: a node that starts now reads by it.")
     console.print(told, soft_wrap=True)
+
+
+def show_agreements(agreements: Sequence[Agreement], console: Console) -> None:
+    """Whether meters that look at the same machine agree, one sentence each."""
+    styles = {"agrees": "green", "unknown": "dim", "closure": "yellow", "swapped": "red"}
+    names = {"agrees": "agree", "unknown": "not told", "closure": "disagree", "swapped": "swapped"}
+    for one in agreements:
+        console.print(Text.assemble("[", (names[one.code], styles[one.code]), f"] {harmless(one.sentence)}"))
 
 
 def _table(*labels: str) -> Table:

@@ -208,13 +208,34 @@ class Remark:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class MetersFit:
+    """How the power of a whole follows from that of its parts on one machine: `rest_w + slope * parts`.
+
+    `rest_w` is what no part sees (board, fans, what the supply always loses), `slope` what a watt of the parts is
+    at the whole. `whole` and `parts` name channels, meter first. The line was fitted to parts between `low_w` and
+    `high_w`; at `centre_w` it is known to within `u_centre_w`, and `u_slope` is the slope's uncertainty (both k = 2).
+    """
+
+    whole: tuple[str, ...]
+    parts: tuple[str, ...]
+    rest_w: float
+    slope: float
+    u_slope: float
+    centre_w: float
+    u_centre_w: float
+    low_w: float
+    high_w: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class CalibrationRef:
-    """Which calibration the meters were read by. `stale`: why it may no longer hold, in a few words; `None` while it
-    does."""
+    """Which calibration the meters were read by, and what it says of how they agree (`fits`). `stale`: why it may no
+    longer hold, in a few words; `None` while it does."""
 
     id: str
     at: str
     stale: str | None = None
+    fits: tuple[MetersFit, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

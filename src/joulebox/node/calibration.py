@@ -1,7 +1,8 @@
 """What this machine's meters really do: idle power, noise, tick, lag, cost of a reading. Dated, void after change.
 
 Tick: meters are polled fast while idle, and the distances between changes of a reading are looked at. Lag: the machine
-works in a known rhythm; the delay at which a channel's power from tick to tick fits it best is the lag.
+works in a known rhythm; the delay at which a channel's power from tick to tick fits it best is the lag. In the end all
+meters are read at once, to see whether they agree (`together`).
 
 A node that starts reads its meters by the calibration stored in its data folder (`calibrated`).
 """
@@ -12,7 +13,7 @@ import platform
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime, timedelta
@@ -20,14 +21,15 @@ from hashlib import sha256
 from itertools import pairwise
 from pathlib import Path
 from statistics import correlation, fmean, median, stdev
-from typing import Final
+from typing import Any, Final
 
 from joulebox.clock import Clock
 from joulebox.errors import JouleboxError
-from joulebox.model import CalibrationRef, Channel, ReadingKind, Sampling
+from joulebox.model import CalibrationRef, Channel, MetersFit, ReadingKind, Sampling
 from joulebox.node.meter import Meter, MeterFault
 from joulebox.node.meters import open_meters
 from joulebox.node.spool import SPOOL, Spool
+from joulebox.node.together import Agreement, compare
 from joulebox.units import NS_PER_S, nanoseconds, seconds
 
 FILE: Final = "calibration.json"
@@ -52,8 +54,8 @@ AGE_MAX: Final = timedelta(days=90)
 METERED: Final = (ReadingKind.ENERGY_J, ReadingKind.POWER_W)
 CHANGED: Final = "machine, kernel or meters have changed since"
 
-Load = Callable[[], AbstractContextManager[object]]
-"""Makes the machine work as long as the context lasts."""
+Load = Callable[[float], AbstractContextManager[object]]
+"""Makes that share of the machine work as long as the context lasts."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,16 +73,21 @@ class ChannelCalibration:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Calibration:
-    """A dated record of a node's meters. `fingerprint` changes with machine, kernel and meters: then it is void."""
+    """A dated record of a node's meters. A mark changes with machine, kernel and its meter: then all this is void.
+
+    A meter that is no longer there leaves what was found of the others, also beside it, as it is.
+    """
 
     id: str
     at: str
-    fingerprint: str
+    marks: Mapping[str, str]
+    """By the meter's address."""
     channels: tuple[ChannelCalibration, ...]
+    agreements: tuple[Agreement, ...] = ()
 
-    def stale(self, fingerprint: str, now: datetime) -> str | None:
-        """Why it may no longer hold, in a few words; `None` while it does."""
-        if fingerprint != self.fingerprint:
+    def stale(self, marks: Mapping[str, str], now: datetime) -> str | None:
+        """Why it may no longer hold of meters with these marks, in a few words; `None` while it does."""
+        if any(mark != self.marks.get(address) for address, mark in marks.items()):
             return CHANGED
         if now - datetime.fromisoformat(self.at) > AGE_MAX:
             return f"it is older than {AGE_MAX.days} days"
@@ -96,9 +103,11 @@ class Calibration:
                 return replace(channel, tick_s=tick_s, lag_s=lag_s if known else channel.lag_s)
         return channel
 
-    def ref(self, fingerprint: str, now: datetime) -> CalibrationRef:
-        """What a trace says of it at `now`."""
-        return CalibrationRef(id=self.id, at=self.at, stale=self.stale(fingerprint, now))
+    def ref(self, marks: Mapping[str, str], now: datetime) -> CalibrationRef:
+        """What a trace says of it at `now`: of changed meters nothing but that it is stale."""
+        stale = self.stale(marks, now)
+        fits = () if stale == CHANGED else tuple(one.fit for one in self.agreements if one.fit is not None)
+        return CalibrationRef(id=self.id, at=self.at, stale=stale, fits=fits)
 
 
 RefAt = Callable[[datetime], CalibrationRef | None]
@@ -130,9 +139,10 @@ def calibrated(meters: Sequence[Meter], calibration: Calibration | None) -> tupl
     held = [meter for meter in meters if meter.address in known]
     if calibration is None or not held:
         return list(meters), lambda _: None
-    mark = fingerprint(held)
+    marks = {meter.address: fingerprint(meter) for meter in held}
     read = [Calibrated(meter, calibration) if meter in held else meter for meter in meters]
-    return (read if mark == calibration.fingerprint else list(meters)), lambda now: calibration.ref(mark, now)
+    same = all(calibration.marks.get(address) == mark for address, mark in marks.items())
+    return (read if same else list(meters)), lambda now: calibration.ref(marks, now)
 
 
 @contextmanager
@@ -145,13 +155,14 @@ def busy_cores(count: int | None = None) -> Iterator[Load]:
         processes = [stack.enter_context(_held_process()) for _ in range(count or os.cpu_count() or 1)]
 
         @contextmanager
-        def work() -> Iterator[None]:
+        def work(share: float) -> Iterator[None]:
+            working = processes[: max(1, round(share * len(processes)))]
             try:
-                for process in processes:
+                for process in working:
                     process.send_signal(signal.SIGCONT)
                 yield
             finally:
-                for process in processes:
+                for process in working:
                     process.send_signal(signal.SIGSTOP)
 
         yield work
@@ -194,7 +205,8 @@ class _Watched:
 def calibrate(
     meters: Sequence[Meter], clock: Clock, load: Load, say: Callable[[str], None], idle_s: float = IDLE_S
 ) -> Calibration:
-    """Calibrate `meters` on an otherwise idle machine; takes about `idle_s` and 20 s more. Meters stay open.
+    """Calibrate `meters` on an otherwise idle machine; takes about `idle_s` and 20 s more for each, and half a minute
+    where several must agree. Meters stay open.
 
     Raises `MeterFault` where a meter falls silent.
     """
@@ -222,9 +234,12 @@ def calibrate(
                     read_s=cost_s,
                 )
             )
-    at, mark = clock.utc().isoformat(timespec="seconds"), fingerprint(meters)
-    digest = sha256(json.dumps([at, mark, [asdict(one) for one in found]]).encode()).hexdigest()
-    return Calibration(id=digest[:12], at=at, fingerprint=mark, channels=tuple(found))
+    at, marks = clock.utc().isoformat(timespec="seconds"), {meter.address: fingerprint(meter) for meter in meters}
+    alone = Calibration(id="", at=at, marks=marks, channels=tuple(found))
+    if len(meters) > 1:
+        say("holding the meters against one another, the machine works in steps")
+    whole = replace(alone, agreements=compare([Calibrated(meter, alone) for meter in meters], clock, load))
+    return replace(whole, id=sha256(json.dumps(asdict(whole)).encode()).hexdigest()[:12])
 
 
 def calibrate_node(
@@ -270,12 +285,11 @@ def _claimed(data_dir: Path) -> Spool:
         ) from error
 
 
-def fingerprint(meters: Sequence[Meter]) -> str:
-    """What a calibration rests on: the kernel, the processor and what the meters show, in any order."""
+def fingerprint(meter: Meter) -> str:
+    """What a calibration of a meter rests on: the kernel, the processor and what the meter shows, in any order."""
     facts = [platform.release(), platform.machine(), _processor()]
     facts += sorted(
         f"{meter.address} {one.name} {one.kind} {one.sampling} {one.scope} {one.step!r} {one.wrap_raw}"
-        for meter in meters
         for one in meter.channels()
     )
     return sha256("\n".join(facts).encode()).hexdigest()[:16]
@@ -286,9 +300,17 @@ def load_calibration(path: Path) -> Calibration | None:
     try:
         stored = json.loads(path.read_text(encoding="utf-8"))
         channels = tuple(ChannelCalibration(**channel) for channel in stored.pop("channels"))
-        return Calibration(channels=channels, **stored)
+        agreements = tuple(_agreement(one) for one in stored.pop("agreements", []))
+        return Calibration(channels=channels, agreements=agreements, **stored)
     except (OSError, ValueError, TypeError, KeyError):
         return None
+
+
+def _agreement(stored: dict[str, Any]) -> Agreement:
+    fit = stored.pop("fit")
+    if fit is not None:
+        fit = MetersFit(**fit | {name: tuple(fit[name]) for name in ("whole", "parts")})
+    return Agreement(fit=fit, **stored)
 
 
 def store_calibration(path: Path, calibration: Calibration) -> None:
@@ -408,7 +430,7 @@ def _step(meter: Meter, clock: Clock, load: Load, hz: float) -> tuple[list[_Watc
 
     listen(0.0)
     for _ in range(STEPS):
-        with load():
+        with load(1.0):
             listen(1.0)
         listen(0.0)
     return watched, edges
