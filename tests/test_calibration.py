@@ -24,6 +24,7 @@ from joulebox.node.calibration import (
     load_calibration,
     store_calibration,
 )
+from joulebox.node.meter import Meter
 from joulebox.rig.physics import Machine
 from joulebox.units import nanoseconds
 from traces import channel
@@ -129,7 +130,8 @@ def test_how_meters_agree_is_kept(tmp_path: Path) -> None:
     store_calibration(tmp_path / "calibration.json", calibration)
     assert load_calibration(tmp_path / "calibration.json") == calibration
     assert [one.code for one in calibration.agreements] == ["agrees"]
-    for present in ([lab.zones, lab.plug], [lab.zones]):
+    held: list[list[Meter]] = [[lab.zones, lab.plug], [lab.zones]]
+    for present in held:
         ref = calibrated(present, calibration)[1](lab.clock.utc())
         assert ref is not None
         assert (ref.stale, ref.fits) == (None, (calibration.agreements[0].fit,))
