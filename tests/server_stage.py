@@ -15,6 +15,7 @@ from joulebox.evidence import encode_trace
 from joulebox.model import Channel, EngineInfo, ModelFile, ReadingKind, Sampling
 from joulebox.protocol import VERSION, Batch, Finish, LeaseRequest, NodeEvent, pack_trace, to_json
 from joulebox.server.app import build_app, listen, running, url_of
+from joulebox.server.store import Store
 from joulebox.settings import Settings
 
 Json = dict[str, Any]
@@ -106,6 +107,7 @@ class Stage:
     url: str
     http: httpx2.AsyncClient
     settings: Settings
+    store: Store
     tasks: list[asyncio.Task[Any]] = field(default_factory=list)
 
     async def ask(self, prompt: str = "hi", **fields: Any) -> Json:
@@ -187,5 +189,6 @@ async def stage(folder: Path, **settings: Any) -> AsyncIterator[Stage]:
     chosen = Settings.model_validate({"data_dir": folder, "port": 0, "grace_s": 0.15} | settings)
     with listen(chosen.host, chosen.port) as sock:
         url = url_of(chosen.host, sock)
-        async with running(build_app(chosen), sock), httpx2.AsyncClient(base_url=url, timeout=10, verify=False) as http:
-            yield Stage(url=url, http=http, settings=chosen)
+        app = build_app(chosen)
+        async with running(app, sock), httpx2.AsyncClient(base_url=url, timeout=10, verify=False) as http:
+            yield Stage(url=url, http=http, settings=chosen, store=app.state.desk._queue)

@@ -305,6 +305,15 @@ class Trace:
         return next((span for span in self.spans if span.name == name), None)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EarlierAttempt:
+    """An attempt at the same prompt that gave no answer. `trace` is its evidence, which holds no answer span; `None`
+    where the node could not keep it: what it drew is then unknown, not zero."""
+
+    number: int
+    trace: Trace | None
+
+
 # --- 7. carbon --------------------------------------------------------------------------------------------------------
 
 Quality = Literal["measured", "estimated", "forecast", "yearly", "static"]

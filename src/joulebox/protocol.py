@@ -84,7 +84,8 @@ class BatchReply:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Finish:
     """How an attempt ended. `done`: answer and trace are there. `failed`: `problem` says why; `retry` whether another
-    attempt may help. `cancelled`: as asked. `chunks` are the pieces of text as they were sent, `(seq, text)`."""
+    attempt may help. `cancelled`: as asked. What these two drew is in their trace if they have one. `chunks` are the
+    pieces of text as they were sent, `(seq, text)`."""
 
     outcome: Literal["done", "failed", "cancelled"]
     answer: str | None = None

@@ -1,10 +1,12 @@
 """The whole method on one screen: `account` makes a Receipt of Trace and CarbonFactors. Pure, versioned, repeatable."""
 
 import json
+from collections.abc import Sequence
 from dataclasses import asdict
 from datetime import timedelta
 from typing import Final
 
+from joulebox.accounting.attempts import spent_before, with_earlier
 from joulebox.accounting.carbon import emissions, sci
 from joulebox.accounting.figures import answer_window, reckon
 from joulebox.accounting.intensity import over
@@ -13,6 +15,7 @@ from joulebox.accounting.water import water
 from joulebox.metering import value_at
 from joulebox.model import (
     CarbonFactors,
+    EarlierAttempt,
     MeterInfo,
     ModelFile,
     ModelInfo,
@@ -26,23 +29,32 @@ from joulebox.model import (
 from joulebox.units import seconds
 
 SCHEMA: Final = "joulebox.receipt/1"
-METHOD_VERSION: Final = "2026.11.5"
+METHOD_VERSION: Final = "2026.11.6"
 
 
 def account(
-    trace: Trace, factors: CarbonFactors, *, receipt_id: str, placement: Placement, revision: int = 1
+    trace: Trace,
+    factors: CarbonFactors,
+    *,
+    receipt_id: str,
+    placement: Placement,
+    revision: int = 1,
+    earlier: Sequence[EarlierAttempt] = (),
 ) -> Receipt:
-    """What the run cost. The same trace and factors give the same receipt, to the last bit.
+    """What the run cost. The same evidence and factors give the same receipt, to the last bit. `earlier` are the
+    attempts before this one that gave no answer: what they drew is part of `full`.
 
     Raises `ValueError` where the trace holds no answer.
     """
     start_ns, end_ns = answer_window(trace)
     duration_s = seconds(end_ns - start_ns)
-    reserved_s = seconds(trace.released_ns - trace.leased_ns)
     asked = trace.model is not None
-    reckoning = reckon(trace)
+    own = reckon(trace)
+    spent = spent_before(earlier, own.energy.scope)
+    reckoning = with_earlier(own, spent)
     energy = reckoning.energy
-    verdict, reasons = judge(trace, reckoning)
+    reserved_s = seconds(trace.released_ns - trace.leased_ns) + spent.reserved_s
+    verdict, reasons = judge(trace, reckoning, spent)
     while_answering = over(factors, trace, reckoning.metered, (start_ns, end_ns))
     while_reserved = over(factors, trace, reckoning.metered, (trace.leased_ns, trace.released_ns))
     created = trace.origin + timedelta(microseconds=trace.released_ns // 1_000)

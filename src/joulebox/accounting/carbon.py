@@ -12,7 +12,7 @@ ANSWER_BOUNDARY: Final = (
 )
 RESERVED_BOUNDARY: Final = (
     "Everything the meters' scope drew from taking the prompt to being free again (load, settling, guards, answer,"
-    f" tail), and the machine's embodied emissions over that time. {OUTSIDE}"
+    f" tail; failed attempts included), and the machine's embodied emissions over that time. {OUTSIDE}"
 )
 WORK_BOUNDARY: Final = (
     "Everything the meters' scope drew from the start of the work to its end, idle included, and the machine's embodied"

@@ -1,6 +1,6 @@
 """From a Trace to named energy figures: which channels count, what each figure is, how sure, and its grade. Pure."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from math import sqrt
 from typing import Final, Literal
@@ -108,7 +108,7 @@ def reckon(trace: Trace) -> Reckoning:
         nothing = Power(mean_w=None, idle_w=None, peak_w=None)
         wished = bool(sets) or any(channel.kind is ReadingKind.BUSY_RATIO for channel in channels)
         return Reckoning(energy=_nothing(trace), power=nothing, metered=(), unmeasured=wished)
-    scope = MODELLED if modelled else _scope_name(chosen)
+    scope = MODELLED if modelled else scope_name(one.channel.scope for one in chosen)
     answer, parts = _figure(chosen, scope, "answer")
     energy = Energy(
         scope=scope,
@@ -155,7 +155,7 @@ def _metered(trace: Trace, window: tuple[int, int], *, modelled: bool) -> list[M
         if found is None or (channel.sampling is Sampling.SNAPSHOT and own.duration_s < 2 * channel.tick_s):
             continue
         sham = sham_windows(curve, own, max(quiet_from_ns, curve.t_ns[0]))
-        scale = _model_scale(trace) if modelled else _meter_scale(channel)
+        scale = model_scale(trace) if modelled else meter_scale(channel)
         result.append(Metered(channel=channel, curve=curve, window=own, scale=scale, found=found, sham=sham))
     return result
 
@@ -179,7 +179,8 @@ def _counted(best: Mapping[str, list[Metered]]) -> list[Metered]:
     return [one for found in parts for one in found] if all(parts) else []
 
 
-def _meter_scale(channel: Channel) -> Scale:
+def meter_scale(channel: Channel) -> Scale:
+    """What a meter's channel is worth in joules."""
     return Scale(
         offset_w=0.0,
         offset_u_w=channel.offset_u,
@@ -190,7 +191,8 @@ def _meter_scale(channel: Channel) -> Scale:
     )
 
 
-def _model_scale(trace: Trace) -> Scale:
+def model_scale(trace: Trace) -> Scale:
+    """What the trace's machine draws by the power model."""
     profile = profile_of(trace.cores, trace.memory_bytes)
     return Scale(
         offset_w=profile.idle_w,
@@ -202,9 +204,10 @@ def _model_scale(trace: Trace) -> Scale:
     )
 
 
-def _scope_name(chosen: Sequence[Metered]) -> str:
+def scope_name(scopes: Iterable[str]) -> str:
+    """The name of what parts cover together."""
     order = {"cpu": 0, "dram": 1}
-    kinds = {"gpu" if one.channel.scope.startswith("gpu") else one.channel.scope for one in chosen}
+    kinds = {"gpu" if scope.startswith("gpu") else scope for scope in scopes}
     return "+".join(sorted(kinds, key=lambda kind: (order.get(kind, 2), kind)))
 
 

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from typing import Final, NamedTuple
 
+from joulebox.accounting.attempts import Spent
 from joulebox.accounting.figures import GUARD_MIN_S, MODELLED, Metered, Reckoning
 from joulebox.accounting.surroundings import Level, findings
 from joulebox.model import CalibrationRef, Reason, Sampling, Trace, Verdict
@@ -98,6 +99,16 @@ RULES: Final[dict[str, Rule]] = {
         "The idle machine was not quiet: how much lies above idle is only known to within {} J.",
         "Stop other programs on the node, then ask again.",
     ),
+    "failed_attempt": Rule(
+        "note",
+        "The prompt was tried before ({}): what that drew, {} J, is part of the full energy.",
+        "Look into the node's log for why.",
+    ),
+    "unknown_attempt": Rule(
+        "note",
+        "The prompt was tried before ({}), and what that drew is unknown: the full energy is at least the figure.",
+        "Look into the node's log for why.",
+    ),
     "engine_cache": Rule(
         "suspect",
         "{} input tokens came from the engine's cache, so reading them cost nothing here.",
@@ -106,10 +117,12 @@ RULES: Final[dict[str, Rule]] = {
 }
 
 
-def judge(trace: Trace, reckoning: Reckoning) -> tuple[Verdict, tuple[Reason, ...]]:
+def judge(trace: Trace, reckoning: Reckoning, spent: Spent) -> tuple[Verdict, tuple[Reason, ...]]:
     """The verdict with its reasons, worst first."""
     order = {"invalid": 0, "suspect": 1, "note": 2}
-    reasons = sorted(_reasons(trace, reckoning), key=lambda reason: order[reason.level])
+    reasons = sorted(
+        [*_reasons(trace, reckoning), *_of_attempts(reckoning, spent)], key=lambda reason: order[reason.level]
+    )
     worst = reasons[0].level if reasons else "note"
     return ("valid" if worst == "note" else worst), tuple(reasons)
 
@@ -139,6 +152,20 @@ def _reasons(trace: Trace, reckoning: Reckoning) -> Iterator[Reason]:
             yield _reason("noisy_idle", f"{idle_j:.1f}" if idle_j < 100 else f"{idle_j:.0f}")
     if trace.usage.cached_tokens:
         yield _reason("engine_cache", trace.usage.cached_tokens)
+
+
+def _of_attempts(reckoning: Reckoning, spent: Spent) -> Iterator[Reason]:
+    """What earlier attempts mean for `full`; without that figure nothing."""
+    if reckoning.energy.full is None:
+        return
+    if spent.known:
+        yield _reason("failed_attempt", _attempts(spent.known), f"{spent.j:.3g}")
+    if spent.unknown:
+        yield _reason("unknown_attempt", _attempts(spent.unknown))
+
+
+def _attempts(numbers: tuple[int, ...]) -> str:
+    return f"attempt{'s' if len(numbers) > 1 else ''} {', '.join(map(str, numbers))}"
 
 
 def _of_calibration(calibration: CalibrationRef | None) -> Iterator[Reason]:

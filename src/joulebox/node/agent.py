@@ -3,7 +3,7 @@
 import logging
 import secrets
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Final
 
@@ -13,7 +13,7 @@ from joulebox.client import Client
 from joulebox.clock import Clock
 from joulebox.errors import JouleboxError
 from joulebox.evidence import encode_trace
-from joulebox.model import Problem
+from joulebox.model import Problem, Trace
 from joulebox.node.engine import Engine, LocalModel
 from joulebox.node.measurement import UNCONDITIONAL, Conditions, Machine, Measured, measure
 from joulebox.node.recorder import Recorder
@@ -141,6 +141,7 @@ class Agent:
 
     def _attempt(self, lease: Lease, relay: Relay, hold: "Hold") -> Callable[[Relay], Finish]:
         """What became of the prompt; the chunks are only known once the relay has closed."""
+        left: list[Trace] = []
         try:
             model = next((one for one in self._models() if one.file.id == lease.prompt.model), None)
             if model is None:
@@ -154,20 +155,20 @@ class Agent:
                 self._clock,
                 relay,
                 self._quiet_since_ns,
-                replace(self._conditions, cancelled=lambda: hold.cancelled),
+                replace(self._conditions, cancelled=lambda: hold.cancelled, failed=left.append),
             )
         except JouleboxError as error:
             LOG.warning("prompt %s failed: %s", lease.job_id, error.detail)
             problem, retry = Problem(code=error.code, detail=error.detail), error.code in RETRIED
-            return lambda _: Finish(outcome="failed", problem=problem, retry=retry)
+            return lambda _: Finish(outcome="failed", problem=problem, retry=retry, trace_b64=_packed(left))
         except Exception as error:
             LOG.exception("prompt %s broke the node", lease.job_id)
             problem = Problem(
                 code="internal", detail=f"The node broke on this prompt ({type(error).__name__}). Ask again."
             )
-            return lambda _: Finish(outcome="failed", problem=problem, retry=True)
+            return lambda _: Finish(outcome="failed", problem=problem, retry=True, trace_b64=_packed(left))
         if hold.cancelled or measured.finish_reason == "cancelled":
-            return lambda _: Finish(outcome="cancelled")
+            return lambda _: Finish(outcome="cancelled", trace_b64=_packed([measured.trace]))
         return lambda relay: _done(measured, relay)
 
     def _deliver_all(self) -> None:
@@ -239,8 +240,13 @@ def _done(measured: Measured, relay: Relay) -> Finish:
         answer=measured.answer,
         finish_reason=measured.finish_reason,
         chunks=relay.chunks,
-        trace_b64=pack_trace(encode_trace(measured.trace)),
+        trace_b64=_packed([measured.trace]),
     )
+
+
+def _packed(traces: Sequence[Trace]) -> str | None:
+    """The last trace as it travels; `None` where there is none."""
+    return pack_trace(encode_trace(traces[-1])) if traces else None
 
 
 def _read_lease(answer: dict[str, object]) -> Lease:

@@ -8,7 +8,7 @@ from typing import Any, Final, Protocol
 
 from joulebox.clock import Clock
 from joulebox.errors import JouleboxError
-from joulebox.model import CalibrationRef, NeighboursSeen, Remark, Span, SpanName, TokenTime, Trace
+from joulebox.model import CalibrationRef, NeighboursSeen, Remark, Span, SpanName, TokenTime, Trace, Usage
 from joulebox.node.cooling import StartBand, cool
 from joulebox.node.engine import Engine, Finished, LocalModel, Token
 from joulebox.node.neighbours import Census, witnessed
@@ -17,6 +17,9 @@ from joulebox.node.settle import restless, settle
 from joulebox.protocol import EventKind, Lease
 from joulebox.units import nanoseconds, seconds
 
+UNFINISHED: Final = Finished(
+    t_ns=0, finish_reason="failed", usage=Usage(input_tokens=None, cached_tokens=None, output_tokens=None)
+)
 QUICK_S: Final = 0.02
 """The person who asked does not wait longer than this for the word that the answer is complete."""
 
@@ -49,6 +52,8 @@ class Conditions:
     look: Callable[[], Census] | None = None
     server_pid: int | None = None
     cancelled: Callable[[], bool] = lambda: False
+    failed: Callable[[Trace], None] = lambda _: None
+    """Told what a run that fails has left: a trace without an answer. What it drew is not lost with it."""
 
 
 UNCONDITIONAL: Final = Conditions()
@@ -100,16 +105,22 @@ def measure(
     """
     leased_ns = recorder.read_now()
     recorder.hold(held=True)
+    oldest_ns = recorder.oldest_ns()
+    run = Run(leased_ns=leased_ns, quiet_from_ns=max(quiet_since_ns, leased_ns if oldest_ns is None else oldest_ns))
     try:
-        oldest_ns = recorder.oldest_ns()
-        run = Run(leased_ns=leased_ns, quiet_from_ns=max(quiet_since_ns, leased_ns if oldest_ns is None else oldest_ns))
         _load(run, model, engine, recorder, clock, sink)
         before = _settle(run, recorder, clock, sink, conditions)
         end_ns = _answer(run, lease, engine, recorder, sink)
         released_ns = _post_guard(run, end_ns, recorder, clock, sink)
         if before is not None and conditions.look is not None:
             run.neighbours = witnessed(before, conditions.look(), os.getpid(), conditions.server_pid)
-        return _measured(run, lease, model, machine, engine, recorder, clock, released_ns)
+        trace = _trace(run, lease, model, machine, engine, recorder, clock, released_ns)
+        return Measured(answer="".join(run.text), finish_reason=trace.finish_reason, trace=trace)
+    except Exception:
+        clock.sleep_until(clock.now_ns() + nanoseconds(recorder.slack_s))  # the last tick holds all that was drawn
+        released_ns = recorder.read_now()
+        conditions.failed(_trace(run, lease, model, machine, engine, recorder, clock, released_ns))
+        raise
     finally:
         recorder.hold(held=False)
 
@@ -186,7 +197,7 @@ def _post_guard(run: Run, end_ns: int, recorder: Recorder, clock: Clock, sink: S
     return released_ns
 
 
-def _measured(
+def _trace(
     run: Run,
     lease: Lease,
     model: LocalModel | None,
@@ -195,13 +206,13 @@ def _measured(
     recorder: Recorder,
     clock: Clock,
     released_ns: int,
-) -> Measured:
-    """Everything on one time line whose zero is the first reading of the evidence."""
-    assert run.finished is not None
+) -> Trace:
+    """Everything on one time line whose zero is the first reading of the evidence. A run that failed has no end."""
+    finished = run.finished or UNFINISHED
     origin_ns = recorder.reading_before(min(run.leased_ns, run.quiet_from_ns))
     now_ns = clock.now_ns()
     shift = _shift(origin_ns)
-    trace = Trace(
+    return Trace(
         job_id=lease.job_id,
         attempt=lease.attempt,
         node=machine.node,
@@ -212,8 +223,8 @@ def _measured(
         spans=tuple(shift(span) for span in run.spans),
         tokens=tuple(TokenTime(t_ns=token.t_ns - origin_ns, n=token.n) for token in run.tokens),
         series=recorder.series(origin_ns, now_ns),
-        usage=run.finished.usage,
-        finish_reason=run.finished.finish_reason,
+        usage=finished.usage,
+        finish_reason=finished.finish_reason,
         model=model.file if model else None,
         engine=engine.info if model else None,
         seed=lease.prompt.seed if model else None,
@@ -225,7 +236,6 @@ def _measured(
         calibration=machine.calibration(clock.utc()),
         neighbours=run.neighbours,
     )
-    return Measured(answer="".join(run.text), finish_reason=run.finished.finish_reason, trace=trace)
 
 
 def _shift(origin_ns: int) -> Callable[[Span], Span]:

@@ -2,10 +2,11 @@
 
 import asyncio
 import logging
+from collections.abc import Sequence
 from dataclasses import asdict
 
 from joulebox.errors import JouleboxError
-from joulebox.model import Placement, Problem, Trace
+from joulebox.model import EarlierAttempt, Placement, Problem, Trace
 from joulebox.protocol import Finish, NodeEvent, unpack_trace
 from joulebox.server.jobs import Attempt, Delivery, StoredReceipt, new_id
 from joulebox.settings import Settings
@@ -13,21 +14,40 @@ from joulebox.settings import Settings
 _log = logging.getLogger(__name__)
 
 
+Earlier = Sequence[tuple[int, bytes | None]]
+"""The attempts before this one, each with the evidence it left."""
+
+
 async def deliver(
-    attempt: Attempt, placement: str, finish: Finish, log: list[NodeEvent], settings: Settings
+    attempt: Attempt, placement: str, finish: Finish, log: list[NodeEvent], settings: Settings, earlier: Earlier = ()
 ) -> Delivery:
     """What a finished attempt leaves behind, receipt included. Runs the accounting in a thread.
 
     Raises `JouleboxError("bad_evidence")` when answer or trace are missing or cannot be read.
     """
-    return await asyncio.to_thread(_deliver, attempt, placement, finish, log, settings)
+    return await asyncio.to_thread(_deliver, attempt, placement, finish, log, settings, earlier)
 
 
-def _deliver(attempt: Attempt, placement: str, finish: Finish, log: list[NodeEvent], settings: Settings) -> Delivery:
-    blob, trace = _evidence(attempt, finish)
-    receipt, error = _receipt(attempt, placement, trace, settings)
+async def left_behind(attempt: Attempt, finish: Finish) -> bytes | None:
+    """The evidence of an attempt that gave no answer. A failure is a failure even where it cannot be read."""
+    if finish.trace_b64 is None:
+        return None
+    try:
+        return (await asyncio.to_thread(_evidence, attempt, finish.trace_b64))[0]
+    except JouleboxError as error:
+        _log.warning("%s", error.detail)
+        return None
+
+
+def _deliver(
+    attempt: Attempt, placement: str, finish: Finish, log: list[NodeEvent], settings: Settings, earlier: Earlier
+) -> Delivery:
+    if finish.answer is None or finish.trace_b64 is None:
+        raise JouleboxError("bad_evidence", "A finished attempt needs its answer and its trace.")
+    blob, trace = _evidence(attempt, finish.trace_b64)
+    receipt, error = _receipt(attempt, placement, trace, settings, earlier)
     return Delivery(
-        answer=finish.answer or "",
+        answer=finish.answer,
         finish_reason=finish.finish_reason or trace.finish_reason,
         chunks=finish.chunks,
         answer_seq=next((event.seq for event in reversed(log) if event.kind == "answer"), None),
@@ -37,13 +57,11 @@ def _deliver(attempt: Attempt, placement: str, finish: Finish, log: list[NodeEve
     )
 
 
-def _evidence(attempt: Attempt, finish: Finish) -> tuple[bytes, Trace]:
+def _evidence(attempt: Attempt, trace_b64: str) -> tuple[bytes, Trace]:
     from joulebox.evidence import decode_trace
 
-    if finish.answer is None or finish.trace_b64 is None:
-        raise JouleboxError("bad_evidence", "A finished attempt needs its answer and its trace.")
     try:
-        blob = unpack_trace(finish.trace_b64)
+        blob = unpack_trace(trace_b64)
         trace = decode_trace(blob)
     except ValueError as error:
         raise JouleboxError("bad_evidence", f"The trace of node {attempt.node} cannot be read: {error}.") from error
@@ -52,8 +70,15 @@ def _evidence(attempt: Attempt, finish: Finish) -> tuple[bytes, Trace]:
     return blob, trace
 
 
+def attempts_before(earlier: Earlier) -> tuple[EarlierAttempt, ...]:
+    """The attempts before the one that answered, as the accounting wants them."""
+    from joulebox.evidence import decode_trace
+
+    return tuple(EarlierAttempt(number=number, trace=decode_trace(blob) if blob else None) for number, blob in earlier)
+
+
 def _receipt(
-    attempt: Attempt, policy: str, trace: Trace, settings: Settings
+    attempt: Attempt, policy: str, trace: Trace, settings: Settings, earlier: Earlier
 ) -> tuple[StoredReceipt | None, Problem | None]:
     from joulebox.accounting import account, receipt_bytes
     from joulebox.server.grid import factors_for
@@ -62,7 +87,8 @@ def _receipt(
     receipt_id = new_id()
     try:
         factors = factors_for(trace.zone, settings, trace.origin)
-        body = receipt_bytes(account(trace, factors, receipt_id=receipt_id, placement=placement))
+        before = attempts_before(earlier)
+        body = receipt_bytes(account(trace, factors, receipt_id=receipt_id, placement=placement, earlier=before))
     except Exception as error:  # noqa: BLE001 - answer and evidence are worth more than a receipt that can be made later
         _log.exception("no receipt for job %s", attempt.job_id)
         detail = f"The answer is complete and its evidence is kept, but the receipt could not be made: {error}"

@@ -28,7 +28,7 @@ from joulebox.protocol import (
     LeaseRequest,
     NodeEvent,
 )
-from joulebox.server.delivery import deliver
+from joulebox.server.delivery import deliver, left_behind
 from joulebox.server.grid import check_zone
 from joulebox.server.jobs import (
     FASTEST,
@@ -330,10 +330,8 @@ class Desk:
         try:
             if finish.outcome == "done":
                 record = await self._take_delivery(live, finish)
-            elif finish.outcome == "failed":
-                record = await self._close(live, Ending(AttemptState.FAILED, finish.problem, retry=finish.retry))
             else:
-                record = await self._close(live, Ending(AttemptState.CANCELLED))
+                record = await self._close(live, await _ending(live.attempt, finish))
         finally:
             live.finishing -= 1
             if live.hold is None:
@@ -401,10 +399,13 @@ class Desk:
 
     async def _take_delivery(self, live: Live, finish: Finish) -> Record | None:
         try:
-            delivery = await deliver(live.attempt, live.placement, finish, live.log, self._settings)
+            attempt = live.attempt
+            earlier = await self._queue.earlier(attempt.job_id, attempt.number) if attempt.number > 1 else ()
+            delivery = await deliver(attempt, live.placement, finish, live.log, self._settings, earlier)
         except JouleboxError as error:
-            problem = Problem(code=error.code, detail=error.detail)
-            await self._close(live, Ending(AttemptState.FAILED, problem))
+            if error.code != "database":  # the node delivers again
+                problem = Problem(code=error.code, detail=error.detail)
+                await self._close(live, Ending(AttemptState.FAILED, problem))
             raise
         now = self._clock.utc()
         record = await self._queue.complete(live.attempt.token, delivery, now)
@@ -533,6 +534,13 @@ class Desk:
 def _lasting(offer: LeaseRequest) -> LeaseRequest:
     """An offer without what changes from one request to the next."""
     return replace(offer, temperature_c=None, wait_s=LEASE_WAIT_S)
+
+
+async def _ending(attempt: Attempt, finish: Finish) -> Ending:
+    trace = await left_behind(attempt, finish)
+    if finish.outcome == "failed":
+        return Ending(AttemptState.FAILED, finish.problem, retry=finish.retry, trace=trace)
+    return Ending(AttemptState.CANCELLED, trace=trace)
 
 
 def _lost(what: str) -> Ending:

@@ -76,11 +76,12 @@ class Claim:
 
 @dataclass(frozen=True, slots=True)
 class Ending:
-    """How an attempt ended, other than done."""
+    """How an attempt ended, other than done, and what evidence it left of what it drew."""
 
     state: Literal[AttemptState.FAILED, AttemptState.LOST, AttemptState.CANCELLED]
     problem: Problem | None = None
     retry: bool = True
+    trace: bytes | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -236,6 +237,9 @@ class Queue(Protocol):
 
     async def close_attempt(self, token: str, ending: Ending, attempts_max: int, now: datetime) -> Record | None:
         """End an attempt that is not done; the job's next state is `after(...)`."""
+
+    async def earlier(self, job_id: str, number: int) -> Sequence[tuple[int, bytes | None]]:
+        """The attempts at a job before `number`, in order, each with the evidence it left."""
 
     async def complete(self, token: str, delivery: Delivery, now: datetime) -> Record | None:
         """Attempt done, job completed, trace and receipt stored: all of it or nothing."""

@@ -111,6 +111,16 @@ def attempt_counts(job_id: str) -> Rows:
     )
 
 
+def earlier_evidence(job_id: str, number: int) -> Rows:
+    """The attempts at a job before `number`, with what evidence they left."""
+    return (
+        select(attempts.c.number, traces.c.blob)
+        .outerjoin(traces, traces.c.token == attempts.c.token)
+        .where(attempts.c.job_id == job_id, attempts.c.number < number)
+        .order_by(attempts.c.number)
+    )
+
+
 def recent_done(count: int) -> Rows:
     """Begin and end of the newest completed attempts."""
     return (

@@ -125,6 +125,8 @@ class Store:
             closed = queries.close_attempt(token, state=ending.state, finished=now, problem=problem)
             if (await connection.execute(closed)).rowcount != 1:
                 return None
+            if ending.trace is not None:
+                await _keep_trace(connection, token, ending.trace)
             job_id = (await _one(connection, queries.attempt(token)))["job_id"]
             rows = (await connection.execute(queries.attempt_counts(job_id))).mappings()
             counts = {row["state"]: int(row["count"]) for row in rows}
@@ -141,6 +143,12 @@ class Store:
                 values = {"finalized": now} | _error(error)
             await connection.execute(queries.move_job(job_id, JobState.RUNNING, state=state, **values))
             return await _job(connection, job_id)
+
+    @_whole
+    async def earlier(self, job_id: str, number: int) -> Sequence[tuple[int, bytes | None]]:
+        async with self._database.read() as connection:
+            rows = await connection.execute(queries.earlier_evidence(job_id, number))
+            return [(row.number, bytes(row.blob) if row.blob is not None else None) for row in rows]
 
     @_whole
     async def complete(self, token: str, delivery: Delivery, now: datetime) -> Record | None:
@@ -282,11 +290,15 @@ async def _job(connection: AsyncConnection, job_id: str) -> Record:
     return _record(await _one(connection, queries.job(job_id)))
 
 
+async def _keep_trace(connection: AsyncConnection, token: str, blob: bytes) -> None:
+    digest = hashlib.sha256(blob).hexdigest()
+    await connection.execute(insert(traces).values(token=token, sha256=digest, blob=blob))
+
+
 async def _keep_evidence(
     connection: AsyncConnection, token: str, job_id: str, delivery: Delivery, now: datetime
 ) -> None:
-    digest = hashlib.sha256(delivery.trace).hexdigest()
-    await connection.execute(insert(traces).values(token=token, sha256=digest, blob=delivery.trace))
+    await _keep_trace(connection, token, delivery.trace)
     if (receipt := delivery.receipt) is not None:
         values = {
             "id": receipt.id,
