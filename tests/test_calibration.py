@@ -2,16 +2,19 @@
 
 import io
 import os
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import timedelta
+from math import sqrt
 from pathlib import Path
 
 import pytest
 
 from agreeing import PLUGS, Lab
 from joulebox.clock import SimulatedClock, SystemClock
+from joulebox.evidence import decode_trace, encode_trace
 from joulebox.findings import show_calibration
 from joulebox.model import Channel, ReadingKind, Sampling
 from joulebox.node.calibration import (
@@ -27,7 +30,7 @@ from joulebox.node.calibration import (
 from joulebox.node.meter import Meter
 from joulebox.rig.physics import Machine
 from joulebox.units import nanoseconds
-from traces import channel
+from traces import channel, series, trace, work
 
 
 class Counter:
@@ -158,6 +161,33 @@ def test_a_coarse_meter_at_rest_tells_no_tick() -> None:
     """Where a meter at rest changes by single steps its resolution shows and not its tick: the declaration stands."""
     (found,) = calibration_of(Coarse, 0.1, 0.0).channels
     assert found.tick_s is None
+
+
+def test_how_quiet_the_machine_was_travels_with_the_trace(tmp_path: Path) -> None:
+    """A calibration tells for any length how far off the idle power may be, and the trace carries it to the server;
+    calibrations and traces made before are still read."""
+    calibration = calibration_of(Counter, 0.1, 0.03)
+    spreads = [one for one in calibration.channels[0].spreads if one.guard_s >= 1]
+    assert spreads[0].length_s <= 0.25
+    assert spreads[-1].length_s > 2
+    for one in spreads:  # noise of 0.15 W that lasts 0.2 s or so, over the length and over the guard before it
+        apart_s = 0.38
+        expected_j = 0.15 * sqrt(one.length_s * min(apart_s, one.length_s) + one.length_s**2 * apart_s / one.guard_s)
+        assert one.rms_j == pytest.approx(expected_j, rel=0.5)
+        assert one.windows >= 8
+    ref = calibration.ref(calibration.marks, SimulatedClock().utc())
+    run = trace(series(channel(), work(10.0, 50.0, 30.0, 32.0), 34.0), calibration=ref)
+    assert decode_trace(encode_trace(run)).calibration == ref
+    path = tmp_path / "calibration.json"
+    store_calibration(path, calibration)
+    path.write_text(re.sub(r',\s*"spreads": \[.*?\]', "", path.read_text(), flags=re.DOTALL))
+    old = load_calibration(path)
+    assert old is not None
+    assert old.channels[0].spreads == ()
+    blob = encode_trace(replace(run, calibration=replace(ref, idle=())))
+    before = blob[8:].replace(b',"idle":[]', b"", 1)
+    size = int.from_bytes(blob[4:8], "big") - len(blob[8:]) + len(before)
+    assert decode_trace(blob[:4] + size.to_bytes(4, "big") + before).calibration == replace(ref, idle=())
 
 
 def test_a_node_reads_its_meters_as_calibrated() -> None:

@@ -10,10 +10,11 @@ from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from math import sqrt
 from statistics import linear_regression, median
 from typing import Final
 
-from joulebox.model import Channel, ReadingKind, Sampling, Series
+from joulebox.model import Channel, IdleSpread, ReadingKind, Sampling, Series
 from joulebox.units import NS_PER_S, nanoseconds, seconds
 
 PLAUSIBLE_W: Final = 20_000.0
@@ -26,6 +27,12 @@ LAG_DOUBT: Final = 0.5
 FIT_TICKS_MIN: Final = 8
 FIT_SPREAD: Final = 1.5
 """A fitted line is believed while the moments lie within this many distances between readings around it."""
+
+GUARD_MIN_S: Final = 1.0
+AFTER_S: Final = 0.1
+"""Over so long, or one tick, the power after the answer is taken."""
+WINDOWS_MIN: Final = 8
+"""Of fewer stretches than this a spread is not well enough known to be used where shorter ones can be scaled up."""
 
 POWER_KINDS: Final = (ReadingKind.ENERGY_J, ReadingKind.POWER_W)
 """Readings that tell what was drawn."""
@@ -217,6 +224,61 @@ def value_at(series: Series, t_ns: int) -> float | None:
     if abs(series.t_ns[index] - t_ns) > 5 * NS_PER_S:
         return None
     return series.raw[index] * series.channel.step
+
+
+def guard_s(channel: Channel) -> float:
+    """How long the quiet stretches on either side of an answer are for this meter."""
+    return max(2 * channel.tick_s + channel.lag_s, GUARD_MIN_S)
+
+
+def follow_s(channel: Channel) -> float:
+    """Over how long the power after an answer is taken."""
+    return max(AFTER_S, channel.tick_s)
+
+
+def idle_spread(
+    curve: Curve, channel: Channel, quiet_s: float, length_s: float, start_ns: int, end_ns: int
+) -> IdleSpread | None:
+    """How well `quiet_s` of idling tell the `length_s` after them, tried all along the idle record from `start_ns` to
+    `end_ns`: sham windows, in which the true energy above idle is zero.
+
+    Where the record holds fewer than `WINDOWS_MIN` independent windows of that length the spread is of shorter ones.
+    Either way the answer names the length it is of; `None` where the record tells nothing.
+    """
+    start_ns, end_ns = max(start_ns, curve.t_ns[0]), min(end_ns, curve.t_ns[-1])
+    room_s = seconds(end_ns - start_ns) - quiet_s
+    shortest_s = max(channel.tick_s, _apart_s(curve.t_ns))
+    tried_s = max(min(length_s, room_s / WINDOWS_MIN), shortest_s)
+    windows = int(room_s / max(tried_s, quiet_s))
+    if windows < 2:
+        return None
+    errors = []
+    quiet_ns, tried_ns = nanoseconds(quiet_s), nanoseconds(tried_s)
+    pace_ns = nanoseconds(max(tried_s / 2, room_s / 400))
+    for from_ns in range(start_ns + quiet_ns, end_ns - tried_ns + 1, pace_ns):
+        before, here, then = (curve.at(t_ns) for t_ns in (from_ns - quiet_ns, from_ns, from_ns + tried_ns))
+        errors.append(then - here - (here - before) * tried_s / quiet_s)
+    rms_j = sqrt(sum(error * error for error in errors) / len(errors))
+    return IdleSpread(guard_s=quiet_s, length_s=tried_s, rms_j=rms_j, windows=windows)
+
+
+def idle_spreads(curve: Curve, channel: Channel) -> tuple[IdleSpread, ...]:
+    """A whole record of an idle machine in short: its spread for both stretches that powers are taken over, at lengths
+    that double, as far as it tells."""
+    if len(curve.t_ns) < 2:
+        return ()
+    start_ns, end_ns = curve.t_ns[0], curve.t_ns[-1]
+    spreads: list[IdleSpread] = []
+    for quiet_s in dict.fromkeys((guard_s(channel), follow_s(channel))):
+        length_s, longest_s = max(channel.tick_s, _apart_s(curve.t_ns)), seconds(end_ns - start_ns)
+        while length_s < longest_s:
+            found = idle_spread(curve, channel, quiet_s, length_s, start_ns, end_ns)
+            if found is not None:
+                spreads.append(found)
+            if found is None or found.length_s < length_s:
+                break
+            length_s *= 2
+    return tuple(spreads)
 
 
 def alternatives(channels: Sequence[Channel]) -> dict[str, list[list[Channel]]]:

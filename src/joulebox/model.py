@@ -228,14 +228,36 @@ class MetersFit:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class IdleSpread:
+    """How well the power seen for `guard_s` tells what an idle machine draws in the `length_s` that follow: the root
+    mean square of the error in joules, over about `windows` independent stretches of an idle record."""
+
+    guard_s: float
+    length_s: float
+    rms_j: float
+    windows: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class IdleRecord:
+    """What a calibration keeps of one channel's idle record, so that the spread for any length follows from it."""
+
+    meter: str
+    name: str
+    spreads: tuple[IdleSpread, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class CalibrationRef:
     """Which calibration the meters were read by, and what it says of how they agree (`fits`). `stale`: why it may no
-    longer hold, in a few words; `None` while it does."""
+    longer hold, in a few words; `None` while it does. `idle`: how quiet the idle machine was then (evidence only,
+    receipts leave it out)."""
 
     id: str
     at: str
     stale: str | None = None
     fits: tuple[MetersFit, ...] = ()
+    idle: tuple[IdleRecord, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from datetime import timedelta
 from typing import Final
 
@@ -89,7 +89,7 @@ def account(
         ),
         meters=_meters(trace),
         water=water(energy.answer, factors),
-        calibration=trace.calibration,
+        calibration=replace(trace.calibration, idle=()) if trace.calibration else None,
         placement=placement,
     )
 

@@ -6,13 +6,9 @@ readings is taken out at the power that the guards themselves measured: idle bef
 """
 
 from dataclasses import dataclass
-from typing import Final
 
-from joulebox.metering import Curve
+from joulebox.metering import AFTER_S, Curve
 from joulebox.units import nanoseconds, seconds
-
-AFTER_S: Final = 0.1
-"""Over so long, or one tick, the power after the answer is taken."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

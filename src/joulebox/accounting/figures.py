@@ -8,7 +8,7 @@ from typing import Final, Literal
 from joulebox.accounting.energy import Estimate, Window, estimate
 from joulebox.accounting.power_model import profile_of
 from joulebox.accounting.uncertainty import COVERAGE_FACTOR, Sham, added, baseline, boundary, combined, sham_windows
-from joulebox.metering import POWER_KINDS, WHOLE_SCOPES, Curve, alternatives, curve_of
+from joulebox.metering import POWER_KINDS, WHOLE_SCOPES, Curve, alternatives, curve_of, guard_s
 from joulebox.model import (
     Channel,
     Energy,
@@ -25,7 +25,6 @@ from joulebox.model import (
 )
 from joulebox.units import nanoseconds, seconds
 
-GUARD_MIN_S: Final = 1.0
 PEAK_S: Final = 0.05
 MODELLED: Final = "modelled"
 PHASES: Final = ("load", "prefill", "decode", "tail")
@@ -130,11 +129,6 @@ def answer_window(trace: Trace) -> tuple[int, int]:
     if answer is None or answer.end_ns <= answer.start_ns:
         raise ValueError("the trace holds no answer span")
     return answer.start_ns, answer.end_ns
-
-
-def guard_s(channel: Channel) -> float:
-    """How long the quiet stretches on either side of an answer are for this meter."""
-    return max(2 * channel.tick_s + channel.lag_s, GUARD_MIN_S)
 
 
 def _metered(trace: Trace, window: tuple[int, int], *, modelled: bool) -> list[Metered]:

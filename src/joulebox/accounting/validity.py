@@ -4,8 +4,9 @@ from collections.abc import Iterator
 from typing import Final, NamedTuple
 
 from joulebox.accounting.attempts import Spent
-from joulebox.accounting.figures import GUARD_MIN_S, MODELLED, Metered, Reckoning
+from joulebox.accounting.figures import MODELLED, Metered, Reckoning
 from joulebox.accounting.surroundings import Level, findings
+from joulebox.metering import GUARD_MIN_S
 from joulebox.model import CalibrationRef, Reason, Sampling, Trace, Verdict
 from joulebox.units import nanoseconds, seconds
 

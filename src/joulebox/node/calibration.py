@@ -25,9 +25,11 @@ from typing import Any, Final
 
 from joulebox.clock import Clock
 from joulebox.errors import JouleboxError
-from joulebox.model import CalibrationRef, Channel, MetersFit, ReadingKind, Sampling
+from joulebox.metering import curve_of, idle_spreads
+from joulebox.model import CalibrationRef, Channel, IdleRecord, IdleSpread, MetersFit, ReadingKind, Sampling, Series
 from joulebox.node.meter import Meter, MeterFault
 from joulebox.node.meters import open_meters
+from joulebox.node.recorder import period_s
 from joulebox.node.spool import SPOOL, Spool
 from joulebox.node.together import Agreement, compare
 from joulebox.units import NS_PER_S, nanoseconds, seconds
@@ -69,6 +71,9 @@ class ChannelCalibration:
     tick_s: float | None
     lag_s: float | None
     read_s: float
+    spreads: tuple[IdleSpread, ...] = ()
+    """How quiet the idle machine was: what the interval of the energy above idle rests on where a prompt's own idle
+    record is too short. Empty in calibrations made before this was kept."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -97,17 +102,15 @@ class Calibration:
         """The channel with the tick and lag found here. A lag that may well be the declared one leaves that."""
         for found in self.channels:
             if (found.meter, found.name) == (channel.meter, channel.name):
-                tick_s = channel.tick_s if found.tick_s is None else found.tick_s
-                lag_s = channel.lag_s if found.lag_s is None else found.lag_s
-                known = abs(lag_s - channel.lag_s) > LAG_U_S
-                return replace(channel, tick_s=tick_s, lag_s=lag_s if known else channel.lag_s)
+                return _as_found(channel, found.tick_s, found.lag_s)
         return channel
 
     def ref(self, marks: Mapping[str, str], now: datetime) -> CalibrationRef:
         """What a trace says of it at `now`: of changed meters nothing but that it is stale."""
         stale = self.stale(marks, now)
         fits = () if stale == CHANGED else tuple(one.fit for one in self.agreements if one.fit is not None)
-        return CalibrationRef(id=self.id, at=self.at, stale=stale, fits=fits)
+        idle = tuple(IdleRecord(meter=one.meter, name=one.name, spreads=one.spreads) for one in self.channels)
+        return CalibrationRef(id=self.id, at=self.at, stale=stale, fits=fits, idle=() if stale == CHANGED else idle)
 
 
 RefAt = Callable[[datetime], CalibrationRef | None]
@@ -213,7 +216,7 @@ def calibrate(
     found: list[ChannelCalibration] = []
     for meter in meters:
         say(f"{meter.address}: listening to the idle machine for {idle_s:.0f} s")
-        idle = _watch(meter, clock, idle_s, 10.0)
+        idle = _watch(meter, clock, idle_s, 1 / period_s(meter.channels(), 10.0))
         cost_s = _cost_s(meter, clock)
         say(f"{meter.address}: looking for its tick")
         fast = _watch(meter, clock, _tick_watch_s(meter), _poll_hz(cost_s))
@@ -232,6 +235,7 @@ def calibrate(
                     tick_s=tick_s,
                     lag_s=lag_s,
                     read_s=cost_s,
+                    spreads=_spreads(quiet, tick_s, lag_s),
                 )
             )
     at, marks = clock.utc().isoformat(timespec="seconds"), {meter.address: fingerprint(meter) for meter in meters}
@@ -299,11 +303,15 @@ def load_calibration(path: Path) -> Calibration | None:
     """The stored calibration, or `None` where there is none that can be read."""
     try:
         stored = json.loads(path.read_text(encoding="utf-8"))
-        channels = tuple(ChannelCalibration(**channel) for channel in stored.pop("channels"))
+        channels = tuple(_channel(**channel) for channel in stored.pop("channels"))
         agreements = tuple(_agreement(one) for one in stored.pop("agreements", []))
         return Calibration(channels=channels, agreements=agreements, **stored)
     except (OSError, ValueError, TypeError, KeyError):
         return None
+
+
+def _channel(spreads: Sequence[Mapping[str, Any]] = (), **rest: Any) -> ChannelCalibration:
+    return ChannelCalibration(spreads=tuple(IdleSpread(**one) for one in spreads), **rest)
 
 
 def _agreement(stored: dict[str, Any]) -> Agreement:
@@ -415,6 +423,24 @@ def _idle(watched: _Watched) -> tuple[float | None, float | None]:
     if len(means) < 3:
         return None, None
     return fmean(means), stdev(means)
+
+
+def _spreads(watched: _Watched, tick_s: float | None, lag_s: float | None) -> tuple[IdleSpread, ...]:
+    """The idle record in short, seen as a node would: with the tick and lag found here."""
+    channel = watched.channel
+    if channel.kind not in METERED:
+        return ()
+    channel = _as_found(channel, tick_s, lag_s)
+    return idle_spreads(curve_of(Series(channel=channel, t_ns=tuple(watched.t_ns), raw=tuple(watched.raw))), channel)
+
+
+def _as_found(channel: Channel, tick_s: float | None, lag_s: float | None) -> Channel:
+    known = lag_s is not None and abs(lag_s - channel.lag_s) > LAG_U_S
+    return replace(
+        channel,
+        tick_s=channel.tick_s if tick_s is None else tick_s,
+        lag_s=lag_s if known and lag_s is not None else channel.lag_s,
+    )
 
 
 def _step(meter: Meter, clock: Clock, load: Load, hz: float) -> tuple[list[_Watched], list[tuple[int, float]]]:

@@ -12,7 +12,7 @@ from functools import partial
 from typing import Final
 
 from joulebox.clock import Clock, Repeating
-from joulebox.metering import FINE_TICK_S, POWER_KINDS, headline
+from joulebox.metering import FINE_TICK_S, POWER_KINDS, guard_s, headline
 from joulebox.model import Channel, ReadingKind, Remark, Series
 from joulebox.node.meter import Meter, MeterFault
 from joulebox.units import nanoseconds, seconds
@@ -42,8 +42,13 @@ class _Log:
         self.reading = threading.Lock()
         ticks_s = [channel.tick_s for channel in self.counting]
         self.quick = bool(ticks_s) and max(ticks_s) <= FINE_TICK_S
-        slow = [tick_s for tick_s in ticks_s if tick_s > FINE_TICK_S]
-        self.period_s = max(min(slow) / READINGS_A_TICK, PERIOD_MIN_S) if slow else 1.0 / reading_hz
+        self.period_s = period_s(self.channels, reading_hz)
+
+
+def period_s(channels: Sequence[Channel], reading_hz: float) -> float:
+    """How far apart a meter with these channels is read: as `reading_hz` says, or so that slow ticks can be found."""
+    slow = [channel.tick_s for channel in channels if _counts(channel) and channel.tick_s > FINE_TICK_S]
+    return max(min(slow) / READINGS_A_TICK, PERIOD_MIN_S) if slow else 1.0 / reading_hz
 
 
 def _counts(channel: Channel) -> bool:
@@ -75,7 +80,7 @@ class Recorder:
     @property
     def guard_s(self) -> float:
         """How long the quiet stretches around an answer are; 0 without meters."""
-        return max((max(2 * channel.tick_s + channel.lag_s, 1.0) for channel in self._counting), default=0.0)
+        return max((guard_s(channel) for channel in self._counting), default=0.0)
 
     @property
     def _counting(self) -> list[Channel]:
