@@ -5,6 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final, Literal, Union, get_args, get_origin
 
+from pydantic import SecretStr
 from pydantic.fields import FieldInfo
 
 from joulebox.errors import REGISTRY
@@ -84,7 +85,14 @@ def _kind(annotation: object) -> str:
         return "list of " + _kind(get_args(annotation)[0])
     if get_origin(annotation) is Literal:
         return " or ".join(f"`{choice}`" for choice in get_args(annotation))
-    return {str: "text", int: "whole number", float: "number", bool: "true or false", Path: "path"}[annotation]  # type: ignore[index]
+    return {
+        str: "text",
+        int: "whole number",
+        float: "number",
+        bool: "true or false",
+        Path: "path",
+        SecretStr: "secret text",
+    }[annotation]  # type: ignore[index]
 
 
 def _default(name: str, field: FieldInfo) -> str:

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from joulebox.accounting import account, receipt_bytes
-from joulebox.model import CarbonFactors, Intensity, LaterIntensity, Quality, Receipt
+from joulebox.model import CarbonFactors, DatedIntensity, Intensity, Quality, Receipt
 from joulebox.units import J_PER_KWH
 from traces import PLACEMENT, channel, factors, series, trace, work
 
@@ -27,7 +27,12 @@ def changing(*steps: tuple[float, Intensity]) -> CarbonFactors:
     """Factors whose intensity is the first one, and from each further second on another."""
     (_, first), *rest = steps
     later = tuple(
-        LaterIntensity(start=(RUN.origin + timedelta(seconds=at_s)).isoformat(), intensity=one) for at_s, one in rest
+        DatedIntensity(
+            start=(RUN.origin + timedelta(seconds=at_s)).isoformat(),
+            until=(RUN.origin + timedelta(hours=1)).isoformat(),
+            intensity=one,
+        )
+        for at_s, one in rest
     )
     return factors(intensity=first, later=later)
 

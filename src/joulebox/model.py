@@ -375,10 +375,11 @@ class Intensity:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class LaterIntensity:
-    """From a moment (ISO 8601, aware) on another intensity holds."""
+class DatedIntensity:
+    """What holds from one moment to another (ISO 8601, UTC)."""
 
     start: str
+    until: str
     intensity: Intensity
 
 
@@ -435,7 +436,7 @@ class CarbonFactors:
     pue_source: str = "not metered: taken as 1.0"
     resource_share: float = 1.0
     water: WaterFactors | None = None
-    later: tuple[LaterIntensity, ...] = ()
+    later: tuple[DatedIntensity, ...] = ()
 
 
 # --- 8. the receipt ---------------------------------------------------------------------------------------------------

@@ -8,11 +8,21 @@ import os
 import platform
 import tomllib
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Final, Literal
+from urllib.parse import urlsplit
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, ValidationInfo, field_validator
 
 from joulebox.errors import JouleboxError
+
+GRID_SOURCES: Final = ("gb", "energy-charts")
+SECRETS: Final = frozenset({"electricity_maps_key"})
+"""Settings that are never shown."""
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine can reach that address."""
+    return host in {"localhost", "::1"} or host.startswith("127.")
 
 
 def _data_dir() -> Path:
@@ -42,6 +52,26 @@ class Settings(BaseModel):
         str | None,
         Field(description="Grid zone of the node (Electricity Maps key, e.g. `DE`); without it, the world mean."),
     ] = None
+    grid_g_per_kwh: Annotated[
+        float | None,
+        Field(ge=0, le=5000, description="Your own carbon intensity of `zone`'s grid, g CO2e per kWh; it wins."),
+    ] = None
+    grid_low_g_per_kwh: Annotated[float | None, Field(ge=0, le=5000, description="The least it may be.")] = None
+    grid_high_g_per_kwh: Annotated[float | None, Field(ge=0, le=5000, description="The most it may be.")] = None
+    grid_source: Annotated[str | None, Field(description="Where this intensity comes from.")] = None
+    grid_factor: Annotated[
+        Literal["lifecycle", "direct"], Field(description="Whether it counts the life cycle or power stations alone.")
+    ] = "lifecycle"
+    electricity_maps_key: Annotated[
+        SecretStr | None, Field(description="Key of Electricity Maps, for live intensities; free ones: non-commercial.")
+    ] = None
+    electricity_maps_url: Annotated[str, Field(description="Where Electricity Maps answers.")] = (
+        "https://api.electricitymaps.com/v4"
+    )
+    grid_live: Annotated[
+        tuple[str, ...],
+        Field(description="Live sources without a key, separated by spaces: `gb`, `energy-charts` (`NAME=URL`)."),
+    ] = ()
     pue: Annotated[float, Field(ge=1.0, le=5.0, description="Power usage effectiveness of the building.")] = 1.0
     pue_source: Annotated[str | None, Field(description="Where this PUE comes from.")] = None
     water_on_site_l_per_kwh: Annotated[
@@ -92,6 +122,30 @@ class Settings(BaseModel):
             raise ValueError(f"it must be above start_min_c, which is {min_c:g}")
         return max_c
 
+    @field_validator("electricity_maps_key")
+    @classmethod
+    def _a_key(cls, key: SecretStr | None) -> SecretStr | None:
+        text = key.get_secret_value() if key else ""
+        if not (text.isascii() and text.isprintable() and " " not in text):
+            raise ValueError("a key has no spaces and only plain letters, digits and signs")
+        return key if text else None
+
+    @field_validator("electricity_maps_url")
+    @classmethod
+    def _keeps_the_key(cls, url: str) -> str:
+        parts = urlsplit(url)
+        if parts.scheme != "https" and not (parts.scheme == "http" and is_loopback(parts.hostname or "")):
+            raise ValueError("the key must not travel in the clear: write https://")
+        return url.rstrip("/")
+
+    @field_validator("grid_live")
+    @classmethod
+    def _known_sources(cls, names: tuple[str, ...]) -> tuple[str, ...]:
+        for name in names:
+            if name.partition("=")[0] not in GRID_SOURCES:
+                raise ValueError(f"there is {' and '.join(GRID_SOURCES)}")
+        return names
+
     @property
     def models_folder(self) -> Path:
         """The folder of the list of models."""
@@ -127,12 +181,17 @@ def load_settings(**flags: object) -> Settings:
                 sentence = f"{key}_FILE names {file}, which cannot be read: {reason}."
                 raise JouleboxError("bad_setting", sentence) from error
     values |= {name: value for name, value in flags.items() if value is not None}
-    if isinstance(values.get("meters"), str):
-        values["meters"] = tuple(values["meters"].split())
+    for name in ("meters", "grid_live"):
+        if isinstance(values.get(name), str):
+            values[name] = tuple(values[name].split())
     try:
         return Settings(**values)
     except ValidationError as error:
         first = error.errors()[0]
         name = str(first["loc"][0]) if first["loc"] else "settings"
         hint = "There is no such setting" if first["type"] == "extra_forbidden" else first["msg"]
-        raise JouleboxError("bad_setting", f"Setting {name} = {first['input']!r} cannot be used: {hint}.") from error
+        told = name if name in SECRETS else f"{name} = {first['input']!r}"
+        # a secret must not be shown by whatever prints the cause either
+        raise JouleboxError("bad_setting", f"Setting {told} cannot be used: {hint}.") from (
+            None if name in SECRETS else error
+        )
