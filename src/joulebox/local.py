@@ -26,6 +26,7 @@ from joulebox.node.measurement import UNCONDITIONAL, Conditions, Machine, this_m
 from joulebox.node.measurement import measure as measured
 from joulebox.node.meters import open_meters
 from joulebox.node.neighbours import scan
+from joulebox.node.parts import machine_parts
 from joulebox.node.recorder import Recorder
 from joulebox.protocol import EventKind, Lease
 from joulebox.server.grid import factors_for
@@ -144,7 +145,7 @@ def instruments(
         )
     clock = clock or SystemClock()
     settings = load_settings(meters=tuple(meters) or None, zone=zone)
-    factors = factors_for(settings.zone, settings, clock.utc())
+    factors = factors_for(settings.zone, settings, clock.utc(), parts=machine_parts())
     read, calibration = calibrated(open_meters(settings.meters), load_calibration(settings.data_dir / FILE))
     recorder = Recorder(read, clock, settings.reading_hz)
     machine = this_machine(settings.node, settings.zone, calibration)

@@ -104,6 +104,51 @@ class ModelFile:
     context_tokens: int
 
 
+Form = Literal["desktop", "mini", "laptop", "server"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CpuPart:
+    """The processors of a machine, all alike. `cores` of all `sockets` together; `family` and `model` as x86 counts."""
+
+    name: str
+    vendor: str
+    family: int | None
+    model: int | None
+    sockets: int
+    cores: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DiskPart:
+    """A disk inside the machine."""
+
+    kind: Literal["ssd", "hdd"]
+    size_bytes: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GpuPart:
+    """A graphics card. `name` as its driver calls it; `pci` is `vendor:device` in hexadecimal."""
+
+    name: str | None
+    pci: str
+    memory_bytes: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MachineParts:
+    """What a node is made of, as far as its operating system tells. `virtual` is what a virtual machine runs on."""
+
+    virtual: str | None = None
+    form: Form | None = None
+    product: str | None = None
+    cpu: CpuPart | None = None
+    memory_bytes: int | None = None
+    disks: tuple[DiskPart, ...] = ()
+    gpus: tuple[GpuPart, ...] = ()
+
+
 # --- 5. under the meters ----------------------------------------------------------------------------------------------
 
 
@@ -295,8 +340,8 @@ class Trace:
     """All spans and readings of one run, on one monotonic clock: the evidence, stored untouched.
 
     `origin` is the calendar time of `t_ns == 0`. `leased_ns` and `released_ns` bound the reservation of the machine.
-    `missing` names big parts that no meter covers, e.g. `gpu0` or `wall`. `cores` and `memory_bytes` describe the
-    machine. Work that is no prompt (`joulebox measure`) has neither model nor engine nor seed, and no tokens.
+    `missing` names big parts that no meter covers, e.g. `gpu0` or `wall`. `cores`, `memory_bytes` and `parts` describe
+    the machine. Work that is no prompt (`joulebox measure`) has neither model nor engine nor seed, and no tokens.
     """
 
     job_id: str
@@ -321,6 +366,7 @@ class Trace:
     queued_s: float = 0.0
     calibration: CalibrationRef | None = None
     neighbours: NeighboursSeen | None = None
+    parts: MachineParts | None = None
 
     def span(self, name: SpanName) -> Span | None:
         """The span of that name, or `None` where the run had none."""
@@ -399,8 +445,7 @@ class EmbodiedPart:
 class Embodied:
     """TE and EL of ISO/IEC 21031: what making the machine emitted, and over how many years it is written off.
 
-    `parts` add up to TE where it was added up from parts. `unknown` names what is not in `central_kg`, only in the
-    range.
+    `parts` add up to TE where it was added up from parts. `unknown` names what nobody knows: it widens the range.
     """
 
     low_kg: float

@@ -11,7 +11,7 @@ import json
 from dataclasses import asdict, dataclass
 from typing import Any, Final, Literal
 
-from joulebox.model import Channel, EngineInfo, ModelFile, Problem, Prompt
+from joulebox.model import Channel, EngineInfo, MachineParts, ModelFile, Problem, Prompt
 
 VERSION: Final = 1
 LEASE_WAIT_S: Final = 25.0
@@ -39,6 +39,7 @@ class LeaseRequest:
     loaded: str | None = None
     temperature_c: float | None = None
     wait_s: float = LEASE_WAIT_S
+    parts: MachineParts | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -117,6 +117,7 @@ class Agent:
             missing=self._recorder.missing,
             loaded=loaded.file.id if loaded else None,
             temperature_c=self._recorder.latest_temperature_c(),
+            parts=self._machine.parts,
         )
 
     def _work(self, lease: Lease) -> None:

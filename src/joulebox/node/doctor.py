@@ -20,6 +20,7 @@ from joulebox.node import sysfs
 from joulebox.node.meter import Meter, MeterFault
 from joulebox.node.meters import Finding, found, hwmon, open_meters
 from joulebox.node.neighbours import Census, Neighbours, compare, scan
+from joulebox.node.parts import hypervisor
 from joulebox.units import nanoseconds
 
 LOOK_S: Final = 1.0
@@ -83,7 +84,7 @@ class _Seen:
 
     @property
     def virtual(self) -> str | None:
-        return _hypervisor(self.root)
+        return hypervisor(self.root)
 
     def text(self, path: str) -> str | None:
         return sysfs.text_in(self.root / path)
@@ -359,17 +360,6 @@ def _devices(seen: _Seen) -> Check | None:
 
 
 # --- virtual machines -------------------------------------------------------------------------------------------------
-
-_VENDORS: Final = re.compile(r"QEMU|KVM|VMware|VirtualBox|innotek|Xen|Bochs|Parallels|Amazon EC2|OpenStack", re.I)
-
-
-def _hypervisor(root: Path) -> str | None:
-    """The name of the machine under this machine, or `None` on bare metal."""
-    names = [sysfs.text_in(root / f"sys/class/dmi/id/{name}") or "" for name in ("sys_vendor", "product_name")]
-    named = next((name for name in names if _VENDORS.search(name)), None)
-    kind = sysfs.text_in(root / "sys/hypervisor/type")
-    flags = re.search(r"^flags\s*:.*\bhypervisor\b", sysfs.text_in(root / "proc/cpuinfo") or "", re.M)
-    return named or kind or ("a hypervisor" if flags else None)
 
 
 def _virtual(seen: _Seen) -> Check | None:

@@ -8,10 +8,11 @@ from typing import Any, Final, Protocol
 
 from joulebox.clock import Clock
 from joulebox.errors import JouleboxError
-from joulebox.model import CalibrationRef, NeighboursSeen, Remark, Span, SpanName, TokenTime, Trace, Usage
+from joulebox.model import CalibrationRef, MachineParts, NeighboursSeen, Remark, Span, SpanName, TokenTime, Trace, Usage
 from joulebox.node.cooling import StartBand, cool
 from joulebox.node.engine import Engine, Finished, LocalModel, Token
 from joulebox.node.neighbours import Census, witnessed
+from joulebox.node.parts import machine_parts
 from joulebox.node.recorder import Recorder
 from joulebox.node.settle import restless, settle
 from joulebox.protocol import EventKind, Lease
@@ -41,6 +42,7 @@ class Machine:
     memory_bytes: int
     calibration: Callable[[datetime], CalibrationRef | None] = lambda _: None
     """By which calibration the meters are read at a moment; `None`: by none."""
+    parts: MachineParts | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -235,6 +237,7 @@ def _trace(
         queued_s=lease.queued_s,
         calibration=machine.calibration(clock.utc()),
         neighbours=run.neighbours,
+        parts=machine.parts,
     )
 
 
@@ -251,4 +254,11 @@ def this_machine(
 ) -> Machine:
     """The machine the node runs on, as far as the operating system tells."""
     memory_bytes = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    return Machine(node=node, zone=zone, cores=os.cpu_count() or 1, memory_bytes=memory_bytes, calibration=calibration)
+    return Machine(
+        node=node,
+        zone=zone,
+        cores=os.cpu_count() or 1,
+        memory_bytes=memory_bytes,
+        calibration=calibration,
+        parts=machine_parts(),
+    )

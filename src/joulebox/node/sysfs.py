@@ -98,12 +98,16 @@ class NumberFiles:
 
 
 def gpus(root: Path) -> tuple[str, ...]:
-    """`gpu0`, `gpu1`...: graphics cards on the PCI bus under `root` (`/sys`) with their own power supply.
+    """`gpu0`, `gpu1`...: the `cards` by the names of their scopes."""
+    return tuple(f"gpu{index}" for index in range(len(cards(root))))
+
+
+def cards(root: Path) -> tuple[Path, ...]:
+    """Graphics cards on the PCI bus under `root` (`/sys`) with their own power supply, in the order of their places.
 
     Graphics inside a CPU draw from its package and are not listed.
     """
-    cards = [device for device in sorted((root / "bus" / "pci" / "devices").glob("*")) if _is_card(device)]
-    return tuple(f"gpu{index}" for index in range(len(cards)))
+    return tuple(device for device in sorted((root / "bus" / "pci" / "devices").glob("*")) if _is_card(device))
 
 
 def _is_card(device: Path) -> bool:

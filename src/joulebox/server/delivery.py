@@ -86,7 +86,7 @@ def _receipt(
     placement = Placement(policy=policy, reason=attempt.reason, saved_g=None)
     receipt_id = new_id()
     try:
-        factors = factors_for(trace.zone, settings, trace.origin)
+        factors = factors_for(trace.zone, settings, trace.origin, parts=trace.parts)
         before = attempts_before(earlier)
         body = receipt_bytes(account(trace, factors, receipt_id=receipt_id, placement=placement, earlier=before))
     except Exception as error:  # noqa: BLE001 - answer and evidence are worth more than a receipt that can be made later

@@ -9,8 +9,9 @@ from dataclasses import replace
 from datetime import datetime
 from typing import Final
 
+from joulebox.accounting.embodied import embodied_of_parts
 from joulebox.errors import JouleboxError
-from joulebox.model import CarbonFactors, Embodied, WaterFactors
+from joulebox.model import CarbonFactors, Embodied, MachineParts, WaterFactors
 from joulebox.server.grid.chain import GridValue, run_intensities
 from joulebox.server.grid.table import Zone, check_zone, zones
 from joulebox.settings import Settings
@@ -20,13 +21,6 @@ __all__ = ["Zone", "check_zone", "embodied_of", "factors_for", "water_of", "zone
 CENTRAL_LOW_RATIO: Final = 0.5
 CENTRAL_HIGH_RATIO: Final = 1.5
 """Where an operator gives one figure for embodied emissions: published product footprints differ by about this much."""
-DESKTOP_LOW_KG: Final = 196.0
-DESKTOP_KG: Final = 301.0
-DESKTOP_HIGH_KG: Final = 490.0
-DESKTOP_SOURCE: Final = (
-    "generic desktop computer, not this machine: median and 10th to 90th percentile of 259 product footprints, "
-    "Boavizta open data (ODbL); JOULEBOX_EMBODIED_KG sets the maker's figure"
-)
 
 
 def factors_for(
@@ -35,24 +29,26 @@ def factors_for(
     at: datetime,
     until: datetime | None = None,
     known: Iterable[GridValue] = (),
+    parts: MachineParts | None = None,
 ) -> CarbonFactors:
     """Everything that turns joules of a run in `zone` from `at` to `until` into grams, with what live sources are
-    `known` to have said of that time.
+    `known` to have said of that time. `parts`: what the machine is made of.
 
     Raises `JouleboxError`: `unknown_zone` with near matches, `bad_setting` where embodied or grid figures contradict
     one another.
     """
     first, *later = run_intensities(zone, at, until or at, known, settings)
     factors = CarbonFactors(
-        intensity=first.intensity, embodied=embodied_of(settings), water=water_of(settings), later=tuple(later)
+        intensity=first.intensity, embodied=embodied_of(settings, parts), water=water_of(settings), later=tuple(later)
     )
     if "pue" in settings.model_fields_set:
         return replace(factors, pue=settings.pue, pue_source=settings.pue_source or "operator's setting")
     return factors
 
 
-def embodied_of(settings: Settings) -> Embodied:
-    """What making the machine emitted: the operator's figures, else those of a generic desktop computer, saying so.
+def embodied_of(settings: Settings, parts: MachineParts | None = None) -> Embodied:
+    """What making the machine emitted: the operator's figures, else what its parts add up to, else a generic desktop
+    computer's, saying so.
 
     Raises `JouleboxError("bad_setting")` where low, central and high are not in order, or central is missing.
     """
@@ -63,13 +59,7 @@ def embodied_of(settings: Settings) -> Embodied:
                 "bad_setting",
                 "embodied_low_kg and embodied_high_kg are a range around embodied_kg: set embodied_kg too.",
             )
-        return Embodied(
-            low_kg=DESKTOP_LOW_KG,
-            central_kg=DESKTOP_KG,
-            high_kg=DESKTOP_HIGH_KG,
-            life_years=settings.life_years,
-            source=DESKTOP_SOURCE,
-        )
+        return embodied_of_parts(parts, settings.life_years)
     source = settings.embodied_source or "operator's setting"
     assumed = [
         text

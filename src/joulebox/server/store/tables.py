@@ -78,6 +78,7 @@ nodes = Table(
     Column("missing", JSON, nullable=False),
     Column("loaded", String(200)),
     Column("temperature_c", Float),
+    Column("parts", JSON(none_as_null=True)),
     Column("seen", UtcTime, nullable=False),
 )
 

@@ -1,0 +1,320 @@
+"""TE from the parts a node sees: published machines fall into its range, unknown parts say so, files tell the parts."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from joulebox.accounting.chips import AMD_CARDS, CARDS, CHIPS, CPUS, FOOTPRINTS, Area, CpuFamily
+from joulebox.accounting.embodied import _DIE_KG_PER_CM2, DESKTOP_KG, SERVER_HIGH_KG, embodied_of_parts
+from joulebox.model import CpuPart, DiskPart, Embodied, GpuPart, MachineParts
+from joulebox.node.parts import machine_parts
+from joulebox.server.grid import embodied_of
+from joulebox.settings import Settings
+
+I7 = CpuPart(name="i7-12700", vendor="GenuineIntel", family=6, model=151, sockets=1, cores=12)
+XEONS = CpuPart(name="Xeon Platinum 8180", vendor="GenuineIntel", family=6, model=85, sockets=2, cores=56)
+TERABYTE = DiskPart(kind="ssd", size_bytes=10**12)
+TOWER = MachineParts(form="desktop", cpu=I7, memory_bytes=64 * 10**9, disks=(TERABYTE,))
+sizes = st.integers(1, 10**13)
+
+
+def te(parts: MachineParts | None) -> Embodied:
+    return embodied_of_parts(parts, 4.0)
+
+
+def of_card(name: str) -> tuple[float, float, float]:
+    """What a card adds to a tower."""
+    with_it, without = te(replace(TOWER, gpus=(GpuPart(name=name, pci="10de:0"),))), te(TOWER)
+    return (
+        with_it.low_kg - without.low_kg,
+        with_it.central_kg - without.central_kg,
+        with_it.high_kg - without.high_kg,
+    )
+
+
+def test_a_die_by_hand() -> None:
+    """Twelve Alder Lake cores are 110 + 12 x 6.1 mm2; at 1.83 kg per cm2 and 4.6 kg of package that is 8.0 kg."""
+    assert te(TOWER).parts[0].central_kg == round((110 + 12 * 6.1) / 100 * 1.83 + 4.6, 1) == 8.0
+
+
+def test_a_factor_by_hand() -> None:
+    """ACT at 5 nm on Taiwan's grid: (2.75 kWh x 0.583 + 0.43 + 0.5) / 0.875 = 2.90 kg per cm2, as in the table."""
+    per_cm2 = {5: (2.75, 0.43), 7: (2.15, 0.35), 8: (1.52, 0.24), 10: (1.475, 0.24), 14: (1.2, 0.2), 28: (0.9, 0.175)}
+    for process_nm, (energy_kwh, gases_kg) in per_cm2.items():
+        for grid_kg, which in ((0.583, 1), (0.820, 2)):
+            act_kg = (energy_kwh * grid_kg + gases_kg + 0.5) / 0.875
+            assert _DIE_KG_PER_CM2[process_nm][which] == pytest.approx(act_kg, abs=0.006)
+
+
+def test_published_machines_fall_into_the_range() -> None:
+    """Dell's tower of the same parts (316 kg) and BoaviztAPI's figure for it (450) are inside; the centre is near."""
+    tower = te(TOWER)
+    assert tower.low_kg < 316 < tower.high_kg
+    assert tower.low_kg < 450 < tower.high_kg
+    assert tower.central_kg == pytest.approx(301, rel=0.25)
+
+
+@pytest.mark.parametrize(
+    ("card", "published_kg"),
+    [
+        ("NVIDIA H100 80GB HBM3", 164),  # NVIDIA's PCF
+        ("NVIDIA H100 PCIe", 567),  # BoaviztAPI 2.5, ADEME's model
+        ("NVIDIA A100-PCIE-40GB", 181),  # ADEME's calculator
+        ("NVIDIA A100-SXM4-80GB", 318),  # Chien et al., with its share of the instance
+        ("NVIDIA L4", 123.5),
+        ("NVIDIA L40S", 277),
+        ("NVIDIA RTX A4500", 172),
+        ("NVIDIA H200", 1067),
+        ("NVIDIA B200", 284),
+    ],
+)
+def test_published_cards_fall_into_the_range(card: str, published_kg: float) -> None:
+    """What others published of a card lies between low and high."""
+    low_kg, central_kg, high_kg = of_card(card)
+    assert low_kg < published_kg < high_kg
+    assert low_kg < central_kg < high_kg
+
+
+def test_a_card_with_a_makers_footprint_has_that_footprint() -> None:
+    """An H100 is an eighth of what NVIDIA published for a board of eight: 1312 / 8 = 164 kg."""
+    assert of_card("NVIDIA H100 80GB HBM3")[1] == pytest.approx(1312 / 8)
+
+
+@pytest.mark.parametrize("name", ["NVIDIA GeForce RTX 4090 Laptop GPU", "NVIDIA RTX 4090", "Voodoo 2", None])
+def test_a_card_that_is_not_in_the_table_is_unknown(name: str | None) -> None:
+    """A name that is nearly right is no match: nothing in the centre, the largest card in the range, and it says so."""
+    found = te(replace(TOWER, gpus=(GpuPart(name=name, pci="10de:ffff"),)))
+    part = found.parts[-1]
+    assert part.central_kg is None
+    assert found.central_kg == te(TOWER).central_kg
+    assert found.high_kg > te(TOWER).high_kg + 1000
+    assert found.unknown == (part.part,)
+    assert part.part in found.source
+    assert "unknown" in part.source
+
+
+def test_an_unknown_processor_widens_the_range_only() -> None:
+    """A processor of another family adds nothing to the centre, more than any known one to the high end."""
+    other = replace(I7, vendor="Other", name="Other 9000")
+    found = te(replace(TOWER, cpu=other))
+    assert found.unknown == ("CPU Other 9000",)
+    assert found.central_kg == pytest.approx(te(TOWER).central_kg - 8.0)
+    assert found.high_kg > te(TOWER).high_kg
+    assert te(replace(TOWER, cpu=None)).unknown == ("CPU",)
+
+
+def test_what_no_kernel_tells_is_told() -> None:
+    """Without a form of the case its supply and case are unknown, and so are a laptop's display and battery."""
+    assert te(replace(TOWER, form=None)).unknown == ("power supply and case",)
+    assert te(replace(TOWER, form="laptop")).unknown == ("display, battery and case of a laptop",)
+    assert te(replace(TOWER, form="server")).unknown == ()
+    assert te(replace(TOWER, memory_bytes=None)).unknown == ("memory",)
+
+
+def test_nothing_known_is_a_generic_desktop() -> None:
+    """Without parts, or with nothing in them, the figure is a generic desktop computer's and says so."""
+    for nothing in (None, MachineParts(), MachineParts(form="server", disks=(TERABYTE,))):
+        found = te(nothing)
+        assert (found.low_kg, found.central_kg, found.high_kg) == DESKTOP_KG
+        assert "generic desktop computer, not this machine" in found.source
+        assert found.parts == ()
+
+
+def test_a_virtual_machine_says_that_its_share_is_unknown() -> None:
+    """What stands below a virtual machine is unknown: from nothing to a server; its own cards are counted."""
+    bare = te(replace(TOWER, virtual="KVM"))
+    assert (bare.low_kg, bare.central_kg, bare.high_kg) == (0.0, DESKTOP_KG.central, SERVER_HIGH_KG)
+    assert bare.unknown == ("share of a server (KVM)",)
+    assert "a share of a server that it cannot see" in bare.source
+    carded = te(replace(TOWER, virtual="KVM", gpus=(GpuPart(name="NVIDIA H100 80GB HBM3", pci="10de:2330"),)))
+    assert carded.central_kg == bare.central_kg + 164
+    assert carded.low_kg == 82
+
+
+@given(
+    cores=st.integers(1, 512),
+    sockets=st.integers(1, 8),
+    family=st.sampled_from(CPUS),
+    memory=sizes,
+    disks=st.lists(st.builds(DiskPart, kind=st.sampled_from(["ssd", "hdd"]), size_bytes=sizes), max_size=5),
+    cards=st.lists(st.sampled_from([*CARDS, *FOOTPRINTS, "none such"]), max_size=4),
+    form=st.sampled_from(["desktop", "mini", "laptop", "server", None]),
+)
+def test_parts_sum_to_the_whole(
+    cores: int,
+    sockets: int,
+    family: CpuFamily,
+    memory: int,
+    disks: list[DiskPart],
+    cards: list[str],
+    form: str | None,
+) -> None:
+    """For any machine the parts sum to TE, low <= central <= high, and a further card or more memory never lowers
+    it."""
+    cpu = CpuPart(
+        name="x",
+        vendor=family.vendor,
+        family=family.family,
+        model=family.models[0],
+        sockets=sockets,
+        cores=cores * sockets,
+    )
+    parts = MachineParts(
+        form=form,  # type: ignore[arg-type]
+        cpu=cpu,
+        memory_bytes=memory,
+        disks=tuple(disks),
+        gpus=tuple(GpuPart(name=f"NVIDIA {name}", pci="10de:0") for name in cards),
+    )
+    found = te(parts)
+    assert found.low_kg == pytest.approx(sum(part.low_kg for part in found.parts), abs=0.06)
+    assert found.central_kg == pytest.approx(sum(part.central_kg or 0.0 for part in found.parts), abs=0.06)
+    assert found.high_kg == pytest.approx(sum(part.high_kg for part in found.parts), abs=0.06)
+    assert 0 < found.low_kg <= found.central_kg <= found.high_kg
+    more = te(replace(parts, memory_bytes=2 * memory, gpus=(*parts.gpus, GpuPart(name="Tesla T4", pci="10de:1eb8"))))
+    assert more.low_kg > found.low_kg
+    assert more.central_kg > found.central_kg
+    assert more.high_kg > found.high_kg
+
+
+def test_every_part_names_its_source() -> None:
+    """No figure stands without where it comes from."""
+    for form in ("desktop", "mini", "server", "laptop"):
+        hdd = DiskPart(kind="hdd", size_bytes=10**12)
+        parts = replace(TOWER, form=form, disks=(TERABYTE, hdd), gpus=(GpuPart(name="NVIDIA L4", pci="10de:27b8"),))
+        for part in te(parts).parts:
+            assert len(part.source) > 10, part
+    assert {card.chip for card in (*CARDS.values(), *AMD_CARDS.values())} == set(CHIPS)
+
+
+def test_the_area_of_a_server_processor() -> None:
+    """The rule gives the published dies back: 694 mm2 with 28 cores, 322 with 10; eight chiplets and the I/O die."""
+    skylake = next(one for one in CPUS if 85 in one.models)
+    assert sum(area.mm2 for area in skylake.areas(28)) == pytest.approx(694, rel=0.02)
+    assert sum(area.mm2 for area in skylake.areas(10)) == pytest.approx(322, rel=0.02)
+    milan = next(one for one in CPUS if one.name == "Zen 3 server")
+    assert milan.areas(64) == (Area(8 * 80.7, 7), Area(416, 14))
+    assert te(MachineParts(cpu=XEONS)).parts[0].part == "2 CPUs Xeon Platinum 8180"
+
+
+def test_the_operators_footprint_wins_over_the_parts() -> None:
+    """Where the operator gives the maker's figure, what the node saw changes nothing."""
+    settings = Settings(embodied_kg=316, embodied_source="Dell, 2023")
+    assert embodied_of(settings, TOWER).central_kg == 316
+    assert embodied_of(settings, TOWER).parts == ()
+    assert embodied_of(Settings(life_years=6), TOWER).life_years == 6
+    assert embodied_of(Settings(), TOWER).central_kg == te(TOWER).central_kg
+
+
+# --- what the node sees -----------------------------------------------------------------------------------------------
+
+
+def write(root: Path, files: dict[str, str]) -> Path:
+    for name, text in files.items():
+        path = root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    return root
+
+
+def processor(number: int, socket: int, core: int) -> str:
+    return (
+        f"processor\t: {number}\nvendor_id\t: GenuineIntel\ncpu family\t: 6\nmodel\t\t: 151\n"
+        f"model name\t: 12th Gen Intel(R)  Core(TM) i7-12700\nphysical id\t: {socket}\ncore id\t\t: {core}\n"
+    )
+
+
+@pytest.fixture
+def tower(tmp_path: Path) -> Path:
+    threads = [processor(2 * core + thread, 0, core) for core in range(12) for thread in range(2)]
+    root = write(
+        tmp_path,
+        {
+            "proc/cpuinfo": "\n".join(threads),
+            "proc/meminfo": "MemTotal:       65536000 kB\nMemFree: 1 kB\n",
+            "proc/driver/nvidia/gpus/0000:01:00.0/information": "Model: \t\t NVIDIA L4\nIRQ:   \t\t 172\n",
+            "sys/class/dmi/id/chassis_type": "3\n",
+            "sys/class/dmi/id/sys_vendor": "Dell Inc.\n",
+            "sys/class/dmi/id/product_name": "Precision 3660\n",
+            "sys/block/nvme0n1/size": "1953525168\n",
+            "sys/block/nvme0n1/queue/rotational": "0\n",
+            "sys/block/nvme0n1/device/model": "x",
+            "sys/block/sda/size": "7814037168\n",
+            "sys/block/sda/queue/rotational": "1\n",
+            "sys/block/sda/removable": "0\n",
+            "sys/block/sda/device/model": "x",
+            "sys/block/sdb/size": "62333952\n",
+            "sys/block/sdb/removable": "1\n",
+            "sys/block/sdb/device/model": "a stick",
+            "sys/block/loop0/size": "8\n",
+            "sys/block/zram0/size": "8000000\n",
+        },
+    )
+    for place, vendor, device, kind in (("01", "0x10de", "0x27b8", "0x030200"), ("02", "0x8086", "0x1", "0x020000")):
+        folder = f"sys/bus/pci/devices/0000:{place}:00.0"
+        write(root, {f"{folder}/vendor": vendor, f"{folder}/device": device, f"{folder}/class": kind})
+    return root
+
+
+def test_a_tower_tells_its_parts(tower: Path) -> None:
+    """Cores, memory, disks that stay inside, the card by its driver's name, the form of the case."""
+    parts = machine_parts(tower)
+    assert parts.cpu == replace(I7, name="12th Gen Intel(R) Core(TM) i7-12700")
+    assert parts.memory_bytes == 65536000 * 1024
+    assert [disk.kind for disk in parts.disks] == ["ssd", "hdd"]
+    assert [disk.size_bytes for disk in parts.disks] == [1953525168 * 512, 7814037168 * 512]
+    assert parts.gpus == (GpuPart(name="NVIDIA L4", pci="10de:27b8"),)
+    assert (parts.form, parts.product, parts.virtual) == ("desktop", "Dell Inc. Precision 3660", None)
+    assert te(parts).unknown == ()
+
+
+def test_two_sockets_and_a_card_without_driver(tower: Path) -> None:
+    """Sockets are counted by the kernel's numbers; a card without driver has its PCI number and no name."""
+    threads = [processor(8 * socket + core, socket, core) for socket in range(2) for core in range(8)]
+    (tower / "proc/cpuinfo").write_text("\n".join(threads))
+    (tower / "proc/driver/nvidia/gpus/0000:01:00.0/information").unlink()
+    parts = machine_parts(tower)
+    assert parts.cpu is not None
+    assert (parts.cpu.sockets, parts.cpu.cores) == (2, 16)
+    assert parts.gpus == (GpuPart(name=None, pci="10de:27b8"),)
+    assert te(parts).unknown == ("GPU 0 10de:27b8",)
+
+
+def test_an_amd_card_tells_its_memory(tower: Path) -> None:
+    """An AMD card is known by its PCI number, and its memory by the driver."""
+    card = tower / "sys/bus/pci/devices/0000:01:00.0"
+    write(card, {"vendor": "0x1002", "device": "0x744c", "hwmon/hwmon0/power1_cap": "1", "mem_info_vram_total": "2000"})
+    (found,) = machine_parts(tower).gpus
+    assert (found.pci, found.memory_bytes) == ("1002:744c", 2000)
+    assert te(machine_parts(tower)).unknown == ()
+
+
+def test_an_empty_machine_is_all_unknown(tmp_path: Path) -> None:
+    """Where no file is there nothing is guessed."""
+    assert machine_parts(tmp_path) == MachineParts()
+
+
+def test_odd_files_are_unknown(tower: Path) -> None:
+    """Files that hold something else than expected leave their part unknown and break nothing."""
+    odd = {
+        "proc/cpuinfo": "processor : x\nmodel name : Odd\ncpu family : -\nmodel : ?\n\n::\n",
+        "proc/meminfo": "MemTotal: much\n",
+        "sys/block/nvme0n1/size": "big",
+        "sys/block/sda/size": "0",
+        "sys/class/dmi/id/chassis_type": "99",
+    }
+    parts = machine_parts(write(tower, odd))
+    assert parts.cpu == CpuPart(name="Odd", vendor="", family=None, model=None, sockets=1, cores=1)
+    assert (parts.memory_bytes, parts.disks, parts.form) == (None, (), None)
+    assert set(te(parts).unknown) == {"CPU Odd", "memory", "power supply and case"}
+
+
+def test_this_machine_tells_something() -> None:
+    """On the machine of this test processor and memory are found."""
+    parts = machine_parts()
+    assert parts.cpu is not None
+    assert parts.cpu.cores >= 1
+    assert parts.memory_bytes is not None
