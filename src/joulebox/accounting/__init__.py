@@ -29,7 +29,7 @@ from joulebox.model import (
 from joulebox.units import seconds
 
 SCHEMA: Final = "joulebox.receipt/1"
-METHOD_VERSION: Final = "2026.11.6"
+METHOD_VERSION: Final = "2026.11.7"
 
 
 def account(
@@ -89,7 +89,7 @@ def account(
         ),
         meters=_meters(trace),
         water=water(energy.answer, factors),
-        calibration=replace(trace.calibration, idle=()) if trace.calibration else None,
+        calibration=replace(trace.calibration, idle=(), fits=()) if trace.calibration else None,
         placement=placement,
     )
 

@@ -90,6 +90,8 @@ class Reckoning:
     energy: Energy
     power: Power
     metered: tuple[Metered, ...]
+    seen: tuple[Metered, ...]
+    """Also the channels that do not count: what others must agree with."""
     unmeasured: bool
     """Meters were there, but the guards hold too few readings to say anything."""
 
@@ -106,7 +108,7 @@ def reckon(trace: Trace) -> Reckoning:
     if not chosen:
         nothing = Power(mean_w=None, idle_w=None, peak_w=None)
         wished = bool(sets) or any(channel.kind is ReadingKind.BUSY_RATIO for channel in channels)
-        return Reckoning(energy=_nothing(trace), power=nothing, metered=(), unmeasured=wished)
+        return Reckoning(energy=_nothing(trace), power=nothing, metered=(), seen=(), unmeasured=wished)
     scope = MODELLED if modelled else scope_name(one.channel.scope for one in chosen)
     answer, parts = _figure(chosen, scope, "answer")
     energy = Energy(
@@ -120,7 +122,8 @@ def reckon(trace: Trace) -> Reckoning:
         scopes=_scopes(best),
         uncertainty=parts,
     )
-    return Reckoning(energy=energy, power=_power(chosen, answer, window), metered=tuple(chosen), unmeasured=False)
+    power = _power(chosen, answer, window)
+    return Reckoning(energy=energy, power=power, metered=tuple(chosen), seen=tuple(metered), unmeasured=False)
 
 
 def answer_window(trace: Trace) -> tuple[int, int]:

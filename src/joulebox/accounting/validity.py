@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from typing import Final, NamedTuple
 
 from joulebox.accounting.attempts import Spent
+from joulebox.accounting.closure import contradictions
 from joulebox.accounting.figures import MODELLED, Metered, Reckoning
 from joulebox.accounting.surroundings import Level, findings
 from joulebox.metering import GUARD_MIN_S
@@ -63,6 +64,16 @@ RULES: Final[dict[str, Rule]] = {
         "note",
         "The meters' delay and pace were never measured on this machine: their drivers' figures are used.",
         "Calibrate the node (`joulebox meters calibrate`).",
+    ),
+    "closure": Rule(
+        "suspect",
+        "Two meters of this machine contradict each other: {}.",
+        "Find out which is wrong, or what else hangs on the plug, then calibrate again (`joulebox meters calibrate`).",
+    ),
+    "swapped": Rule(
+        "invalid",
+        "A meter looks at something else: {}.",
+        "Check which plug and channel belong to this machine, then calibrate again (`joulebox meters calibrate`).",
     ),
     "foreign_load": Rule(
         "suspect",
@@ -144,7 +155,8 @@ def _reasons(trace: Trace, reckoning: Reckoning) -> Iterator[Reason]:
     elif trace.missing:
         yield _reason("missing_scope", ", ".join(trace.missing))
     yield from _of_readings(trace, reckoning)
-    yield from (_reason(code, *details, level=level) for code, level, details in findings(trace))
+    for code, level, details in (*findings(trace), *contradictions(trace, reckoning)):
+        yield _reason(code, *details, level=level)
     if reckoning.metered and energy.scope != MODELLED:
         yield from _of_calibration(trace.calibration)
     if energy.active is not None:
