@@ -86,7 +86,7 @@ def test_false_alarms_are_rare_and_a_meter_gone_wrong_is_told(tmp_path: Path, na
 @pytest.mark.parametrize("name", PLUGS)
 def test_a_plug_of_another_machine_makes_the_receipt_invalid(tmp_path: Path, name: str) -> None:
     """A plug that measures another machine does not follow the answer while the counters do: swapped, calibrated or
-    not, and the sentence names both. Just after loading, without an idle record, it contradicts them at least."""
+    not, and the sentence names both; just after loading, without an idle record, it contradicts them at least."""
     lab = Lab(2, PLUGS[name])
     other = Plug(Wall(Machine(77)), lab.clock, PLUGS[name], 1.0)
     for fits in ((), fits_of(lab)):

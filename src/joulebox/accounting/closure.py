@@ -50,9 +50,7 @@ def _elsewhere(pair: Pair, whole: Sequence[Metered], parts: Sequence[Metered], r
         least_j = moved_j - moved_u_j
         if least_j > RISE_MIN_W * duration_s and still_j + still_u_j < FOLLOWS_RATIO * least_j:
             counted = any(one in reckoning.metered for one in still_seen)
-            told = (
-                f"{words(still)} rose by {_joules(still_j)} above idle while {words(moved)} rose by {_joules(moved_j)}"
-            )
+            told = f"{words(still)} rose by {_said(still_j)} above idle while {words(moved)} rose by {_said(moved_j)}"
             return Finding("swapped", "invalid" if counted else "suspect", (told,))
     return None
 
@@ -64,8 +62,8 @@ def _two_of_one(pair: Pair, whole: Sequence[Metered], parts: Sequence[Metered]) 
     if abs(one_j - other_j) <= joint_j:
         return None
     told = (
-        f"{words(pair.whole)} says {_joules(one_j)} and {words(pair.parts)} says {_joules(other_j)} of the same, "
-        f"further apart than the {_joules(joint_j)} both allow"
+        f"{words(pair.whole)} says {_said(one_j)} and {words(pair.parts)} says {_said(other_j)} of the same, "
+        f"further apart than the {_said(joint_j)} both allow"
     )
     return Finding("closure", "suspect", (told,))
 
@@ -77,8 +75,8 @@ def _impossible(pair: Pair, whole: Sequence[Metered], parts: Sequence[Metered]) 
     if parts_j - whole_j <= joint_j:
         return None
     told = (
-        f"{words(pair.parts)} says {_joules(parts_j)}, more than the {_joules(whole_j)} of {words(pair.whole)} around "
-        f"it, beyond the {_joules(joint_j)} that both allow"
+        f"{words(pair.parts)} says {_said(parts_j)}, more than the {_said(whole_j)} of {words(pair.whole)} around "
+        f"it, beyond the {_said(joint_j)} that both allow"
     )
     return Finding("closure", "suspect", (told,))
 
@@ -94,8 +92,8 @@ def _off_the_line(
     if abs(whole_j - line_w * duration_s) <= joint_j:
         return None
     told = (
-        f"{words(pair.whole)} says {_joules(whole_j)} where {words(pair.parts)} and the calibration of "
-        f"{calibration.at[:10]} lead to {_joules(line_w * duration_s)}, give or take {_joules(joint_j)}"
+        f"{words(pair.whole)} says {_said(whole_j)} where {words(pair.parts)} and the calibration of "
+        f"{calibration.at[:10]} lead to {_said(line_w * duration_s)}, give or take {_said(joint_j)}"
     )
     return Finding("closure", "suspect", (told,))
 
@@ -148,5 +146,5 @@ def _edges_j(side: Sequence[Metered]) -> float:
     return combined(added([one.edges() for one in side]))
 
 
-def _joules(j: float) -> str:
+def _said(j: float) -> str:
     return f"{j:.0f} J" if abs(j) >= 100 else f"{j:.1f} J"
