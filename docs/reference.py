@@ -83,6 +83,8 @@ def _kind(annotation: object) -> str:
         return " or ".join(_kind(part) for part in get_args(annotation) if part is not types.NoneType)
     if get_origin(annotation) is tuple:
         return "list of " + _kind(get_args(annotation)[0])
+    if get_origin(annotation) is dict:
+        return "degrees Celsius, of all or by scope"
     if get_origin(annotation) is Literal:
         return " or ".join(f"`{choice}`" for choice in get_args(annotation))
     return {
@@ -96,6 +98,8 @@ def _kind(annotation: object) -> str:
 
 
 def _default(name: str, field: FieldInfo) -> str:
+    if field.default_factory is dict:
+        return "none"
     if field.default_factory is not None:
         return _FROM_THE_SYSTEM[name]
     return "none" if field.default in (None, ()) else f"`{field.default}`"

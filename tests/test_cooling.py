@@ -1,6 +1,7 @@
 """The thermal gate on the simulated machine: how long cooling takes, what is told meanwhile, what the receipt says."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
@@ -11,8 +12,8 @@ import pytest
 from joulebox.accounting import account
 from joulebox.clock import SimulatedClock
 from joulebox.errors import JouleboxError
-from joulebox.model import Channel, Message, ModelFile, Prompt, ReadingKind, Receipt, Remark, Sampling
-from joulebox.node.cooling import RECORD_S, StartBand, cool, predict_cooling_s
+from joulebox.model import Channel, Message, Mode, ModelFile, Prompt, ReadingKind, Receipt, Remark, Sampling
+from joulebox.node.cooling import RECORD_S, StartBand, cool, limit_c, predict_cooling_s, warm_up
 from joulebox.node.engine import LocalModel
 from joulebox.node.engines.scripted import Script, Scripted
 from joulebox.node.measurement import Conditions, Machine, measure
@@ -58,6 +59,7 @@ class Scene:
     idle_s: float = 3.0
     step_c: float = 0.001
     told: list[tuple[float, str, float, float, float | None]] = field(default_factory=list)
+    pulses: int = 0
 
     def __post_init__(self) -> None:
         self.clock = SimulatedClock()
@@ -75,9 +77,18 @@ class Scene:
     def tell(self, sensor: str, now_c: float, target_c: float, expected_s: float | None) -> None:
         self.told.append((self.now_s, sensor, now_c, target_c, expected_s))
 
+    @contextmanager
+    def load(self, share: float) -> Iterator[None]:
+        self.machine.activity(self.clock.now_ns(), share)
+        self.pulses += 1
+        yield
+        self.machine.activity(self.clock.now_ns(), 0.0)
+
     def cool(self, band: StartBand, cancel_s: float = 1e9) -> Remark | None:
         quiet_ns = nanoseconds(HOT_S)
-        return cool(self.recorder, self.clock, band, quiet_ns, self.tell, lambda: self.now_s >= cancel_s)
+        remarks = cool(self.recorder, self.clock, band, quiet_ns, self.tell, lambda: self.now_s >= cancel_s)
+        assert len(remarks) <= 1
+        return remarks[0] if remarks else None
 
     def cooled_s(self, target_c: float) -> float:
         """When the machine really is there, by its physics."""
@@ -114,20 +125,20 @@ def test_what_cannot_be_predicted_is_not() -> None:
 
 def test_a_cool_machine_does_not_wait() -> None:
     """In the band, without one and without a sensor nothing is waited for and nothing told."""
-    for scene, band in ((Scene(), StartBand()), (Scene(120.0), StartBand(min_c=30.0, max_c=45.0))):
+    for scene, band in ((Scene(), StartBand()), (Scene(120.0), StartBand(min_c={"cpu": 30.0}, max_c={"cpu": 45.0}))):
         began_s = scene.now_s
         assert scene.cool(band) is None
         assert (scene.now_s, scene.told) == (began_s, [])
     clock = SimulatedClock()
     bare = Recorder([], clock, 10.0)
-    assert cool(bare, clock, StartBand(max_c=1.0), 0, Scene().tell, lambda: False) is None
+    assert cool(bare, clock, StartBand(max_c={"cpu": 1.0}), 0, Scene().tell, lambda: False) == []
     assert clock.now_ns() == 0
 
 
 def test_a_hot_machine_is_waited_for() -> None:
     """The wait ends when the band is reached, and the last prediction told was right."""
     scene = Scene(idle_s=1.0)
-    assert scene.cool(StartBand(max_c=TARGET_C)) is None
+    assert scene.cool(StartBand(max_c={"cpu": TARGET_C})) is None
     assert scene.now_s == pytest.approx(scene.cooled_s(TARGET_C), abs=0.6)
     told_s, sensor, now_c, target_c, expected_s = scene.told[-1]
     assert (sensor, target_c) == ("Package id 0", TARGET_C)
@@ -139,7 +150,7 @@ def test_a_hot_machine_is_waited_for() -> None:
 def test_predictions_are_told_sparingly() -> None:
     """At most once a second, only when the prediction has changed, and not within the guard."""
     scene = Scene(idle_s=0.2, step_c=1.0)
-    scene.cool(StartBand(max_c=TARGET_C))
+    scene.cool(StartBand(max_c={"cpu": TARGET_C}))
     times_s = [told[0] for told in scene.told]
     assert 2 <= len(times_s) <= 12
     assert min(later - earlier for earlier, later in pairwise(times_s)) >= 1.0
@@ -150,21 +161,21 @@ def test_waiting_is_bounded_and_the_receipt_says_so() -> None:
     """A machine that does not reach the band begins too hot: the time was up, or the prompt was cancelled."""
     scene = Scene()
     began_s = scene.now_s
-    remark = scene.cool(StartBand(max_c=30.0, wait_max_s=40.0))
+    remark = scene.cool(StartBand(max_c={"cpu": 30.0}, wait_max_s=40.0))
     assert remark is not None
     assert remark.code == "too_hot"
     assert "above 30 °C after 40 s" in remark.detail
     assert scene.now_s - began_s == pytest.approx(40.0)
     assert scene.told[-1][-1] is None
     cancelled = Scene()
-    cancelled.cool(StartBand(max_c=30.0), cancel_s=5.0)
+    cancelled.cool(StartBand(max_c={"cpu": 30.0}), cancel_s=5.0)
     assert cancelled.now_s <= 5.5
 
 
 def test_too_cold_is_marked() -> None:
     """A machine below the band begins at once, and the receipt says that it was too cold."""
     scene = Scene(120.0)
-    remark = scene.cool(StartBand(min_c=50.0))
+    remark = scene.cool(StartBand(min_c={"cpu": 50.0}))
     assert remark is not None
     assert (remark.code, scene.now_s) == ("too_cold", 120.0)
     assert "below 50 °C" in remark.detail
@@ -178,15 +189,17 @@ def test_only_processors_count() -> None:
     recorder = Recorder([board], clock, 10.0)
     recorder.start()
     clock.sleep_until(nanoseconds(RECORD_S))
-    assert cool(recorder, clock, StartBand(max_c=0.0), 0, Scene().tell, lambda: False) is None
+    assert cool(recorder, clock, StartBand(max_c={"cpu": 0.0}), 0, Scene().tell, lambda: False) == []
 
 
-def receipt_of(scene: Scene, folder: Path, band: StartBand) -> tuple[Receipt, list[tuple[str, dict[str, Any]]]]:
+def receipt_of(
+    scene: Scene, folder: Path, band: StartBand, mode: Mode = "live"
+) -> tuple[Receipt, list[tuple[str, dict[str, Any]]]]:
     """An answer measured in this band, with what was told."""
     (folder / "m.gguf").touch()
     file = ModelFile(id="m", digest="d", quantization="q", size_bytes=1, memory_bytes=1, context_tokens=4096)
     model = LocalModel(file=file, path=folder / "m.gguf")
-    prompt = Prompt(model="m", messages=(Message(role="user", content="hi"),))
+    prompt = Prompt(model="m", messages=(Message(role="user", content="hi"),), mode=mode)
     lease = Lease(token="t", job_id="j", attempt=1, prompt=prompt, queued_s=0.0, placement_reason="")
     machine = Machine(node="rig", zone="DE", cores=2, memory_bytes=8_000_000_000)
     engine = Scripted(scene.clock, Script(load_s=0.5, tokens=5), activity=scene.machine.activity)
@@ -200,14 +213,14 @@ def receipt_of(scene: Scene, folder: Path, band: StartBand) -> tuple[Receipt, li
         scene.clock,
         lambda kind, **data: told.append((kind, data)),
         nanoseconds(HOT_S),
-        Conditions(band=band),
+        Conditions(band=band, load=scene.load),
     )
     return account(measured.trace, factors(), receipt_id="r", placement=PLACEMENT), told
 
 
 def test_an_answer_begins_in_the_band(tmp_path: Path) -> None:
     """The gate stands between load and answer: it begins cool, the wait counts as settling, watchers are told."""
-    receipt, told = receipt_of(Scene(), tmp_path, StartBand(max_c=TARGET_C))
+    receipt, told = receipt_of(Scene(), tmp_path, StartBand(max_c={"cpu": TARGET_C}))
     assert receipt.temperature[0].start_c <= TARGET_C + 0.1
     assert receipt.times.settle_s > 10.0
     assert "too_hot" not in {reason.code for reason in receipt.reasons}
@@ -218,10 +231,104 @@ def test_an_answer_begins_in_the_band(tmp_path: Path) -> None:
 
 def test_a_hot_answer_is_suspect(tmp_path: Path) -> None:
     """An answer that began above the band is suspect and says how hot it was."""
-    receipt, _ = receipt_of(Scene(), tmp_path, StartBand(max_c=20.0, wait_max_s=5.0))
+    receipt, _ = receipt_of(Scene(), tmp_path, StartBand(max_c={"cpu": 20.0}, wait_max_s=5.0))
     (reason,) = [reason for reason in receipt.reasons if reason.code == "too_hot"]
     assert receipt.verdict == "suspect"
     assert "above 20 °C after 5 s of waiting" in reason.sentence
+
+
+COLD = StartBand(min_c={"cpu": 45.0}, max_c={"cpu": 52.0})
+
+
+def test_a_cold_machine_is_warmed_up_before_a_quiet_prompt(tmp_path: Path) -> None:
+    """It begins in the band; the work for it is settling: part of `full`, not of the answer, and not of the idle power
+    either."""
+    scene = Scene(120.0)
+    receipt, told = receipt_of(scene, tmp_path, COLD, "quiet")
+    assert 45.0 <= receipt.temperature[0].start_c <= 52.0
+    assert not {"too_cold", "too_hot"} & {reason.code for reason in receipt.reasons}
+    full, answer, load = receipt.energy.full, receipt.energy.answer, receipt.energy.phases["load"]
+    assert full is not None
+    assert answer is not None
+    worked_s = scene.pulses * 3.0
+    assert receipt.times.settle_s > worked_s
+    assert full.j - answer.j - (load.j or 0.0) > worked_s * 34.0
+    assert receipt.power.idle_w == pytest.approx(6.0, abs=0.7)
+    (first, *_) = [data for kind, data in told if kind == "settling"]
+    assert (first["target_c"], first["expected_s"]) == (45.0, None)
+
+
+def test_nobody_waits_for_a_warm_up(tmp_path: Path) -> None:
+    """A live prompt begins at once, and the receipt says that the machine was too cold."""
+    scene = Scene(120.0)
+    receipt, _ = receipt_of(scene, tmp_path, COLD)
+    assert scene.pulses == 0
+    assert receipt.times.settle_s < 2.0
+    assert "too_cold" in {reason.code for reason in receipt.reasons}
+
+
+@pytest.mark.parametrize(("warm_max_s", "cancel_s", "pulses"), [(10.0, 1e9, 3), (0.0, 1e9, 0), (60.0, 121.0, 1)])
+def test_a_warm_up_is_bounded(warm_max_s: float, cancel_s: float, pulses: int) -> None:
+    """What cannot be reached is tried once and for a while, or until the prompt is cancelled; then it is marked."""
+    scene = Scene(120.0)
+    band = StartBand(min_c={"cpu": 95.0}, warm_max_s=warm_max_s)
+    began_s = scene.now_s
+    warm_up(scene.recorder, scene.clock, band, scene.load, scene.tell, lambda: scene.now_s >= cancel_s)
+    assert scene.pulses == pulses
+    assert scene.now_s - began_s <= warm_max_s + 1.0
+    remark = scene.cool(band)
+    assert remark is not None
+    assert remark.code == "too_cold"
+
+
+def test_each_sensor_has_its_band() -> None:
+    """The GPU that is above its own limit is waited for, though the processor may be as warm; a cold GPU is marked and
+    nobody heats the processor for it."""
+    scene = Scene(idle_s=1.0)
+    (board,) = (log.meter for log in scene.recorder._logs)
+    assert isinstance(board, Board)
+    warmth: dict[str, object] = {"kind": ReadingKind.TEMPERATURE_C, "sampling": Sampling.SNAPSHOT, "step": 0.001}
+    board._channels = (channel(), channel("GPU 0", "gpu0", **warmth))
+    two = Recorder([board, Board(scene.clock, scene.machine)], scene.clock, 10.0)
+    two.start()
+    scene.clock.sleep_until(scene.clock.now_ns() + nanoseconds(1.0))
+    band = StartBand(max_c={"cpu": 90.0, "gpu": TARGET_C})
+    assert cool(two, scene.clock, band, nanoseconds(HOT_S), scene.tell, lambda: False) == []
+    assert {told[1] for told in scene.told} == {"GPU 0"}
+    assert scene.now_s == pytest.approx(scene.cooled_s(TARGET_C), abs=0.6)
+    cold = StartBand(min_c={"gpu": 80.0})
+    assert not warm_up(two, scene.clock, cold, scene.load, scene.tell, lambda: False)
+    (remark,) = cool(two, scene.clock, cold, nanoseconds(HOT_S), scene.tell, lambda: False)
+    assert (remark.code, remark.detail[:5], scene.pulses) == ("too_cold", "GPU 0", 0)
+
+
+def test_the_longest_name_counts() -> None:
+    """A limit of one GPU stands before that of all."""
+    limits = {"gpu": 50.0, "gpu1": 60.0}
+    assert [limit_c(limits, scope) for scope in ("cpu", "gpu0", "gpu1")] == [None, 50.0, 60.0]
+
+
+@pytest.mark.parametrize(
+    ("text", "limits"),
+    [
+        ("45", {"cpu": 45.0, "gpu": 45.0}),
+        (45, {"cpu": 45.0, "gpu": 45.0}),
+        ("cpu=45, gpu1=50.5", {"cpu": 45.0, "gpu1": 50.5}),
+        ({"gpu": 50}, {"gpu": 50.0}),
+    ],
+)
+def test_limits_are_read(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, text: object, limits: object) -> None:
+    """One number is for every processor; names are for theirs."""
+    monkeypatch.chdir(tmp_path)
+    assert load_settings(start_max_c=text).start_max_c == limits
+
+
+@pytest.mark.parametrize("text", ["warm", "cpu=", "room=20", "cpu=45,,", "1e9", "cpu=nan"])
+def test_limits_that_are_none(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, text: str) -> None:
+    """Anything else is refused with a sentence that shows how to write it."""
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(JouleboxError, match=r"start_max_c.*cpu=45,gpu=50"):
+        load_settings(start_max_c=text)
 
 
 def test_a_band_upside_down_is_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

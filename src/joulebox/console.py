@@ -117,7 +117,9 @@ def _told(event: ServerEvent) -> str | None:
     if event.name == "queued":
         return f"waiting: {data.get('reason') or 'in line'}"
     if event.name == "settling" and data.get("now_c") is not None:
-        cooling = f"{harmless(str(data.get('sensor')))} cools from {data['now_c']} °C to {data.get('target_c')} °C"
+        warms = (data.get("target_c") or 0) > data["now_c"]
+        does = "is warmed up" if warms else "cools"
+        cooling = f"{harmless(str(data.get('sensor')))} {does} from {data['now_c']} °C to {data.get('target_c')} °C"
         return cooling if data.get("expected_s") is None else f"{cooling}, about {float(data['expected_s']):.0f} s"
     if event.name == "settling":
         return "letting the machine settle, so that the measurement starts from idle"

@@ -20,7 +20,7 @@ from joulebox.clock import Clock, SystemClock
 from joulebox.errors import JouleboxError
 from joulebox.model import CarbonFactors, EngineInfo, Placement, Prompt, Receipt, Trace, Usage
 from joulebox.node.calibration import FILE, calibrated, load_calibration
-from joulebox.node.cooling import StartBand
+from joulebox.node.cooling import start_band
 from joulebox.node.engine import Event, Finished, LocalModel, Started
 from joulebox.node.measurement import UNCONDITIONAL, Conditions, Machine, this_machine
 from joulebox.node.measurement import measure as measured
@@ -149,14 +149,13 @@ def instruments(
     read, calibration = calibrated(open_meters(settings.meters), load_calibration(settings.data_dir / FILE))
     recorder = Recorder(read, clock, settings.reading_hz)
     machine = this_machine(settings.node, settings.zone, calibration)
-    band = StartBand(min_c=settings.start_min_c, max_c=settings.start_max_c, wait_max_s=settings.settle_max_s)
     return Instruments(
         clock=clock,
         machine=machine,
         recorder=recorder,
         factors=factors,
         idle_s=idle_s,
-        conditions=Conditions(band=band, look=scan),
+        conditions=Conditions(band=start_band(settings), look=scan),
     )
 
 

@@ -11,13 +11,25 @@ from pathlib import Path
 from typing import Annotated, Any, Final, Literal
 from urllib.parse import urlsplit
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, ValidationInfo, field_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    SecretStr,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+)
 
 from joulebox.errors import JouleboxError
 
 GRID_SOURCES: Final = ("gb", "energy-charts")
 SECRETS: Final = frozenset({"electricity_maps_key"})
 """Settings that are never shown."""
+Limits = dict[str, float]
+TEMPERATURE_MIN_C: Final = -50.0
+TEMPERATURE_MAX_C: Final = 150.0
 
 
 def is_loopback(host: str) -> bool:
@@ -28,6 +40,29 @@ def is_loopback(host: str) -> bool:
 def _data_dir() -> Path:
     base = os.environ.get("XDG_DATA_HOME")
     return (Path(base) if base else Path.home() / ".local" / "share") / "joulebox"
+
+
+def _limits(value: object) -> Limits:
+    """`45` for every processor, or `cpu=45,gpu=50`."""
+    if isinstance(value, dict):
+        pairs = [(str(scope), one) for scope, one in value.items()]
+    elif isinstance(value, int | float):
+        pairs = [("cpu", value), ("gpu", value)]
+    else:
+        parts = [part.strip() for part in str(value).split(",")]
+        whole = len(parts) == 1 and "=" not in parts[0]
+        cut = [part.partition("=") for part in ([f"cpu={value}", f"gpu={value}"] if whole else parts)]
+        pairs = [(scope.strip(), number) for scope, _, number in cut]
+    limits = {}
+    for scope, number in pairs:
+        try:
+            limits[scope] = float(str(number))
+        except ValueError:
+            limits[scope] = float("nan")
+        if not scope.startswith(("cpu", "gpu")) or not TEMPERATURE_MIN_C <= limits[scope] <= TEMPERATURE_MAX_C:
+            bounds = f"{TEMPERATURE_MIN_C:g} to {TEMPERATURE_MAX_C:g} °C"
+            raise ValueError(f"write degrees, {bounds}, as 45 or as cpu=45,gpu=50")
+    return limits
 
 
 class Settings(BaseModel):
@@ -99,16 +134,24 @@ class Settings(BaseModel):
     ] = "info"
     reading_hz: Annotated[float, Field(gt=0, le=1000, description="How often meters are read.")] = 10.0
     start_min_c: Annotated[
-        float | None,
-        Field(ge=-50, le=150, description="Answers that begin colder than this at the hottest sensor are marked."),
-    ] = None
+        Limits,
+        BeforeValidator(_limits),
+        Field(
+            description="No colder than this an answer begins, else it is marked: `40`, or by scope `cpu=40,gpu=35`."
+        ),
+    ] = Field(default_factory=dict)
     start_max_c: Annotated[
-        float | None,
-        Field(ge=-50, le=150, description="The node cools down to this temperature before an answer begins."),
-    ] = None
+        Limits,
+        BeforeValidator(_limits),
+        Field(description="The node cools down to this before an answer begins: `45`, or by scope `cpu=45,gpu1=50`."),
+    ] = Field(default_factory=dict)
     settle_max_s: Annotated[
         float, Field(gt=0, le=1800, description="How long cooling down may take; then the answer begins anyway.")
     ] = 300.0
+    warm_up_max_s: Annotated[
+        float,
+        Field(ge=0, le=600, description="How long a processor below `start_min_c` is warmed up before a quiet prompt."),
+    ] = 60.0
     threads: Annotated[int | None, Field(ge=1, description="Threads of the engine; without it, one per core.")] = None
     context_tokens: Annotated[int, Field(ge=256, le=1_048_576, description="Context the engine sets aside.")] = 4096
     grace_s: Annotated[float, Field(gt=0, description="How long a silent node keeps its job until rescue.")] = 15.0
@@ -116,10 +159,11 @@ class Settings(BaseModel):
 
     @field_validator("start_max_c")
     @classmethod
-    def _above_the_least(cls, max_c: float | None, info: ValidationInfo) -> float | None:
-        min_c = info.data.get("start_min_c")
-        if max_c is not None and min_c is not None and max_c <= min_c:
-            raise ValueError(f"it must be above start_min_c, which is {min_c:g}")
+    def _above_the_least(cls, max_c: Limits, info: ValidationInfo) -> Limits:
+        min_c = info.data.get("start_min_c") or {}
+        for scope, least_c in min_c.items():
+            if max_c.get(scope, TEMPERATURE_MAX_C + 1) <= least_c:
+                raise ValueError(f"it must be above start_min_c, which is {least_c:g} for {scope}")
         return max_c
 
     @field_validator("electricity_maps_key")

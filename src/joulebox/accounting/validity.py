@@ -99,7 +99,9 @@ RULES: Final[dict[str, Rule]] = {
         "Cool the machine better, or wait longer (JOULEBOX_SETTLE_MAX_S).",
     ),
     "too_cold": Rule(
-        "suspect", "The answer began too cold ({}).", "Ask again: the machine is warmer now. There is no warm-up yet."
+        "suspect",
+        "The answer began too cold ({}).",
+        "Ask again: the machine is warmer now. Ask quietly (mode quiet), and the processor is warmed up first.",
     ),
     "too_short": Rule(
         "suspect",

@@ -9,7 +9,8 @@ from typing import Any, Final, Protocol
 from joulebox.clock import Clock
 from joulebox.errors import JouleboxError
 from joulebox.model import CalibrationRef, MachineParts, NeighboursSeen, Remark, Span, SpanName, TokenTime, Trace, Usage
-from joulebox.node.cooling import StartBand, cool
+from joulebox.node.calibration import Load
+from joulebox.node.cooling import StartBand, cool, warm_up
 from joulebox.node.engine import Engine, Finished, LocalModel, Token
 from joulebox.node.neighbours import Census, witnessed
 from joulebox.node.parts import machine_parts
@@ -53,6 +54,8 @@ class Conditions:
     band: StartBand = field(default_factory=StartBand)
     look: Callable[[], Census] | None = None
     server_pid: int | None = None
+    load: Load | None = None
+    """What warms the processor up before quiet prompts."""
     cancelled: Callable[[], bool] = lambda: False
     failed: Callable[[Trace], None] = lambda _: None
     """Told what a run that fails has left: a trace without an answer. What it drew is not lost with it."""
@@ -111,7 +114,7 @@ def measure(
     run = Run(leased_ns=leased_ns, quiet_from_ns=max(quiet_since_ns, leased_ns if oldest_ns is None else oldest_ns))
     try:
         _load(run, model, engine, recorder, clock, sink)
-        before = _settle(run, recorder, clock, sink, conditions)
+        before = _settle(run, lease, recorder, clock, sink, conditions)
         end_ns = _answer(run, lease, engine, recorder, sink)
         released_ns = _post_guard(run, end_ns, recorder, clock, sink)
         if before is not None and conditions.look is not None:
@@ -138,7 +141,9 @@ def _load(run: Run, model: LocalModel | None, engine: Engine, recorder: Recorder
     run.add("load", start_ns, loaded_ns)
 
 
-def _settle(run: Run, recorder: Recorder, clock: Clock, sink: Sink, conditions: Conditions) -> Census | None:
+def _settle(
+    run: Run, lease: Lease, recorder: Recorder, clock: Clock, sink: Sink, conditions: Conditions
+) -> Census | None:
     """Wait until the machine is cool and calm. Before the calm the first look at who else is here: what it costs lies
     in the guard, as idling. Of a simulated machine this one's processes tell nothing."""
     start_ns = clock.now_ns()
@@ -146,8 +151,11 @@ def _settle(run: Run, recorder: Recorder, clock: Clock, sink: Sink, conditions: 
     def tell(sensor: str, now_c: float, target_c: float, expected_s: float | None) -> None:
         sink("settling", sensor=sensor, now_c=now_c, target_c=target_c, expected_s=expected_s)
 
-    remark = cool(recorder, clock, conditions.band, run.quiet_from_ns, tell, conditions.cancelled)
-    run.remarks += [remark] if remark is not None else []
+    band, cancelled = conditions.band, conditions.cancelled
+    work = conditions.load if lease.prompt.mode == "quiet" else None
+    if work is not None and warm_up(recorder, clock, band, work, tell, cancelled):
+        run.quiet_from_ns = recorder.read_now()
+    run.remarks += cool(recorder, clock, band, run.quiet_from_ns, tell, cancelled)
     simulated = any(channel.simulated for channel in recorder.channels)
     before = conditions.look() if conditions.look is not None and not simulated else None
     if restless(recorder, clock.now_ns(), run.leased_ns, run.quiet_from_ns):

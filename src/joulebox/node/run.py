@@ -2,14 +2,15 @@
 
 import logging
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Final
 
 from joulebox.client import Client
 from joulebox.clock import SystemClock
 from joulebox.node.agent import Agent
-from joulebox.node.calibration import FILE, calibrated, load_calibration
-from joulebox.node.cooling import StartBand, sensors
+from joulebox.node.calibration import FILE, busy_cores, calibrated, load_calibration
+from joulebox.node.cooling import sensors, start_band
 from joulebox.node.engines.llamacpp import LlamaCpp
 from joulebox.node.measurement import Conditions, this_machine
 from joulebox.node.meters import open_meters
@@ -41,12 +42,12 @@ def run(settings: Settings, on_ready: Callable[[str], object], server_pid: int |
             Spool(settings.data_dir / SPOOL),
             clock,
             available_memory_bytes(),
-            Conditions(band=_band(settings), look=scan, server_pid=server_pid),
+            Conditions(band=start_band(settings), look=scan, server_pid=server_pid, load=_work),
         )
-        if settings.start_max_c is not None and not sensors(recorder.channels):
-            LOG.warning(
-                "no temperature sensor of CPU or GPU is read: nothing is waited for to cool (`joulebox doctor`)"
-            )
+        scopes = [channel.scope for channel in sensors(recorder.channels)]
+        names = (*settings.start_min_c, *settings.start_max_c)
+        if names and not any(scope.startswith(names) for scope in scopes):
+            LOG.warning("no temperature of %s is read: nothing is waited for (`joulebox doctor`)", " or ".join(names))
         signal.signal(signal.SIGTERM, lambda *_: _leave())
         on_ready(settings.node)
         try:
@@ -55,8 +56,11 @@ def run(settings: Settings, on_ready: Callable[[str], object], server_pid: int |
             agent.stop()
 
 
-def _band(settings: Settings) -> StartBand:
-    return StartBand(min_c=settings.start_min_c, max_c=settings.start_max_c, wait_max_s=settings.settle_max_s)
+@contextmanager
+def _work(share: float) -> Iterator[None]:
+    """Keeps this share of the cores busy."""
+    with busy_cores() as load, load(share):
+        yield
 
 
 def _leave() -> None:
