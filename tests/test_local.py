@@ -16,10 +16,11 @@ from joulebox.accounting import receipt_bytes
 from joulebox.clock import SimulatedClock, SystemClock
 from joulebox.console import show_receipt
 from joulebox.errors import JouleboxError
-from joulebox.local import IDLE_S, Instruments, instruments, run_command
+from joulebox.local import IDLE_S, Instruments, Session, instruments, run_command
 from joulebox.model import Receipt
-from joulebox.node.measurement import Machine
+from joulebox.node.measurement import Conditions, Machine
 from joulebox.node.meters import open_meters
+from joulebox.node.neighbours import Census, Process
 from joulebox.node.recorder import Recorder
 from joulebox.rig.physics import Machine as SimulatedMachine
 from joulebox.rig.physics import Zone
@@ -81,6 +82,94 @@ def test_first_window_is_as_right_as_the_tenth(tmp_path: Path) -> None:
         assert receipt.verdict == "valid", receipt.reasons
     rig.close()
     assert said.count("listening to the idle machine for 3 s") == 10
+
+
+def test_windows_of_one_session_are_all_as_right(tmp_path: Path) -> None:
+    """Ten blocks behind meters opened once, each 0.2 s, lie within 1 % and their interval of the truth, whether their
+    receipts are asked for at once or when the meters are closed."""
+    clock, machine = SimulatedClock(), SimulatedMachine(3)
+    rig = RigPowercap(clock, machine, tmp_path)
+    windows, truths_j = [], []
+    with Session(on_rig(clock, rig)) as session:
+        for number in range(10):
+            with session.measure() as window:
+                before_j = sum(machine.energy_j(zone, clock.now_ns()) for zone in ZONES)
+                busy(clock, machine, 0.2)()
+                truths_j.append(sum(machine.energy_j(zone, clock.now_ns()) for zone in ZONES) - before_j)
+            windows.append(window)
+            if number % 2:
+                assert window.receipt.finish_reason == "done"
+            clock.sleep_until(clock.now_ns() + nanoseconds(20))
+    rig.close()
+    for window, truth_j in zip(windows, truths_j, strict=True):
+        energy = window.receipt.energy
+        assert window.receipt is window.receipt
+        assert energy.answer is not None
+        assert energy.answer.j == pytest.approx(truth_j, rel=0.01)
+        assert abs(energy.answer.j - truth_j) <= energy.answer.u
+        assert energy.full is not None
+        assert window.receipt.verdict == "valid", window.receipt.reasons
+
+
+def raise_key_error(clock: SimulatedClock) -> None:
+    clock.sleep_until(clock.now_ns() + nanoseconds(0.2))
+    raise KeyError("gone")
+
+
+def test_a_session_measures_one_block_at_a_time(tmp_path: Path) -> None:
+    """A block inside another, or outside the session, is refused in one sentence and spoils nothing; what a block
+    raises passes through."""
+    clock, machine = SimulatedClock(), SimulatedMachine(3)
+    rig = RigPowercap(clock, machine, tmp_path)
+    session = Session(on_rig(clock, rig))
+    with pytest.raises(RuntimeError, match="not open"), session.measure():
+        pass
+    broken = session.measure()
+    with session:
+        with session.measure() as window:
+            with pytest.raises(RuntimeError, match="one block at a time"), session.measure():
+                pass
+            with pytest.raises(RuntimeError, match="ended"):
+                window.receipt  # noqa: B018 - asking is the test
+            clock.sleep_until(clock.now_ns() + nanoseconds(0.2))
+        with pytest.raises(KeyError, match="gone"), broken:
+            raise_key_error(clock)
+    rig.close()
+    assert (window.receipt.finish_reason, broken.receipt.finish_reason) == ("done", "KeyError")
+
+
+def test_a_session_tells_who_else_was_at_work() -> None:
+    """What another program did between the looks on either side of a block stands in its receipt; the machine is looked
+    at when the session opens and once for all the blocks before a receipt."""
+    looks: list[float] = []
+
+    def look() -> Census:
+        looks.append(3.0 * len(looks))
+        spinner = Process(9, 1, "spinner", 1, kernel=False, cpu_s=looks[-1], children_cpu_s=0.0)
+        up_s = 10.0 + looks[-1]
+        empty = {"busy_s": None, "steal_s": None, "disk_sectors": None, "network_bytes": None}
+        return Census(uptime_s=up_s, cores=2, processes=(spinner,), **empty)
+
+    clock = SimulatedClock()
+    session = Session(
+        Instruments(
+            clock=clock,
+            machine=Machine(node="n", zone="DE", cores=2, memory_bytes=8_000_000_000),
+            recorder=Recorder([], clock, 10.0),
+            factors=factors(),
+            idle_s=IDLE_S,
+            conditions=Conditions(look=look),
+        )
+    )
+    windows = []
+    with session:
+        for _ in range(2):
+            with session.measure() as window:
+                clock.sleep_until(clock.now_ns() + nanoseconds(1))
+            windows.append(window)
+        told = [{reason.code: reason.sentence for reason in one.receipt.reasons} for one in windows]
+    assert len(looks) == 2
+    assert all("spinner" in reasons["foreign_load"] for reasons in told)
 
 
 def test_a_receipt_of_work_names_no_model(tmp_path: Path) -> None:

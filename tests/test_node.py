@@ -124,7 +124,7 @@ def test_faults_are_noted_and_the_newest_kept() -> None:
     clock.sleep_until(nanoseconds(31.05))
     meter.says = lambda _, raw: raw
     clock.sleep_until(nanoseconds(32.0))
-    remarks = recorder.remarks(0, clock.now_ns())
+    remarks = recorder.record(0, clock.now_ns()).remarks()
     assert len(remarks) == REMARKS_MAX
     assert {(one.code, one.detail) for one in remarks} == {("meter_gap", "powercap:test: no answer")}
     assert remarks[-1].t_ns == pytest.approx(nanoseconds(31.0), abs=nanoseconds(0.1))

@@ -12,22 +12,23 @@ The map, one prompt from top to bottom:
 8. the whole method             `joulebox.accounting.account`    Trace, CarbonFactors -> Receipt
 9. somebody reads               `joulebox.server.pages`          Receipt -> HTML, JSON
 
-Without a server `joulebox.measure()` measures a block of Python on this machine (`joulebox.local`).
+Without a server `joulebox.measure()` measures a block of Python on this machine, `joulebox.session()` many of them
+(`joulebox.local`).
 """
 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from joulebox.local import measure
+    from joulebox.local import measure, session
 
-__all__ = ["__version__", "measure"]
+__all__ = ["__version__", "measure", "session"]
 
 __version__ = "0.1.0"
 
 
 def __getattr__(name: str) -> Any:
     """What is imported only when it is wanted, so that importing the package stays instant."""
-    if name == "measure":
-        return import_module("joulebox.local").measure
+    if name in {"measure", "session"}:
+        return getattr(import_module("joulebox.local"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

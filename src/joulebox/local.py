@@ -4,6 +4,7 @@ The work stands where a prompt's answer stands: `node.measurement` waits for a q
 end and waits out the quiet after it; `accounting.account` makes the receipt. What has no model has none in its receipt.
 """
 
+import os
 import shutil
 import signal
 import subprocess
@@ -11,6 +12,7 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import datetime
 from math import isfinite
 from types import TracebackType
 from typing import Any, Final, Self
@@ -18,16 +20,26 @@ from typing import Any, Final, Self
 from joulebox.accounting import account
 from joulebox.clock import Clock, SystemClock
 from joulebox.errors import JouleboxError
-from joulebox.model import CarbonFactors, EngineInfo, Placement, Prompt, Receipt, Trace, Usage
+from joulebox.model import CarbonFactors, EngineInfo, NeighboursSeen, Placement, Prompt, Receipt, Trace, Usage
 from joulebox.node.calibration import FILE, calibrated, load_calibration
-from joulebox.node.cooling import start_band
+from joulebox.node.cooling import cool, start_band
 from joulebox.node.engine import Event, Finished, LocalModel, Started
-from joulebox.node.measurement import UNCONDITIONAL, Conditions, Machine, this_machine
+from joulebox.node.measurement import (
+    UNCONDITIONAL,
+    Conditions,
+    Machine,
+    calendar,
+    post_guard,
+    recorded,
+    this_machine,
+    trace_of,
+)
+from joulebox.node.measurement import Run as Moments
 from joulebox.node.measurement import measure as measured
 from joulebox.node.meters import open_meters
-from joulebox.node.neighbours import scan
+from joulebox.node.neighbours import Census, scan, witnessed
 from joulebox.node.parts import machine_parts
-from joulebox.node.recorder import Recorder
+from joulebox.node.recorder import Record, Recorder
 from joulebox.protocol import EventKind, Lease
 from joulebox.server.grid import factors_for
 from joulebox.server.jobs import new_id
@@ -42,6 +54,7 @@ IDLE_MAX_S: Final = 100.0
 DONE: Final = "done"
 _NO_TOKENS: Final = Usage(input_tokens=None, cached_tokens=None, output_tokens=None)
 _PLACEMENT: Final = Placement(policy="here", reason="measured on this machine, without a server", saved_g=None)
+_NOT_YET: Final = "There is no receipt before the measured block has ended."
 _FORWARDED: Final = (signal.SIGTERM, signal.SIGHUP)
 _SIGNALLED: Final = 128
 """What a shell adds to a signal's number to make an exit code."""
@@ -185,7 +198,7 @@ class Run:
         """What the block cost. Raises `RuntimeError` before its end."""
         if self._receipt is None:
             if self._trace is None:
-                raise RuntimeError("There is no receipt before the measured block has ended.")
+                raise RuntimeError(_NOT_YET)
             self._receipt = self._instruments.receipt(self._trace)
         return self._receipt
 
@@ -232,6 +245,140 @@ def measure(*, meters: Sequence[str] = (), zone: str | None = None, idle_s: floa
     `unknown_meter`, `meter_unreadable`.
     """
     return Run(instruments(meters, zone, idle_s))
+
+
+# --- many blocks of Python --------------------------------------------------------------------------------------------
+
+
+class Session:
+    """Meters kept open for many measured blocks: `with session() as meters:`, then `with meters.measure() as window:`.
+
+    Of what a block costs beyond its readings only the marks and the copy of the readings are paid at once. The receipt
+    is made when it is asked for, and so are the looks at the machine's other processes: one when the session opens,
+    then one at each receipt. A receipt tells who was at work between the looks on either side of its block.
+    """
+
+    def __init__(self, ready: Instruments, say: Say = _silent) -> None:
+        self.instruments = ready
+        self.looked: tuple[int, Census | None] | None = None
+        self._say = say
+        self._taken = threading.Lock()
+
+    def __enter__(self) -> Self:
+        self.instruments.recorder.start()
+        self.instruments.recorder.read_now()
+        self.look()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.instruments.recorder.stop()
+
+    def measure(self) -> "Window":
+        """A block to measure. One at a time."""
+        return Window(self)
+
+    def begin(self) -> tuple[Moments, int]:
+        """Wait until the machine is cool enough, then listen to it while it is idle; what came before the block, and
+        when it begins.
+
+        Raises `RuntimeError` outside the session and inside another block.
+        """
+        if self.looked is None:
+            raise RuntimeError("The meters are not open yet: `with session() as meters:` comes first.")
+        if not self._taken.acquire(blocking=False):
+            raise RuntimeError("A session measures one block at a time: end the one before, or open a second session.")
+        here = self.instruments
+        clock, recorder = here.clock, here.recorder
+        try:
+            recorder.hold(held=True)
+            begun_ns = clock.now_ns()
+            moments = Moments(leased_ns=begun_ns, quiet_from_ns=begun_ns)
+            band, cancelled = here.conditions.band, here.conditions.cancelled
+            moments.remarks += cool(recorder, clock, band, begun_ns, self._tell_heat, cancelled)
+            if recorder.channels:
+                clock.sleep_until(clock.now_ns() + nanoseconds(max(here.idle_s, recorder.guard_s)))
+            start_ns = recorder.read_now()
+        except BaseException:
+            self.end()
+            raise
+        moments.add("idle", begun_ns, start_ns)
+        return moments, start_ns
+
+    def end(self) -> None:
+        """The block is over, and what was read around it is kept."""
+        self.instruments.recorder.hold(held=False)
+        self._taken.release()
+
+    def look(self) -> None:
+        """At the processes of the machine. Of a simulated one this one's tell nothing."""
+        here = self.instruments
+        simulated = any(channel.simulated for channel in here.recorder.channels)
+        seen = here.conditions.look() if here.conditions.look is not None and not simulated else None
+        self.looked = (here.clock.now_ns(), seen)
+
+    def neighbours(self, before: Census | None, end_ns: int) -> NeighboursSeen | None:
+        """Who was at work since `before`; looks where nobody has looked since `end_ns`."""
+        if self.looked is None or self.looked[0] < end_ns:
+            self.look()
+        after = self.looked[1] if self.looked is not None else None
+        return witnessed(before, after, os.getpid(), None) if before is not None and after is not None else None
+
+    def _tell_heat(self, sensor: str, now_c: float, target_c: float, _: float | None) -> None:
+        self._say(f"{sensor} is at {now_c:.0f} °C: waiting for {target_c:.0f} °C")
+
+
+class Window:
+    """A block measured in a session. Entering returns after the idle machine was listened to, leaving once the quiet
+    after the block is recorded. What the block raises passes through."""
+
+    def __init__(self, session: Session) -> None:
+        self._session = session
+        self._moments: Moments | None = None
+        self._before: Census | None = None
+        self._start_ns = 0
+        self._kept: tuple[Record, datetime] | None = None
+        self._receipt: Receipt | None = None
+
+    @property
+    def receipt(self) -> Receipt:
+        """What the block cost. Raises `RuntimeError` before its end."""
+        if self._receipt is None:
+            if self._moments is None or self._kept is None:
+                raise RuntimeError(_NOT_YET)
+            moments, (record, origin), here = self._moments, self._kept, self._session.instruments
+            moments.neighbours = self._session.neighbours(self._before, moments.released_ns)
+            trace = trace_of(moments, record, origin, _lease(), here.machine, here.recorder.missing)
+            self._receipt = here.receipt(trace)
+        return self._receipt
+
+    def __enter__(self) -> Self:
+        self._moments, self._start_ns = self._session.begin()
+        self._before = self._session.looked[1] if self._session.looked is not None else None
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        here, moments = self._session.instruments, self._moments
+        assert moments is not None
+        end_ns = here.clock.now_ns()
+        moments.add("answer", self._start_ns, end_ns)
+        reason = DONE if kind is None else kind.__name__
+        moments.finished = Finished(t_ns=end_ns, usage=_NO_TOKENS, finish_reason=reason)
+        try:
+            post_guard(moments, end_ns, here.recorder, here.clock, lambda *_, **__: None)
+            record = recorded(moments, here.recorder, here.clock)
+            self._kept = (record, calendar(record, here.clock))
+        finally:
+            self._session.end()
+
+
+def session(*, meters: Sequence[str] = (), zone: str | None = None, idle_s: float = IDLE_S) -> Session:
+    """Open the meters once for many measured blocks; each costs little more than its readings.
+
+    Takes and raises what `measure` does. `idle_s` is how long the idle machine is listened to before each block.
+    """
+    return Session(instruments(meters, zone, idle_s))
 
 
 # --- a command --------------------------------------------------------------------------------------------------------

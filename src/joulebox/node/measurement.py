@@ -8,13 +8,24 @@ from typing import Any, Final, Protocol
 
 from joulebox.clock import Clock
 from joulebox.errors import JouleboxError
-from joulebox.model import CalibrationRef, MachineParts, NeighboursSeen, Remark, Span, SpanName, TokenTime, Trace, Usage
+from joulebox.model import (
+    CalibrationRef,
+    EngineInfo,
+    MachineParts,
+    NeighboursSeen,
+    Remark,
+    Span,
+    SpanName,
+    TokenTime,
+    Trace,
+    Usage,
+)
 from joulebox.node.calibration import Load
 from joulebox.node.cooling import StartBand, cool, warm_up
 from joulebox.node.engine import Engine, Finished, LocalModel, Token
 from joulebox.node.neighbours import Census, witnessed
 from joulebox.node.parts import machine_parts
-from joulebox.node.recorder import Recorder
+from joulebox.node.recorder import Record, Recorder
 from joulebox.node.settle import restless, settle
 from joulebox.protocol import EventKind, Lease
 from joulebox.units import nanoseconds, seconds
@@ -83,6 +94,7 @@ class Run:
     tokens: list[TokenTime] = field(default_factory=list)
     text: list[str] = field(default_factory=list)
     finished: Finished | None = None
+    released_ns: int = 0
     remarks: list[Remark] = field(default_factory=list)
     neighbours: NeighboursSeen | None = None
 
@@ -116,15 +128,15 @@ def measure(
         _load(run, model, engine, recorder, clock, sink)
         before = _settle(run, lease, recorder, clock, sink, conditions)
         end_ns = _answer(run, lease, engine, recorder, sink)
-        released_ns = _post_guard(run, end_ns, recorder, clock, sink)
+        post_guard(run, end_ns, recorder, clock, sink)
         if before is not None and conditions.look is not None:
             run.neighbours = witnessed(before, conditions.look(), os.getpid(), conditions.server_pid)
-        trace = _trace(run, lease, model, machine, engine, recorder, clock, released_ns)
+        trace = _trace(run, lease, model, machine, engine, recorder, clock)
         return Measured(answer="".join(run.text), finish_reason=trace.finish_reason, trace=trace)
     except Exception:
         clock.sleep_until(clock.now_ns() + nanoseconds(recorder.slack_s))  # the last tick holds all that was drawn
-        released_ns = recorder.read_now()
-        conditions.failed(_trace(run, lease, model, machine, engine, recorder, clock, released_ns))
+        run.released_ns = recorder.read_now()
+        conditions.failed(_trace(run, lease, model, machine, engine, recorder, clock))
         raise
     finally:
         recorder.hold(held=False)
@@ -189,7 +201,7 @@ def _answer(run: Run, lease: Lease, engine: Engine, recorder: Recorder, sink: Si
     return end_ns
 
 
-def _post_guard(run: Run, end_ns: int, recorder: Recorder, clock: Clock, sink: Sink) -> int:
+def post_guard(run: Run, end_ns: int, recorder: Recorder, clock: Clock, sink: Sink) -> None:
     """The quiet after the answer: a reading as soon as the quick meters hold all of it, the word that it is complete,
     then idling to the end of the slowest meter's guard."""
     slack_ns = nanoseconds(recorder.slack_s)
@@ -201,10 +213,9 @@ def _post_guard(run: Run, end_ns: int, recorder: Recorder, clock: Clock, sink: S
     if recorder.guard_s:
         sink("measuring", expected_s=round(recorder.guard_s + seconds(slack_ns), 2))
         clock.sleep_until(end_ns + slack_ns + nanoseconds(recorder.guard_s))
-    released_ns = clock.now_ns()
+    run.released_ns = clock.now_ns()
     recorder.read_now()
-    run.add("post", end_ns, released_ns)
-    return released_ns
+    run.add("post", end_ns, run.released_ns)
 
 
 def _trace(
@@ -215,35 +226,59 @@ def _trace(
     engine: Engine,
     recorder: Recorder,
     clock: Clock,
-    released_ns: int,
 ) -> Trace:
-    """Everything on one time line whose zero is the first reading of the evidence. A run that failed has no end."""
+    record = recorded(run, recorder, clock)
+    return trace_of(run, record, calendar(record, clock), lease, machine, recorder.missing, model, engine.info)
+
+
+def recorded(run: Run, recorder: Recorder, clock: Clock) -> Record:
+    """Everything from the first reading that is evidence of the run until now."""
+    return recorder.record(recorder.reading_before(min(run.leased_ns, run.quiet_from_ns)), clock.now_ns())
+
+
+def calendar(record: Record, clock: Clock) -> datetime:
+    """When the record began, by the calendar."""
+    return clock.utc() - timedelta(microseconds=(clock.now_ns() - record.start_ns) // 1_000)
+
+
+def trace_of(
+    run: Run,
+    record: Record,
+    origin: datetime,
+    lease: Lease,
+    machine: Machine,
+    missing: tuple[str, ...],
+    model: LocalModel | None = None,
+    engine: EngineInfo | None = None,
+) -> Trace:
+    """Everything on one time line whose zero is the start of the record, which was at `origin`. A run that failed has
+    no end."""
     finished = run.finished or UNFINISHED
-    origin_ns = recorder.reading_before(min(run.leased_ns, run.quiet_from_ns))
-    now_ns = clock.now_ns()
+    origin_ns = record.start_ns
     shift = _shift(origin_ns)
+    released_ns = run.released_ns - origin_ns
     return Trace(
         job_id=lease.job_id,
         attempt=lease.attempt,
         node=machine.node,
         zone=machine.zone,
-        origin=clock.utc() - timedelta(microseconds=(now_ns - origin_ns) // 1_000),
+        origin=origin,
         leased_ns=run.leased_ns - origin_ns,
-        released_ns=released_ns - origin_ns,
+        released_ns=released_ns,
         spans=tuple(shift(span) for span in run.spans),
         tokens=tuple(TokenTime(t_ns=token.t_ns - origin_ns, n=token.n) for token in run.tokens),
-        series=recorder.series(origin_ns, now_ns),
+        series=record.series(),
         usage=finished.usage,
         finish_reason=finished.finish_reason,
         model=model.file if model else None,
-        engine=engine.info if model else None,
+        engine=engine if model else None,
         seed=lease.prompt.seed if model else None,
         cores=machine.cores,
         memory_bytes=machine.memory_bytes,
-        missing=recorder.missing,
-        remarks=recorder.remarks(origin_ns, now_ns) + tuple(_since(one, origin_ns) for one in run.remarks),
+        missing=missing,
+        remarks=record.remarks() + tuple(_since(one, origin_ns) for one in run.remarks),
         queued_s=lease.queued_s,
-        calibration=machine.calibration(clock.utc()),
+        calibration=machine.calibration(origin + timedelta(microseconds=released_ns // 1_000)),
         neighbours=run.neighbours,
         parts=machine.parts,
     )

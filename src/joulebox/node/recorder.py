@@ -8,7 +8,9 @@ are kept for `KEEP_S` (they are the next prompt's guard and idle record); while 
 import threading
 from collections import deque
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import partial
+from itertools import dropwhile, takewhile
 from typing import Final
 
 from joulebox.clock import Clock, Repeating
@@ -31,6 +33,35 @@ LIVE_MIN_S: Final = 0.05
 would show as a spike, and none as nothing."""
 
 
+_Row = tuple[int, Sequence[int | None]]
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """What was read and what went wrong in a stretch of time, kept as it came: to make series of it takes ten times as
+    long, and can wait."""
+
+    start_ns: int
+    rows: tuple[tuple[tuple[Channel, ...], list[_Row]], ...]
+    noted: tuple[Remark, ...]
+
+    def series(self) -> tuple[Series, ...]:
+        """All readings, times counted from `start_ns`."""
+        return tuple(
+            _series(channel, index, rows, self.start_ns)
+            for channels, rows in self.rows
+            for index, channel in enumerate(channels)
+        )
+
+    def remarks(self) -> tuple[Remark, ...]:
+        """What went wrong, times counted from `start_ns`."""
+        return tuple(
+            Remark(code=one.code, detail=one.detail, t_ns=one.t_ns - self.start_ns)
+            for one in self.noted
+            if one.t_ns is not None
+        )
+
+
 class _Log:
     """What one meter said: rows of (time, raw values), oldest first."""
 
@@ -38,7 +69,7 @@ class _Log:
         self.meter = meter
         self.channels = tuple(meter.channels())
         self.counting = [channel for channel in self.channels if _counts(channel)]
-        self.rows: deque[tuple[int, Sequence[int | None]]] = deque()
+        self.rows: deque[_Row] = deque()
         self.reading = threading.Lock()
         ticks_s = [channel.tick_s for channel in self.counting]
         self.quick = bool(ticks_s) and max(ticks_s) <= FINE_TICK_S
@@ -147,28 +178,19 @@ class Recorder:
     def reading_before(self, t_ns: int) -> int:
         """The last moment not after `t_ns` from which every meter has a reading; `t_ns` where there is none."""
         with self._lock:
-            firsts = [max((row[0] for row in log.rows if row[0] <= t_ns), default=t_ns) for log in self._logs]
+            firsts = [next((row[0] for row in reversed(log.rows) if row[0] <= t_ns), t_ns) for log in self._logs]
         return min(firsts, default=t_ns)
+
+    def record(self, start_ns: int, end_ns: int) -> Record:
+        """What was read and what went wrong in a stretch of time."""
+        with self._lock:
+            rows = tuple((log.channels, _between(log.rows, start_ns, end_ns)) for log in self._logs)
+            noted = tuple(one for one in self._remarks if start_ns <= (one.t_ns or 0) <= end_ns)
+        return Record(start_ns, rows, noted)
 
     def series(self, start_ns: int, end_ns: int) -> tuple[Series, ...]:
         """All readings of a stretch of time, times counted from `start_ns`."""
-        with self._lock:
-            copies = [(log.channels, [row for row in log.rows if start_ns <= row[0] <= end_ns]) for log in self._logs]
-        return tuple(
-            _series(channel, index, rows, start_ns)
-            for channels, rows in copies
-            for index, channel in enumerate(channels)
-        )
-
-    def remarks(self, start_ns: int, end_ns: int) -> tuple[Remark, ...]:
-        """What went wrong in a stretch of time, times counted from `start_ns`."""
-        with self._lock:
-            kept = list(self._remarks)
-        return tuple(
-            Remark(code=one.code, detail=one.detail, t_ns=one.t_ns - start_ns)
-            for one in kept
-            if one.t_ns is not None and start_ns <= one.t_ns <= end_ns
-        )
+        return self.record(start_ns, end_ns).series()
 
     def latest_power(self) -> tuple[int, float, str] | None:
         """Time, mean power over the last readings and scope of the headline channels, for the live curve; `None` where
@@ -211,7 +233,15 @@ def _missing(meters: Sequence[Meter]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(part for meter in meters for part in meter.missing if part not in covered))
 
 
-def _series(channel: Channel, index: int, rows: Sequence[tuple[int, Sequence[int | None]]], origin_ns: int) -> Series:
+def _between(rows: deque[_Row], start_ns: int, end_ns: int) -> list[_Row]:
+    """From the newest backwards: what is asked for is nearly always the last of a long record."""
+    not_after = dropwhile(lambda row: row[0] > end_ns, reversed(rows))
+    found = list(takewhile(lambda row: row[0] >= start_ns, not_after))
+    found.reverse()
+    return found
+
+
+def _series(channel: Channel, index: int, rows: Sequence[_Row], origin_ns: int) -> Series:
     pairs = [(t_ns - origin_ns, raw) for t_ns, values in rows if (raw := values[index]) is not None]
     return Series(channel=channel, t_ns=tuple(t for t, _ in pairs), raw=tuple(raw for _, raw in pairs))
 
