@@ -38,6 +38,9 @@ ZoneOption = Annotated[str | None, typer.Option("--zone", help="Grid zone, such 
 MeterOption = Annotated[
     list[str] | None, typer.Option("--meter", help="A meter, KIND:ADDRESS; repeatable.", metavar="KIND:ADDRESS")
 ]
+ReceiptArgument = Annotated[str | None, typer.Argument(help="One receipt.", metavar="ID")]
+AllOption = Annotated[bool, typer.Option("--all", help="All receipts.")]
+SinceOption = Annotated[str | None, typer.Option("--since", help="Receipts from this day or moment on.", metavar="DAY")]
 DataOption = Annotated[Path | None, typer.Option("--data-dir", help="Where database, models and results are kept.")]
 
 
@@ -428,18 +431,73 @@ def doctor(meter: MeterOption = None, as_json: JsonOption = False) -> None:
 
 
 @receipts_app.command("show")
-def receipts_show(receipt_id: str, server: ServerOption = None, as_json: JsonOption = False) -> None:
+def receipts_show(
+    receipt_id: str,
+    revision: Annotated[int | None, typer.Option("--revision", min=1, help="This one, not the newest.")] = None,
+    server: ServerOption = None,
+    as_json: JsonOption = False,
+) -> None:
     """Print a receipt."""
     from joulebox.client import Client
     from joulebox.console import show_receipt
     from joulebox.settings import load_settings
 
     with Client(load_settings(server=server).server) as client:
-        receipt = client.receipt(receipt_id)
+        receipt = client.receipt(receipt_id, revision)
     if as_json:
         print(json.dumps(receipt, ensure_ascii=False, indent=2))
     else:
         show_receipt(receipt)
+
+
+@receipts_app.command("recompute")
+def receipts_recompute(
+    receipt_id: ReceiptArgument = None,
+    every: AllOption = False,
+    since: SinceOption = None,
+    server: ServerOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Make receipts again of their evidence; what differs is a further revision, and earlier ones are kept."""
+    from joulebox.client import Client
+    from joulebox.console import recomputed_line
+    from joulebox.settings import load_settings
+
+    outcomes = []
+    with Client(load_settings(server=server).server) as client:
+        for one in _chosen(client, receipt_id, since, every=every):
+            outcomes.append(client.recompute(one))
+            if not as_json:
+                print(recomputed_line(outcomes[-1]), flush=True)
+    if as_json:
+        print(json.dumps(outcomes, ensure_ascii=False, indent=2))
+    elif not outcomes:
+        print("There are no receipts.")
+
+
+@receipts_app.command("export")
+def receipts_export(
+    receipt_id: ReceiptArgument = None,
+    every: AllOption = False,
+    since: SinceOption = None,
+    revisions: Annotated[bool, typer.Option("--revisions", help="Earlier revisions too.")] = False,
+    traces: Annotated[Path | None, typer.Option("--traces", help="A folder for the evidence, ID.trace.json.")] = None,
+    server: ServerOption = None,
+) -> None:
+    """Print receipts byte for byte as they were made, one a line (JSON Lines)."""
+    from joulebox.client import Client
+    from joulebox.settings import load_settings
+
+    if traces is not None and not traces.is_dir():
+        raise JouleboxError("bad_request", f"There is no folder {traces}: make it first, or choose another --traces.")
+    with Client(load_settings(server=server).server) as client:
+        for one in _chosen(client, receipt_id, since, every=every):
+            body = client.receipt_bytes(one)
+            for revision in range(1, json.loads(body)["revision"]) if revisions else ():
+                print(client.receipt_bytes(one, revision).decode())
+            print(body.decode(), flush=True)
+            if traces is not None:
+                (traces / f"{one}.trace.json").write_bytes(client.trace(one))
 
 
 @rig_app.command("run")
@@ -501,6 +559,13 @@ class _Service:
     def stop(self) -> None:
         """End both."""
         self._supervisor.stop()
+
+
+def _chosen(client: Any, receipt_id: str | None, since: str | None, *, every: bool) -> Any:
+    """The ids of the receipts that were asked for in one of three ways."""
+    if (receipt_id is not None) + (since is not None) + every != 1:
+        raise JouleboxError("bad_request", "Say which receipts: give one ID, or --all, or --since DAY.")
+    return [receipt_id] if receipt_id is not None else client.receipt_ids(since)
 
 
 def _check(settings: "Settings") -> None:

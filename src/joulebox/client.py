@@ -60,20 +60,26 @@ class Client:
 
     def call(self, method: str, path: str, body: bytes | None = None, timeout_s: float | None = None) -> Any:
         """One request; its JSON, or `None` for 204. Raises `JouleboxError`."""
+        reply = self._answer(method, path, body, timeout_s)
+        if reply.status_code == 204:
+            return None
+        try:
+            return reply.json()
+        except ValueError as error:
+            raise JouleboxError("no_server", f"What answers at {self.server} is not Joulebox.") from error
+
+    def _answer(
+        self, method: str, path: str, body: bytes | None = None, timeout_s: float | None = None
+    ) -> httpx2.Response:
         headers = {"Content-Type": "application/json"} if body is not None else {}
         extra: dict[str, Any] = {} if timeout_s is None else {"timeout": httpx2.Timeout(timeout_s, connect=CONNECT_S)}
         try:
             reply = self._http.request(method, path, content=body, headers=headers, **extra)
         except httpx2.HTTPError as error:
             raise self._unreachable(error) from error
-        if reply.status_code == 204:
-            return None
         if reply.is_error:
             raise _problem(reply)
-        try:
-            return reply.json()
-        except ValueError as error:
-            raise JouleboxError("no_server", f"What answers at {self.server} is not Joulebox.") from error
+        return reply
 
     def lines(self, path: str) -> Iterator[dict[str, Any]]:
         """JSON lines of a stream held open without a time limit; ends when the server ends it or is gone."""
@@ -109,10 +115,36 @@ class Client:
         """Cancel a prompt."""
         self.call("DELETE", f"/api/v1/prompts/{_part(prompt_id)}")
 
-    def receipt(self, receipt_id: str) -> dict[str, Any]:
-        """A receipt."""
-        receipt: dict[str, Any] = self.call("GET", f"/api/v1/receipts/{_part(receipt_id)}")
+    def receipt(self, receipt_id: str, revision: int | None = None) -> dict[str, Any]:
+        """A receipt: its newest revision, or the one named."""
+        named = f"?revision={revision}" if revision is not None else ""
+        receipt: dict[str, Any] = self.call("GET", f"/api/v1/receipts/{_part(receipt_id)}{named}")
         return receipt
+
+    def receipt_bytes(self, receipt_id: str, revision: int | None = None) -> bytes:
+        """A receipt byte for byte as it was made."""
+        named = f"?revision={revision}" if revision is not None else ""
+        return self._answer("GET", f"/api/v1/receipts/{_part(receipt_id)}{named}").content
+
+    def receipt_ids(self, since: str | None = None) -> Iterator[str]:
+        """Ids of all receipts in the order of asking, from a day or moment on."""
+        named = f"&since={quote(since, safe='')}" if since else ""
+        cursor = ""
+        while True:
+            page = self.call("GET", f"/api/v1/receipts?limit=100{named}{cursor}")
+            yield from page["receipts"]
+            if page["next_cursor"] is None:
+                return
+            cursor = f"&cursor={page['next_cursor']}"
+
+    def recompute(self, receipt_id: str) -> dict[str, Any]:
+        """Have a receipt made again of its evidence; what came of it."""
+        outcome: dict[str, Any] = self.call("POST", f"/api/v1/receipts/{_part(receipt_id)}/recompute")
+        return outcome
+
+    def trace(self, receipt_id: str) -> bytes:
+        """The evidence behind a receipt, as JSON."""
+        return self._answer("GET", f"/api/v1/receipts/{_part(receipt_id)}/trace.json").content
 
     def events(self, prompt_id: str) -> Iterator[ServerEvent]:
         """The prompt's events to the last one (`receipt`, `cancelled` or `error`); a cut stream is taken up without a

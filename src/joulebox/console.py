@@ -161,6 +161,28 @@ def show_receipt(receipt: Mapping[str, Any], stream: TextIO | None = None) -> No
     console.print(receipt_panel(receipt))
 
 
+def recomputed_line(outcome: Mapping[str, Any]) -> str:
+    """What came of making a receipt again, on one line."""
+    told = f"{outcome['id']}  revision {outcome['revision']}: "
+    if not outcome["changed"]:
+        return f"{told}the same, bit for bit (method {outcome['method_version']})"
+    now, before = outcome["carbon"], outcome["carbon_before"]
+    parts = [f"new {' and '.join(outcome['changed'])}", f"CO2e {_total(before)} -> {_total(now)}"]
+    if "intensity" in outcome["changed"]:
+        parts.append(f"grid {_grid(before['intensity'])} -> {_grid(now['intensity'])}")
+    if "evidence" in outcome["changed"]:
+        parts.append("with the same method and factors the evidence gives other figures: something is wrong here")
+    return harmless(told + ", ".join(parts))
+
+
+def _total(carbon: Mapping[str, Any]) -> str:
+    return quantity(carbon["total"]["g"], None, "g") if carbon["total"] else NOT_MEASURED
+
+
+def _grid(intensity: Mapping[str, Any]) -> str:
+    return f"{plain(intensity['g_per_kwh'], 'g/kWh')} ({intensity['quality']})"
+
+
 Row = tuple[str, Text, str]
 
 

@@ -3,6 +3,7 @@
 from typing import Final
 
 NS_PER_S: Final = 1_000_000_000
+NS_PER_US: Final = 1_000
 J_PER_WH: Final = 3_600.0
 J_PER_KWH: Final = 3_600_000.0
 G_PER_KG: Final = 1_000.0

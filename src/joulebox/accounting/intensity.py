@@ -8,9 +8,8 @@ from typing import Final
 
 from joulebox.accounting.figures import Metered
 from joulebox.model import CarbonFactors, Intensity, IntensitySlot, Quality, Trace
-from joulebox.units import seconds
+from joulebox.units import NS_PER_US, seconds
 
-NS_PER_US: Final = 1_000
 SURE: Final[tuple[Quality, ...]] = ("static", "measured", "estimated", "forecast", "yearly")
 """Qualities from the surest: a mean is as good as the worst of its slots."""
 

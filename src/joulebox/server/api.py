@@ -16,6 +16,7 @@ from joulebox.server.service import PromptBody, Service
 
 Json = dict[str, Any]
 Limit = Annotated[int, Query(ge=1, le=100)]
+Revision = Annotated[int | None, Query(ge=1, le=1_000_000)]
 
 
 def router(service: Service) -> APIRouter:
@@ -67,10 +68,21 @@ def _prompts(routes: APIRouter, service: Service) -> None:
 
 
 def _receipts(routes: APIRouter, service: Service) -> None:
+    @routes.get("/api/v1/receipts")
+    async def receipts(since: str | None = None, limit: Limit = 20, cursor: str | None = None) -> Json:
+        """Ids of receipts in the order of asking, `since` a day or a moment."""
+        return await service.receipts(since, limit, cursor)
+
     @routes.get("/api/v1/receipts/{receipt_id}")
-    async def receipt(receipt_id: str) -> Response:
-        """A receipt, byte for byte as it was made."""
-        return Response(await service.receipt_body(receipt_id), media_type="application/json")
+    async def receipt(receipt_id: str, revision: Revision = None) -> Response:
+        """A receipt, byte for byte as it was made: its newest revision, or the one named."""
+        return Response(await service.receipt_body(receipt_id, revision), media_type="application/json")
+
+    @routes.post("/api/v1/receipts/{receipt_id}/recompute")
+    async def recompute(receipt_id: str) -> Json:
+        """Make a receipt again of its evidence. The same method and factors give the same bytes; what differs is a
+        further revision, and earlier ones are kept."""
+        return await service.recompute(receipt_id)
 
     @routes.delete("/api/v1/receipts/{receipt_id}")
     async def erase(receipt_id: str) -> Json:

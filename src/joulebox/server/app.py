@@ -18,6 +18,7 @@ from joulebox.clock import Clock, SystemClock
 from joulebox.errors import JouleboxError
 from joulebox.server import api, node_api, pages
 from joulebox.server.desk import Desk
+from joulebox.server.grid.live import Grid
 from joulebox.server.problems import PROBLEMS, Shell, install
 from joulebox.server.service import Service
 from joulebox.server.store import Store
@@ -37,13 +38,16 @@ def build_app(settings: Settings, clock: Clock | None = None) -> FastAPI:
     Raises `JouleboxError("bad_setting")`; entering the lifespan raises `JouleboxError("database")`.
     """
     store = Store(settings.database)
-    desk = Desk(store, settings, clock or SystemClock())
-    service = Service(desk, store)
+    clock = clock or SystemClock()
+    grid = Grid(settings, clock, store)
+    desk = Desk(store, settings, clock, grid)
+    service = Service(desk, store, grid)
 
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
         await store.open()
         try:
+            await grid.open()
             await desk.open()
             yield
         finally:

@@ -4,12 +4,14 @@ import asyncio
 import logging
 from collections.abc import Sequence
 from dataclasses import asdict
+from datetime import datetime, timedelta
 
 from joulebox.errors import JouleboxError
 from joulebox.model import EarlierAttempt, Placement, Problem, Trace
 from joulebox.protocol import Finish, NodeEvent, unpack_trace
+from joulebox.server.grid.live import Grid
 from joulebox.server.jobs import Attempt, Delivery, StoredReceipt, new_id
-from joulebox.settings import Settings
+from joulebox.units import NS_PER_US
 
 _log = logging.getLogger(__name__)
 
@@ -19,13 +21,13 @@ Earlier = Sequence[tuple[int, bytes | None]]
 
 
 async def deliver(
-    attempt: Attempt, placement: str, finish: Finish, log: list[NodeEvent], settings: Settings, earlier: Earlier = ()
+    attempt: Attempt, placement: str, finish: Finish, log: list[NodeEvent], grid: Grid, earlier: Earlier = ()
 ) -> Delivery:
     """What a finished attempt leaves behind, receipt included. Runs the accounting in a thread.
 
     Raises `JouleboxError("bad_evidence")` when answer or trace are missing or cannot be read.
     """
-    return await asyncio.to_thread(_deliver, attempt, placement, finish, log, settings, earlier)
+    return await asyncio.to_thread(_deliver, attempt, placement, finish, log, grid, earlier)
 
 
 async def left_behind(attempt: Attempt, finish: Finish) -> bytes | None:
@@ -40,12 +42,12 @@ async def left_behind(attempt: Attempt, finish: Finish) -> bytes | None:
 
 
 def _deliver(
-    attempt: Attempt, placement: str, finish: Finish, log: list[NodeEvent], settings: Settings, earlier: Earlier
+    attempt: Attempt, placement: str, finish: Finish, log: list[NodeEvent], grid: Grid, earlier: Earlier
 ) -> Delivery:
     if finish.answer is None or finish.trace_b64 is None:
         raise JouleboxError("bad_evidence", "A finished attempt needs its answer and its trace.")
     blob, trace = _evidence(attempt, finish.trace_b64)
-    receipt, error = _receipt(attempt, placement, trace, settings, earlier)
+    receipt, error = _receipt(attempt, placement, trace, grid, earlier)
     return Delivery(
         answer=finish.answer,
         finish_reason=finish.finish_reason or trace.finish_reason,
@@ -70,6 +72,12 @@ def _evidence(attempt: Attempt, trace_b64: str) -> tuple[bytes, Trace]:
     return blob, trace
 
 
+def run_of(trace: Trace) -> tuple[datetime, datetime]:
+    """From when to when the machine was reserved, in calendar time."""
+    start, until = (timedelta(microseconds=t_ns // NS_PER_US) for t_ns in (trace.leased_ns, trace.released_ns))
+    return trace.origin + start, trace.origin + until
+
+
 def attempts_before(earlier: Earlier) -> tuple[EarlierAttempt, ...]:
     """The attempts before the one that answered, as the accounting wants them."""
     from joulebox.evidence import decode_trace
@@ -78,15 +86,14 @@ def attempts_before(earlier: Earlier) -> tuple[EarlierAttempt, ...]:
 
 
 def _receipt(
-    attempt: Attempt, policy: str, trace: Trace, settings: Settings, earlier: Earlier
+    attempt: Attempt, policy: str, trace: Trace, grid: Grid, earlier: Earlier
 ) -> tuple[StoredReceipt | None, Problem | None]:
     from joulebox.accounting import account, receipt_bytes
-    from joulebox.server.grid import factors_for
 
     placement = Placement(policy=policy, reason=attempt.reason, saved_g=None)
     receipt_id = new_id()
     try:
-        factors = factors_for(trace.zone, settings, trace.origin, parts=trace.parts)
+        factors = grid.factors(trace.zone, *run_of(trace), parts=trace.parts)
         before = attempts_before(earlier)
         body = receipt_bytes(account(trace, factors, receipt_id=receipt_id, placement=placement, earlier=before))
     except Exception as error:  # noqa: BLE001 - answer and evidence are worth more than a receipt that can be made later

@@ -30,6 +30,7 @@ from joulebox.protocol import (
 )
 from joulebox.server.delivery import deliver, left_behind
 from joulebox.server.grid import check_zone
+from joulebox.server.grid.live import Grid
 from joulebox.server.jobs import (
     FASTEST,
     RECENT,
@@ -143,12 +144,13 @@ class _Poll:
 class Desk:
     """Where prompts, nodes and watchers meet. One per server process."""
 
-    def __init__(self, queue: Queue, settings: Settings, clock: Clock) -> None:
+    def __init__(self, queue: Queue, settings: Settings, clock: Clock, grid: Grid) -> None:
         self.line_bell = Bell()
         self.closing = False
         self._queue = queue
         self._settings = settings
         self._clock = clock
+        self._grid = grid
         self._presence = Presence(clock)
         self._nodes: dict[str, NodeRecord] = {}
         self._doors: dict[str, asyncio.Lock] = {}
@@ -401,7 +403,7 @@ class Desk:
         try:
             attempt = live.attempt
             earlier = await self._queue.earlier(attempt.job_id, attempt.number) if attempt.number > 1 else ()
-            delivery = await deliver(attempt, live.placement, finish, live.log, self._settings, earlier)
+            delivery = await deliver(attempt, live.placement, finish, live.log, self._grid, earlier)
         except JouleboxError as error:
             if error.code != "database":  # the node delivers again
                 problem = Problem(code=error.code, detail=error.detail)

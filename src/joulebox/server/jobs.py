@@ -85,6 +85,17 @@ class Ending:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Recheck:
+    """Better grid data may still come for a receipt's time, `start` to `until` in `zone`: look when it is `due`."""
+
+    receipt_id: str
+    zone: str
+    start: datetime
+    until: datetime
+    due: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class StoredReceipt:
     """A receipt as it is kept: the bytes that were made, and the factors they were made with."""
 
@@ -92,6 +103,17 @@ class StoredReceipt:
     factors: Mapping[str, Any]
     body: bytes
     revision: int = 1
+    recheck: Recheck | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KeptReceipt:
+    """The newest revision of a receipt with the evidence it was made of; `attempt` is the one that answered."""
+
+    receipt: StoredReceipt
+    job_id: str
+    attempt: int
+    trace: bytes
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -265,8 +287,8 @@ class Queue(Protocol):
     async def replay(self, job_id: str) -> Replay | None:
         """The stored pieces of a completed job's answer."""
 
-    async def receipt(self, receipt_id: str) -> bytes | None:
-        """A receipt's bytes, as they were made."""
+    async def receipt(self, receipt_id: str, revision: int | None = None) -> bytes | None:
+        """A receipt's bytes, as they were made: of the newest revision, or of the one named."""
 
     async def save_node(self, node: NodeRecord) -> None:
         """Remember what a node offers."""

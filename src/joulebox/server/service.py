@@ -2,6 +2,8 @@
 
 import json
 from collections.abc import Mapping
+from dataclasses import asdict
+from datetime import UTC, datetime
 from typing import Annotated, Any, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -10,8 +12,10 @@ from joulebox.errors import JouleboxError
 from joulebox.model import FINAL_STATES, JobState, Message, Mode, Phase, Prompt, Role
 from joulebox.server.desk import Desk
 from joulebox.server.events import outlook_fields
+from joulebox.server.grid.live import Grid
 from joulebox.server.jobs import FASTEST, NODE_PREFIX, Record
 from joulebox.server.problems import bad_request
+from joulebox.server.recompute import recompute
 from joulebox.server.store import Store
 
 Json = dict[str, Any]
@@ -81,9 +85,10 @@ class PromptBody(BaseModel):
 class Service:
     """Everything the public routes and the pages need. Every method may raise `JouleboxError`."""
 
-    def __init__(self, desk: Desk, store: Store) -> None:
+    def __init__(self, desk: Desk, store: Store, grid: Grid) -> None:
         self.desk = desk
         self.store = store
+        self.grid = grid
 
     async def ask(self, body: PromptBody) -> Json:
         """Take a prompt; the status of its job."""
@@ -111,9 +116,7 @@ class Service:
 
     async def prompts(self, limit: int, cursor: str | None) -> Json:
         """Prompts, newest first."""
-        if cursor is not None and not (cursor.isdecimal() and len(cursor) <= CURSOR_MAX):
-            raise JouleboxError("bad_request", "The cursor is none that this server gave: leave it out to begin anew.")
-        page = await self.store.page(limit, int(cursor) if cursor is not None else None)
+        page = await self.store.page(limit, _number(cursor) if cursor is not None else None)
         following = str(page.next_number) if page.next_number is not None else None
         return {"prompts": [await self.describe(record) for record in page.records], "next_cursor": following}
 
@@ -153,12 +156,27 @@ class Service:
         live = self.desk.live(record.job.id)
         return live.phase if live else None
 
-    async def receipt_body(self, receipt_id: str) -> bytes:
-        """A receipt, byte for byte as it was made."""
-        body = await self.store.receipt(receipt_id)
+    async def receipt_body(self, receipt_id: str, revision: int | None = None) -> bytes:
+        """A receipt, byte for byte as it was made: its newest revision, or the one named."""
+        body = await self.store.receipt(receipt_id, revision)
+        if body is None and revision is not None and (newest := await self.store.receipt(receipt_id)) is not None:
+            last = json.loads(newest)["revision"]
+            raise JouleboxError("not_found", f"Receipt {receipt_id} has no revision {revision}: its last is {last}.")
         if body is None:
             raise await self._no_receipt(receipt_id)
         return body
+
+    async def receipts(self, since: str | None, limit: int, cursor: str | None) -> Json:
+        """Ids of receipts in the order of asking, from a day or moment on."""
+        after = _number(cursor) if cursor is not None else 0
+        ids, following = await self.store.receipt_ids(_moment(since) if since else None, limit, after)
+        return {"receipts": list(ids), "next_cursor": str(following) if following is not None else None}
+
+    async def recompute(self, receipt_id: str) -> Json:
+        """Make a receipt again of its evidence; what differs is a further revision, and earlier ones are kept."""
+        if await self.store.receipt(receipt_id) is None:
+            raise await self._no_receipt(receipt_id)
+        return asdict(await recompute(self.store, self.grid.look_up, receipt_id, self.grid.clock.utc()))
 
     async def receipt(self, receipt_id: str) -> Json:
         """A receipt as data."""
@@ -218,6 +236,23 @@ class Service:
     async def nodes(self) -> list[Json]:
         """Every node that ever joined, with what it does now."""
         return [_node(node.offer, state, node.seen.isoformat(timespec="seconds")) for node, state in self.desk.nodes()]
+
+
+def _number(cursor: str) -> int:
+    if not (cursor.isdecimal() and cursor.isascii() and len(cursor) <= CURSOR_MAX):
+        raise JouleboxError("bad_request", "The cursor is none that this server gave: leave it out to begin anew.")
+    return int(cursor)
+
+
+def _moment(text: str) -> datetime:
+    """A day or a moment as people write it; without a zone it is UTC."""
+    try:
+        at = datetime.fromisoformat(text)
+        return (at if at.tzinfo else at.replace(tzinfo=UTC)).astimezone(UTC)
+    except (ValueError, OverflowError) as error:
+        raise JouleboxError(
+            "bad_request", f"since {text!r} is no day: write 2026-11-23 or 2026-11-23T10:00Z."
+        ) from error
 
 
 def _question(prompt: Prompt) -> str | None:

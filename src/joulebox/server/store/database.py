@@ -12,7 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from joulebox.errors import JouleboxError
 
-HEAD: Final = "0002"
+HEAD: Final = "0003"
 """The newest schema. Alembic, a quarter of a second to import, is only asked when a database has another one."""
 
 

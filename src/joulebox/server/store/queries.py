@@ -1,13 +1,14 @@
 """Every statement, named. Changes of state carry the state they start from, so that a stale one changes nothing."""
 
 from collections.abc import Collection
+from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Insert, Select, Table, Update, func, select, update
+from sqlalchemy import Delete, Insert, Select, Table, Update, delete, func, select, update
 
 from joulebox.model import AttemptState, JobState
 from joulebox.server.jobs import FASTEST, NODE_PREFIX
-from joulebox.server.store.tables import attempts, jobs, nodes, receipts, traces
+from joulebox.server.store.tables import attempts, grid_values, jobs, nodes, receipts, rechecks, traces
 
 JOB = (
     jobs.c.number,
@@ -140,9 +141,33 @@ def replay(job_id: str) -> Rows:
     )
 
 
-def receipt(receipt_id: str) -> Rows:
-    """A receipt as it was made."""
-    return select(receipts.c.body, receipts.c.job_id).where(receipts.c.id == receipt_id)
+def receipt(receipt_id: str, revision: int | None = None) -> Rows:
+    """A receipt as it was made: its newest revision, or the one named."""
+    rows = select(receipts).where(receipts.c.id == receipt_id).order_by(receipts.c.revision.desc()).limit(1)
+    return rows if revision is None else rows.where(receipts.c.revision == revision)
+
+
+def kept_receipt(receipt_id: str) -> Rows:
+    """The newest revision with the evidence it was made of."""
+    return (
+        select(receipts, traces.c.blob, attempts.c.number)
+        .join(traces, traces.c.token == receipts.c.trace_token)
+        .join(attempts, attempts.c.token == traces.c.token)
+        .where(receipts.c.id == receipt_id)
+        .order_by(receipts.c.revision.desc())
+        .limit(1)
+    )
+
+
+def receipt_page(since: datetime | None, limit: int, after: int) -> Rows:
+    """Receipts in the order of asking, from `since` on; one more than `limit`."""
+    rows = (
+        select(jobs.c.number, jobs.c.receipt_id)
+        .where(jobs.c.receipt_id.is_not(None), jobs.c.number > after)
+        .order_by(jobs.c.number)
+        .limit(limit + 1)
+    )
+    return rows if since is None else rows.where(jobs.c.finalized >= since)
 
 
 def trace_of_receipt(receipt_id: str) -> Rows:
@@ -151,6 +176,7 @@ def trace_of_receipt(receipt_id: str) -> Rows:
         select(traces.c.blob)
         .join(receipts, receipts.c.trace_token == traces.c.token)
         .where(receipts.c.id == receipt_id)
+        .limit(1)
     )
 
 
@@ -169,6 +195,45 @@ def save_node(dialect: str, values: dict[str, Any]) -> Insert:
     """A node as it last described itself, new or again."""
     saved: Insert = _insert(dialect, nodes).values(values).on_conflict_do_update(index_elements=["name"], set_=values)
     return saved
+
+
+def add_revision(dialect: str, values: dict[str, Any]) -> Insert:
+    """A further revision of a receipt, unless somebody else has just made it."""
+    added: Insert = _insert(dialect, receipts).values(values).on_conflict_do_nothing()
+    return added
+
+
+def save_grid_value(dialect: str, values: dict[str, Any]) -> Insert:
+    """What a source says of a slot, in place of what it said before."""
+    key = ["zone", "source", "start"]
+    saved: Insert = _insert(dialect, grid_values).values(values).on_conflict_do_update(index_elements=key, set_=values)
+    return saved
+
+
+def grid_values_of(zone: str | None, start: datetime, until: datetime) -> Rows:
+    """What is known of a zone, or of all, between two moments."""
+    rows = select(grid_values).where(grid_values.c.start < until, grid_values.c.until > start)
+    return rows if zone is None else rows.where(grid_values.c.zone == zone)
+
+
+def due_rechecks(now: datetime) -> Rows:
+    """Receipts to look at again by now."""
+    return select(rechecks).where(rechecks.c.due <= now).order_by(rechecks.c.due)
+
+
+def next_recheck() -> Rows:
+    """When the next receipt is to be looked at."""
+    return select(func.min(rechecks.c.due).label("due"))
+
+
+def move_recheck(receipt_id: str, due: datetime) -> Update:
+    """Look at a receipt later."""
+    return update(rechecks).where(rechecks.c.receipt_id == receipt_id).values(due=due)
+
+
+def drop_recheck(receipt_id: str) -> Delete:
+    """Look at a receipt no more."""
+    return delete(rechecks).where(rechecks.c.receipt_id == receipt_id)
 
 
 def _insert(dialect: str, table: Table) -> Any:

@@ -14,15 +14,19 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from joulebox.model import AttemptState, Job, JobState, Problem, Prompt
 from joulebox.protocol import VERSION, LeaseRequest
+from joulebox.server.grid.chain import GridValue
 from joulebox.server.jobs import (
     Attempt,
     Claim,
     Delivery,
     Ending,
+    KeptReceipt,
     NodeRecord,
     Page,
+    Recheck,
     Record,
     Replay,
+    StoredReceipt,
     Waiting,
     after,
     new_id,
@@ -30,7 +34,7 @@ from joulebox.server.jobs import (
 )
 from joulebox.server.store import queries
 from joulebox.server.store.database import database_at
-from joulebox.server.store.tables import attempts, nodes, receipts, traces
+from joulebox.server.store.tables import attempts, nodes, receipts, rechecks, traces
 
 _PROMPT: Final = TypeAdapter(Prompt)
 _OFFER: Final = TypeAdapter(LeaseRequest)
@@ -220,9 +224,9 @@ class Store:
             return Replay(attempt=row["number"], chunks=chunks, answer_seq=row["answer_seq"])
 
     @_whole
-    async def receipt(self, receipt_id: str) -> bytes | None:
+    async def receipt(self, receipt_id: str, revision: int | None = None) -> bytes | None:
         async with self._database.read() as connection:
-            row = await _row(connection, queries.receipt(receipt_id))
+            row = await _row(connection, queries.receipt(receipt_id, revision))
             return bytes(row["body"]) if row else None
 
     @_whole
@@ -274,6 +278,76 @@ class Store:
         await self._database.wipe()
         return True
 
+    # --- receipts made again, and the grid ----------------------------------------------------------------------------
+
+    @_whole
+    async def kept(self, receipt_id: str) -> KeptReceipt | None:
+        """The newest revision of a receipt, with its evidence."""
+        async with self._database.read() as connection:
+            row = await _row(connection, queries.kept_receipt(receipt_id))
+        if row is None:
+            return None
+        made = StoredReceipt(id=row["id"], factors=row["factors"], body=bytes(row["body"]), revision=row["revision"])
+        return KeptReceipt(receipt=made, job_id=row["job_id"], attempt=row["number"], trace=bytes(row["blob"]))
+
+    @_whole
+    async def add_revision(self, receipt: StoredReceipt, now: datetime) -> bool:
+        """Keep a further revision beside the earlier ones; `False` where somebody else has just made it."""
+        async with self._database.write() as connection:
+            first = await _one(connection, queries.receipt(receipt.id))
+            values = {name: first[name] for name in ("id", "job_id", "trace_token")} | {
+                "revision": receipt.revision,
+                "factors": dict(receipt.factors),
+                "body": receipt.body,
+                "created": now,
+            }
+            added = await connection.execute(queries.add_revision(connection.dialect.name, values))
+            return added.rowcount == 1
+
+    @_whole
+    async def receipt_ids(self, since: datetime | None, limit: int, after: int) -> tuple[Sequence[str], int | None]:
+        """Ids of receipts in the order of asking, and the number after which the next page begins."""
+        async with self._database.read() as connection:
+            rows = (await connection.execute(queries.receipt_page(since, limit, after))).all()
+        following = rows[limit - 1].number if len(rows) > limit else None
+        return [row.receipt_id for row in rows[:limit]], following
+
+    @_whole
+    async def grid_values(self, zone: str | None, start: datetime, until: datetime) -> Sequence[GridValue]:
+        """What live sources said of a zone, or of all, between two moments."""
+        async with self._database.read() as connection:
+            rows = (await connection.execute(queries.grid_values_of(zone, start, until))).mappings()
+            return [GridValue(**{name: row[name] for name in row if name != "fetched"}) for row in rows]
+
+    @_whole
+    async def keep_grid_values(self, values: Sequence[GridValue], now: datetime) -> None:
+        """Keep what a live source says, in place of what it said of the same slots before."""
+        async with self._database.write() as connection:
+            for value in values:
+                row = asdict(value) | {"fetched": now}
+                await connection.execute(queries.save_grid_value(connection.dialect.name, row))
+
+    @_whole
+    async def due_rechecks(self, now: datetime) -> Sequence[Recheck]:
+        """Receipts to look at again by now."""
+        async with self._database.read() as connection:
+            rows = (await connection.execute(queries.due_rechecks(now))).mappings()
+            return [Recheck(**row) for row in rows]
+
+    @_whole
+    async def next_recheck(self) -> datetime | None:
+        """When the next receipt is to be looked at."""
+        async with self._database.read() as connection:
+            due: datetime | None = (await _one(connection, queries.next_recheck()))["due"]
+            return due
+
+    @_whole
+    async def set_recheck(self, receipt_id: str, due: datetime | None) -> None:
+        """Look at a receipt later, or no more."""
+        change = queries.drop_recheck(receipt_id) if due is None else queries.move_recheck(receipt_id, due)
+        async with self._database.write() as connection:
+            await connection.execute(change)
+
 
 # --- rows to nouns ----------------------------------------------------------------------------------------------------
 
@@ -310,6 +384,8 @@ async def _keep_evidence(
             "created": now,
         }
         await connection.execute(insert(receipts).values(values))
+        if receipt.recheck is not None:
+            await connection.execute(insert(rechecks).values(asdict(receipt.recheck)))
 
 
 def _error(problem: Problem | None) -> dict[str, Any]:

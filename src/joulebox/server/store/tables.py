@@ -145,12 +145,38 @@ traces = Table(
 receipts = Table(
     "receipts",
     metadata,
+    # A receipt keeps its id; what is newer is a further revision, and none is ever changed.
     Column("id", String(32), primary_key=True),
+    Column("revision", Integer, primary_key=True, autoincrement=False),
     Column("job_id", ForeignKey("jobs.id"), nullable=False),
-    Column("revision", Integer, nullable=False),
     Column("trace_token", ForeignKey("traces.token"), nullable=False),
     Column("factors", JSON, nullable=False),
     Column("body", LargeBinary, nullable=False),
     Column("created", UtcTime, nullable=False),
     UniqueConstraint("job_id", "revision"),
 )
+
+grid_values = Table(
+    "grid_values",
+    metadata,
+    Column("zone", String(32), primary_key=True),
+    Column("source", String(32), primary_key=True),
+    Column("start", UtcTime, primary_key=True),
+    Column("until", UtcTime, nullable=False),
+    Column("g_per_kwh", Float, nullable=False),
+    Column("quality", String(16), nullable=False),
+    Column("note", String(64), nullable=False),
+    Column("fetched", UtcTime, nullable=False),
+)
+
+rechecks = Table(
+    "rechecks",
+    metadata,
+    Column("receipt_id", String(32), primary_key=True),
+    Column("zone", String(32), nullable=False),
+    Column("start", UtcTime, nullable=False),
+    Column("until", UtcTime, nullable=False),
+    Column("due", UtcTime, nullable=False),
+    Index("ix_rechecks_due", "due"),
+)
+"""Receipts for whose minutes better grid data may still come, and when to look."""
