@@ -370,9 +370,20 @@ def meters_calibrate(
     idle_s: Annotated[
         float, typer.Option("--idle-s", min=3.0, max=600.0, help="Seconds of listening to the idle machine.")
     ] = 30.0,
+    supply_efficiency: Annotated[
+        float | None,
+        typer.Option(
+            "--supply-efficiency",
+            min=0.5,
+            max=1.0,
+            help="Share of each further watt at the plug that reaches processor and memory, as the supply's "
+            "certificate says (0.9): with it a wall meter tells the counters' own error.",
+        ),
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Find idle power, noise, tick and lag of the meters while the machine rests and works; about a minute each."""
+    """Find idle power, noise, tick and lag of the meters while the machine rests and works, and whether they agree;
+    about a minute each."""
     from dataclasses import asdict
 
     from joulebox.clock import SystemClock
@@ -383,7 +394,7 @@ def meters_calibrate(
 
     settings = load_settings(meters=_meters(meter), data_dir=data_dir)
     progress = Progress()
-    found = calibrate_node(settings.data_dir, settings.meters, SystemClock(), progress.say, idle_s)
+    found = calibrate_node(settings.data_dir, settings.meters, SystemClock(), progress.say, idle_s, supply_efficiency)
     progress.clear()
     if as_json:
         print(json.dumps(asdict(found), indent=2))

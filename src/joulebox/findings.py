@@ -89,6 +89,9 @@ def show_calibration(calibration: Calibration, path: Path, stream: TextIO | None
                 table.add_row(harmless(one.name), *row)
         console.print(table)
     show_agreements(calibration.agreements, console)
+    for one in calibration.channels:
+        if one.gain is not None:
+            console.print(Text(f"{harmless(one.name)} is read as {harmless(one.gain.accuracy)}."))
     if any(None in (one.tick_s, one.lag_s) for one in calibration.channels):
         console.print(Text("Not told: the readings do not show it; what the driver declares stands.", style="dim"))
     told = Text(f"\nCalibration {calibration.id} is kept in {path}: a node that starts now reads by it.")

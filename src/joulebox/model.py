@@ -176,7 +176,8 @@ class Channel:
     A reading's value is `raw * step` in the unit of `kind`. `scope` is what the figure covers: `wall`, `platform`,
     `cpu`, `dram`, `gpu0`..., or `machine` for a modelled whole. A channel with `part_of` covers a share of another
     scope and is never added to it. `gain_u_ratio` and `offset_u` are expanded (k = 2); `accuracy` names their source.
-    `wrap_raw` is the number of raw steps after which a counter starts again at zero.
+    `wrap_raw` is the number of raw steps after which a counter starts again at zero. `at_wall`: the gain was found by a
+    calibration with a meter at the plug.
     """
 
     name: str
@@ -193,6 +194,7 @@ class Channel:
     part_of: str | None = None
     wrap_raw: int | None = None
     simulated: bool = False
+    at_wall: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -134,7 +134,9 @@ def grade_words(receipt: Mapping[str, Any]) -> str | None:
     elif grade == "C":
         words = "metered, but not the whole machine" if energy["missing"] else "metered, within 30 %"
     else:
-        words = {"A": "a wall meter, within 2 %", "B": "metered, within 10 %"}[grade]
+        whole = energy["scope"] == "wall"
+        within = "metered, within 10 %" if whole else "counters calibrated at the wall, within 5 %"
+        words = "a wall meter, within 2 %" if grade == "A" else within
     return f"Grade {grade} (A is best): {words}."
 
 

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from math import sqrt
 
-from joulebox.accounting.figures import MODELLED, Reckoning, Scale, grade, meter_scale, model_scale, scope_name
+from joulebox.accounting.figures import MODELLED, Reckoning, Scale, at_wall, grade, meter_scale, model_scale, scope_name
 from joulebox.accounting.uncertainty import COVERAGE_FACTOR, SNAPSHOT_SCATTER, added, combined
 from joulebox.metering import WHOLE_SCOPES, alternatives, curve_of
 from joulebox.model import Channel, EarlierAttempt, Figure, ReadingKind, Sampling, Series, Trace, UncertaintyPart
@@ -51,7 +51,8 @@ def with_earlier(reckoning: Reckoning, spent: Spent) -> Reckoning:
     if energy.full is None or energy.scope is None or not spent.known:
         return reckoning
     j, u = energy.full.j + spent.j, energy.full.u + spent.u
-    return replace(reckoning, energy=replace(energy, full=Figure(j=j, u=u, grade=grade(energy.scope, j, u))))
+    full = Figure(j=j, u=u, grade=grade(energy.scope, j, u, calibrated=at_wall(reckoning.metered)))
+    return replace(reckoning, energy=replace(energy, full=full))
 
 
 def _drawn(trace: Trace, scope: str) -> tuple[float, float] | None:

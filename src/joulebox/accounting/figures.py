@@ -27,6 +27,8 @@ from joulebox.units import nanoseconds, seconds
 
 PEAK_S: Final = 0.05
 MODELLED: Final = "modelled"
+CALIBRATED_GAIN: Final = "gain of the counters, found at the wall"
+"""One error in all of them: they were calibrated together."""
 PHASES: Final = ("load", "prefill", "decode", "tail")
 
 
@@ -53,6 +55,8 @@ class Metered:
     scale: Scale
     found: Estimate
     sham: Sham | None
+    calibrated: bool = False
+    """Its gain was found at the wall, and no big part of the machine lacks a meter."""
 
     def joules(self, units: float, duration_s: float) -> float:
         """Units of the curve over a duration as joules."""
@@ -153,7 +157,12 @@ def _metered(trace: Trace, window: tuple[int, int], *, modelled: bool) -> list[M
             continue
         sham = sham_windows(curve, own, max(quiet_from_ns, curve.t_ns[0]))
         scale = model_scale(trace) if modelled else meter_scale(channel)
-        result.append(Metered(channel=channel, curve=curve, window=own, scale=scale, found=found, sham=sham))
+        calibrated = _calibrated(channel, trace.missing)
+        result.append(
+            Metered(
+                channel=channel, curve=curve, window=own, scale=scale, found=found, sham=sham, calibrated=calibrated
+            )
+        )
     return result
 
 
@@ -184,7 +193,7 @@ def meter_scale(channel: Channel) -> Scale:
         slope=1.0,
         slope_u=channel.gain_u_ratio,
         offset_source=f"offset of the {channel.scope} meter",
-        slope_source=f"gain of the {channel.scope} meter",
+        slope_source=CALIBRATED_GAIN if channel.at_wall else f"gain of the {channel.scope} meter",
     )
 
 
@@ -224,7 +233,7 @@ def _figure(chosen: Sequence[Metered], scope: str, name: str) -> tuple[Figure, t
             groups.append([*one.systematic(found.tail, 0.0), *one.edges(), one.idle("tail")])
     parts = added(groups)
     u = combined(parts)
-    return Figure(j=total_j, u=u, grade=grade(scope, total_j, u)), parts
+    return Figure(j=total_j, u=u, grade=grade(scope, total_j, u, calibrated=at_wall(chosen))), parts
 
 
 def _full(chosen: Sequence[Metered], scope: str, trace: Trace) -> Figure | None:
@@ -238,7 +247,7 @@ def _full(chosen: Sequence[Metered], scope: str, trace: Trace) -> Figure | None:
         total_j += one.joules(units, reserved_s)
         groups.append([*one.systematic(units, reserved_s), *one.edges()])
     u = combined(added(groups))
-    return Figure(j=total_j, u=u, grade=grade(scope, total_j, u))
+    return Figure(j=total_j, u=u, grade=grade(scope, total_j, u, calibrated=at_wall(chosen)))
 
 
 def _reserved(one: Metered, leased_ns: int, released_ns: int) -> float | None:
@@ -355,15 +364,24 @@ def _nothing(trace: Trace) -> Energy:
     )
 
 
-def grade(scope: str, j: float, u: float) -> Grade:
-    """A: at the wall, U <= 2 %. B: at the wall, U <= 10 %. C: measured, U <= 30 %, or big parts missing. D: modelled,
-    or worse.
+def at_wall(chosen: Sequence[Metered]) -> bool:
+    """Whether the gain of all of them was found at the wall."""
+    return all(one.calibrated for one in chosen)
 
-    (B for counters of everything big, calibrated at the wall, comes with calibration.)
-    """
+
+def _calibrated(channel: Channel, missing: Sequence[str]) -> bool:
+    """Whether this is a counter of one big part, all others being metered as well, with a gain found at the wall.
+    Memory that was not tried there counts with what its driver claims."""
+    lacks = any(part in ("cpu", "dram") or part.startswith("gpu") for part in missing)
+    return not lacks and (channel.at_wall or channel.scope == "dram")
+
+
+def grade(scope: str, j: float, u: float, *, calibrated: bool = False) -> Grade:
+    """A: at the wall, U <= 2 %. B: at the wall, U <= 10 %, or counters of everything big, `calibrated` at the wall,
+    U <= 5 %. C: measured, U <= 30 %, or big parts missing. D: modelled, or worse."""
     ratio = u / abs(j) if j else float("inf")
     if scope == MODELLED or ratio > 0.30:
         return "D"
     if scope == "wall":
         return "A" if ratio <= 0.02 else "B" if ratio <= 0.10 else "C"
-    return "C"
+    return "B" if calibrated and ratio <= 0.05 else "C"

@@ -21,17 +21,20 @@ from hashlib import sha256
 from itertools import pairwise
 from pathlib import Path
 from statistics import correlation, fmean, median, stdev
-from typing import Any, Final
+from typing import Final
+
+from pydantic import TypeAdapter
 
 from joulebox.clock import Clock
 from joulebox.errors import JouleboxError
 from joulebox.metering import curve_of, idle_spreads
-from joulebox.model import CalibrationRef, Channel, IdleRecord, IdleSpread, MetersFit, ReadingKind, Sampling, Series
+from joulebox.model import CalibrationRef, Channel, IdleRecord, IdleSpread, ReadingKind, Sampling, Series
 from joulebox.node.meter import Meter, MeterFault
 from joulebox.node.meters import open_meters
 from joulebox.node.recorder import period_s
 from joulebox.node.spool import SPOOL, Spool
 from joulebox.node.together import Agreement, compare
+from joulebox.node.wall_gain import Gain, gains
 from joulebox.units import NS_PER_S, nanoseconds, seconds
 
 FILE: Final = "calibration.json"
@@ -74,6 +77,8 @@ class ChannelCalibration:
     spreads: tuple[IdleSpread, ...] = ()
     """How quiet the idle machine was: what the interval of the energy above idle rests on where a prompt's own idle
     record is too short. Empty in calibrations made before this was kept."""
+    gain: Gain | None = None
+    """How far it may be off, as a meter at the plug told."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -102,7 +107,11 @@ class Calibration:
         """The channel with the tick and lag found here. A lag that may well be the declared one leaves that."""
         for found in self.channels:
             if (found.meter, found.name) == (channel.meter, channel.name):
-                return _as_found(channel, found.tick_s, found.lag_s)
+                timed = _as_found(channel, found.tick_s, found.lag_s)
+                if found.gain is None:
+                    return timed
+                gain = found.gain
+                return replace(timed, gain_u_ratio=gain.u_ratio, accuracy=gain.accuracy, at_wall=gain.found)
         return channel
 
     def ref(self, marks: Mapping[str, str], now: datetime) -> CalibrationRef:
@@ -112,6 +121,8 @@ class Calibration:
         idle = tuple(IdleRecord(meter=one.meter, name=one.name, spreads=one.spreads) for one in self.channels)
         return CalibrationRef(id=self.id, at=self.at, stale=stale, fits=fits, idle=() if stale == CHANGED else idle)
 
+
+_STORED: Final = TypeAdapter(Calibration)
 
 RefAt = Callable[[datetime], CalibrationRef | None]
 """The calibration that a run at that moment names."""
@@ -174,16 +185,18 @@ def busy_cores(count: int | None = None) -> Iterator[Load]:
 _SPIN: Final = """
 import os
 parent = os.getppid()
+here, there = (memoryview(bytearray(16_000_000)) for _ in range(2))
 print(flush=True)
 while os.getppid() == parent:
     for _ in range(100_000):
         pass
+    here[:] = there
 """
 
 
 @contextmanager
 def _held_process() -> Iterator[subprocess.Popen[bytes]]:
-    """A process that spins when it is let go, and ends with this one."""
+    """A process that counts and copies memory, as models do, when it is let go, and ends with this one."""
     command = [sys.executable, "-I", "-S", "-c", _SPIN]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, start_new_session=True)
     try:
@@ -206,10 +219,16 @@ class _Watched:
 
 
 def calibrate(
-    meters: Sequence[Meter], clock: Clock, load: Load, say: Callable[[str], None], idle_s: float = IDLE_S
+    meters: Sequence[Meter],
+    clock: Clock,
+    load: Load,
+    say: Callable[[str], None],
+    idle_s: float = IDLE_S,
+    supply_efficiency: float | None = None,
 ) -> Calibration:
     """Calibrate `meters` on an otherwise idle machine; takes about `idle_s` and 20 s more for each, and half a minute
-    where several must agree. Meters stay open.
+    where several must agree. Meters stay open. `supply_efficiency`: how much of a further watt at the plug arrives in
+    processor and memory, where somebody knows.
 
     Raises `MeterFault` where a meter falls silent.
     """
@@ -242,12 +261,21 @@ def calibrate(
     alone = Calibration(id="", at=at, marks=marks, channels=tuple(found))
     if len(meters) > 1:
         say("holding the meters against one another, the machine works in steps")
-    whole = replace(alone, agreements=compare([Calibrated(meter, alone) for meter in meters], clock, load))
+    agreements = compare([Calibrated(meter, alone) for meter in meters], clock, load)
+    own = [channel for meter in meters for channel in meter.channels()]
+    gain = gains(own, agreements, supply_efficiency, at)
+    with_gain = tuple(replace(one, gain=gain.get(f"{one.meter} {one.name}")) for one in found)
+    whole = replace(alone, channels=with_gain, agreements=agreements)
     return replace(whole, id=sha256(json.dumps(asdict(whole)).encode()).hexdigest()[:12])
 
 
 def calibrate_node(
-    data_dir: Path, addresses: Sequence[str], clock: Clock, say: Callable[[str], None], idle_s: float = IDLE_S
+    data_dir: Path,
+    addresses: Sequence[str],
+    clock: Clock,
+    say: Callable[[str], None],
+    idle_s: float = IDLE_S,
+    supply_efficiency: float | None = None,
 ) -> Calibration:
     """`joulebox meters calibrate`: calibrate the energy and power meters a node in `data_dir` would read, under a real
     load, and store what was found there.
@@ -265,7 +293,7 @@ def calibrate_node(
                 "(see `joulebox meters list`).",
             )
         with busy_cores() as load:
-            calibration = calibrate(wanted, clock, load, say, idle_s)
+            calibration = calibrate(wanted, clock, load, say, idle_s, supply_efficiency)
     except MeterFault as fault:
         raise JouleboxError(
             "meter_unreadable", f"A meter fell silent, so nothing was stored: {fault}. Mend it, then calibrate again."
@@ -302,23 +330,9 @@ def fingerprint(meter: Meter) -> str:
 def load_calibration(path: Path) -> Calibration | None:
     """The stored calibration, or `None` where there is none that can be read."""
     try:
-        stored = json.loads(path.read_text(encoding="utf-8"))
-        channels = tuple(_channel(**channel) for channel in stored.pop("channels"))
-        agreements = tuple(_agreement(one) for one in stored.pop("agreements", []))
-        return Calibration(channels=channels, agreements=agreements, **stored)
-    except (OSError, ValueError, TypeError, KeyError):
+        return _STORED.validate_json(path.read_bytes())
+    except (OSError, ValueError):
         return None
-
-
-def _channel(spreads: Sequence[Mapping[str, Any]] = (), **rest: Any) -> ChannelCalibration:
-    return ChannelCalibration(spreads=tuple(IdleSpread(**one) for one in spreads), **rest)
-
-
-def _agreement(stored: dict[str, Any]) -> Agreement:
-    fit = stored.pop("fit")
-    if fit is not None:
-        fit = MetersFit(**fit | {name: tuple(fit[name]) for name in ("whole", "parts")})
-    return Agreement(fit=fit, **stored)
 
 
 def store_calibration(path: Path, calibration: Calibration) -> None:

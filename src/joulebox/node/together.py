@@ -7,12 +7,12 @@ checked.
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import hypot
 from statistics import fmean, stdev
 from typing import Final, Literal
 
-from joulebox.agreement import Pair, expected_w, fitted, pairs, words
+from joulebox.agreement import Pair, expected_w, fitted, label, pairs, words
 from joulebox.clock import Clock
 from joulebox.metering import Curve, curve_of
 from joulebox.model import Channel, MetersFit
@@ -40,11 +40,13 @@ Code = Literal["agrees", "closure", "swapped", "unknown"]
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Agreement:
     """What was found of two sets of channels: `closure` where they contradict each other, `swapped` where one sees
-    something else, `unknown` where the work could not be seen. Only meters that agree have a `fit`."""
+    something else, `unknown` where the work could not be seen. Only a whole that agrees with its parts has a `fit`;
+    `rises_w` is by how much each of the parts rose from rest to full work, in the fit's order."""
 
     code: Code
     sentence: str
     fit: MetersFit | None = None
+    rises_w: tuple[float, ...] = ()
 
 
 def compare(
@@ -135,7 +137,9 @@ def _agreement(pair: Pair, curves: Mapping[Channel, Curve], stretches: Sequence[
         return Agreement(
             code="unknown", sentence=f"{told}: {words(pair.parts)} saw nothing of the work, so there is no line to fit."
         )
-    return _part_of_whole(pair, seen)
+    found = _part_of_whole(pair, seen)
+    rises_w = (_rise(_levels([one], curves, stretches))[0] for one in sorted(pair.parts, key=label))
+    return replace(found, rises_w=tuple(rises_w)) if found.fit is not None else found
 
 
 def _swapped(still: Sequence[Channel], still_w: float, moved: Sequence[Channel], moved_w: float) -> Agreement:
@@ -196,10 +200,7 @@ def _exchanged(curves: Mapping[Channel, Curve], stretches: Sequence[tuple[float,
     rises = {}
     for scope in ("cpu", "dram"):
         side = [one for one in curves if one.scope == scope]
-        seen = (
-            [(level, _mean_w(side, curves, start_ns, end_ns)) for level, start_ns, end_ns in stretches] if side else []
-        )
-        rises[scope] = side, *_rise([(level, watts) for level, watts in seen if watts is not None])
+        rises[scope] = side, *_rise(_levels(side, curves, stretches))
     (cpu, cpu_w, cpu_u_w), (dram, dram_w, dram_u_w) = rises["cpu"], rises["dram"]
     if not cpu or not dram or dram_w - dram_u_w < max(cpu_w + cpu_u_w, RISE_MIN_W):
         return []
@@ -208,6 +209,14 @@ def _exchanged(curves: Mapping[Channel, Curve], stretches: Sequence[tuple[float,
         "look exchanged. Put their names right, then calibrate again."
     )
     return [Agreement(code="swapped", sentence=sentence)]
+
+
+def _levels(
+    side: Sequence[Channel], curves: Mapping[Channel, Curve], stretches: Sequence[tuple[float, int, int]]
+) -> list[tuple[float, float]]:
+    """The level of each stretch with the mean watts of these channels."""
+    seen = [(level, _mean_w(side, curves, start_ns, end_ns)) for level, start_ns, end_ns in stretches]
+    return [(level, watts) for level, watts in seen if watts is not None]
 
 
 def _declared_w(side: Sequence[Channel], watts: float) -> float:
