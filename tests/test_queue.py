@@ -340,7 +340,9 @@ async def _agrees(queue: Queue, book: Book) -> None:
 # --- what the database guards -----------------------------------------------------------------------------------------
 
 
-SECOND = "INSERT INTO attempts SELECT 'second', {}, instance, state, reason, leased, finished, problem FROM attempts"
+SECOND = (
+    "INSERT INTO attempts SELECT 'second', {}, instance, state, reason, leased, finished, problem, owner FROM attempts"
+)
 FORBIDDEN = [
     "UPDATE jobs SET state = 'lurking'",
     "UPDATE jobs SET state = 'completed'",
@@ -438,7 +440,7 @@ async def test_one_sentence_for_a_postgres_that_cannot_be_used() -> None:
         absent = url.replace("?", "_absent?")
         for address, part in (
             ("postgresql://me:secret@127.0.0.1:9/joulebox", "does not answer"),
-            (absent, "lacks its database"),
+            (absent, "There is no database"),
         ):
             with pytest.raises(JouleboxError, match="database") as refused:
                 async with opened(address):

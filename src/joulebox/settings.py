@@ -80,6 +80,10 @@ class Settings(BaseModel):
     database_url: Annotated[
         str | None, Field(description="SQLAlchemy URL of the database; without it, `joulebox.db` in the data folder.")
     ] = None
+    replica_url: Annotated[
+        str | None,
+        Field(description="Where other servers on the same database reach this one; without it, where it listens."),
+    ] = None
     host: Annotated[str, Field(description="Address the server listens on.")] = "127.0.0.1"
     port: Annotated[int, Field(ge=0, le=65535, description="Port the server listens on.")] = 8080
     server: Annotated[str, Field(description="Where node and command line find the server.")] = "http://127.0.0.1:8080"

@@ -63,7 +63,7 @@ def _prompts(routes: APIRouter, service: Service) -> None:
     @routes.get("/api/v1/prompts/{prompt_id}/events", response_class=EventSourceResponse, responses=over)
     async def events(prompt_id: str, seen: Annotated[Seen, Depends(place)]) -> AsyncIterator[ServerSentEvent]:
         """Everything that happens to a prompt until its receipt; `Last-Event-ID` resumes without a gap."""
-        async for event in watch(prompt_id, seen, service.desk, service.store):
+        async for event in watch(prompt_id, seen, service.desk, service.replicas, service.store):
             yield event
 
 

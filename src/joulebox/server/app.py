@@ -20,6 +20,7 @@ from joulebox.server import api, node_api, pages
 from joulebox.server.desk import Desk
 from joulebox.server.grid.live import Grid
 from joulebox.server.problems import PROBLEMS, Shell, install
+from joulebox.server.replicas import Replicas
 from joulebox.server.service import Service
 from joulebox.server.store import Store
 from joulebox.settings import Settings
@@ -41,21 +42,24 @@ def build_app(settings: Settings, clock: Clock | None = None) -> FastAPI:
     clock = clock or SystemClock()
     grid = Grid(settings, clock, store)
     desk = Desk(store, settings, clock, grid)
-    service = Service(desk, store, grid)
+    replicas = Replicas(desk)
+    service = Service(desk, store, grid, replicas)
 
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
         await store.open()
         try:
             await grid.open()
-            await desk.open()
+            await desk.open(settings.replica_url or app.state.url)
             yield
         finally:
             await desk.close()
+            await replicas.close()
             await store.close()
 
     app = FastAPI(title="Joulebox", lifespan=lifespan, docs_url=None, redoc_url=None, responses=PROBLEMS)
     app.state.desk = desk
+    app.state.url = ""
     app.add_middleware(
         GZipMiddleware,
         minimum_size=1000,
@@ -65,7 +69,7 @@ def build_app(settings: Settings, clock: Clock | None = None) -> FastAPI:
     app.add_middleware(Shell, large=[node_api.LARGE])
     install(app)
     app.include_router(api.router(service))
-    app.include_router(node_api.router(desk))
+    app.include_router(node_api.router(desk, replicas))
     app.include_router(pages.router(service))
     return app
 
@@ -101,6 +105,13 @@ def _resolve(host: str, port: int) -> tuple[int, int, int, str, tuple[str, int] 
     return found[0]  # type: ignore[return-value]
 
 
+def _own_url(sock: socket.socket) -> str:
+    """Where other servers reach this one: the address it listens on, or, where that is every address, its name."""
+    host, port = sock.getsockname()[:2]
+    everywhere = host in ("0.0.0.0", "::")  # noqa: S104 - compared, not bound
+    return url_of(socket.gethostname() if everywhere else host, sock) if port else ""
+
+
 def url_of(host: str, sock: socket.socket) -> str:
     """Where the server is found."""
     return f"http://{f'[{host}]' if ':' in host else host}:{sock.getsockname()[1]}"
@@ -130,6 +141,7 @@ class _Server(Server):
 @asynccontextmanager
 async def running(app: FastAPI, sock: socket.socket) -> AsyncIterator[None]:
     """Serve `app` on `sock` as long as the block lasts. Streams that are open at its end are ended, not waited for."""
+    app.state.url = _own_url(sock)
     async with app.router.lifespan_context(app):
         server = _Server(app, sock)
         serving = asyncio.ensure_future(server.serve())

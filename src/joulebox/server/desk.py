@@ -2,13 +2,18 @@
 
 Nothing here polls. Whoever waits, waits on a future; timers exist only while a lease request is held or a silent node
 has its period of grace. What must survive a crash is in the `Queue`; after a restart a running attempt begins in grace.
+
+Where several servers share the queue, each attempt is looked after by one of them, by whom it was leased. What reaches
+another server about it is passed on (`Elsewhere`); when its server dies another takes it up, in grace. What the others
+do is heard as `News`; only the search for attempts of dead servers has a timer.
 """
 
 import asyncio
 import logging
 from collections import deque
-from collections.abc import AsyncIterator, Coroutine, Sequence
+from collections.abc import AsyncIterator, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from datetime import datetime
 from typing import Any, Final, Literal, Never
 from weakref import WeakValueDictionary
 
@@ -37,6 +42,7 @@ from joulebox.server.jobs import (
     Attempt,
     Claim,
     Ending,
+    News,
     NodeRecord,
     Queue,
     Record,
@@ -45,14 +51,14 @@ from joulebox.server.jobs import (
     eligible,
 )
 from joulebox.server.outlook import Outlook, Scene, outlook
-from joulebox.server.presence import Presence, Visit
+from joulebox.server.presence import BETWEEN_S, Presence, Visit
 from joulebox.settings import Settings
 from joulebox.units import nanoseconds, seconds
 
 _log = logging.getLogger(__name__)
 
 NODE_NAME_MAX: Final = 64
-Word = Literal["hello", "cancel", "bye"]
+Word = Literal["hello", "cancel", "bye", "move"]
 PHASES: Final[dict[EventKind, Phase]] = {
     "settling": "settling",
     "loading": "loading",
@@ -61,6 +67,18 @@ PHASES: Final[dict[EventKind, Phase]] = {
     "measuring": "measuring",
     "answer": "measuring",
 }
+
+
+SWEEP_S: Final = 5.0
+"""How often servers that share a queue look for what a dead one left."""
+
+
+@dataclass(frozen=True, slots=True)
+class Elsewhere:
+    """Another server looks after this attempt."""
+
+    url: str
+    attempt: Attempt
 
 
 class Bell:
@@ -108,9 +126,10 @@ class Hold:
         self._words: asyncio.Queue[Word | None] = asyncio.Queue()
 
     def say(self, word: Word) -> None:
-        """Send a word; `bye` is the last."""
-        self._words.put_nowait(word)
-        if word == "bye":
+        """Send a word; `bye` is the last. `move` is not said: the connection ends, and the node opens another."""
+        if word != "move":
+            self._words.put_nowait(word)
+        if word in ("bye", "move"):
             self.end()
 
     def end(self) -> None:
@@ -160,19 +179,25 @@ class Desk:
         self._line: Sequence[Waiting] | None = None
         self._durations_s: deque[float] = deque(maxlen=RECENT)
         self._tasks: set[asyncio.Task[None]] = set()
+        self._sweep: asyncio.TimerHandle | None = None
+        self._busy: Mapping[str, datetime] | None = None
+        self._nodes_stale = False
 
-    async def open(self) -> None:
-        """Take up where an earlier server stopped: every running attempt has its period of grace."""
+    async def open(self, url: str = "") -> None:
+        """Take up where an earlier server stopped: every running attempt has its period of grace. Others that share the
+        queue reach this server at `url`."""
+        await self._queue.join(url, self._heard, self._clock.utc())
+        await self._take_up()
         self._nodes = {node.offer.node: node for node in await self._queue.nodes()}
         self._durations_s.extend(reversed(await self._queue.durations_s(RECENT)))
-        for attempt, record in await self._queue.running():
-            live = Live(attempt=attempt, placement=record.placement, cancel=record.cancel)
-            self._live[attempt.token] = live
-            self._start_grace(live)
+        if self._queue.shared:
+            self._sweep_later()
 
     async def close(self) -> None:
         """End every connection that is held open; attempts go on and are taken up by the next server."""
         self.closing = True
+        if self._sweep is not None:
+            self._sweep.cancel()
         for poll in self._polls.values():
             poll.wake()
         for live in self._live.values():
@@ -193,6 +218,7 @@ class Desk:
         """
         if key is not None and (earlier := await self._queue.by_key(key)) is not None:
             return earlier
+        await self._look_at_nodes()
         check(prompt, placement, {name: node.offer.models for name, node in self._nodes.items()})
         record, new = await self._queue.enqueue(prompt, placement, key, self._clock.utc())
         if new:
@@ -214,11 +240,12 @@ class Desk:
     async def outlook(self, record: Record) -> Outlook:
         """Place in the line, expected start, and why."""
         live = self.live(record.job.id)
+        await self._look_at_nodes()
         scene = Scene(
             line=await self._waiting() if record.job.state is JobState.AVAILABLE else (),
             offers={name: [model.id for model in node.offer.models] for name, node in self._nodes.items()},
-            present=[name for name in self._nodes if self._presence.here(name)],
-            busy={one.attempt.node: one.attempt.leased for one in self._live.values()},
+            present=[name for name in self._nodes if self._here(name)],
+            busy=await self._working(),
             durations_s=tuple(self._durations_s),
         )
         return outlook(record, live.attempt.reason if live else None, scene, self._clock.utc())
@@ -227,6 +254,14 @@ class Desk:
         """The attempt at this job that runs now."""
         return next((live for live in self._live.values() if live.attempt.job_id == job_id), None)
 
+    async def elsewhere(self, job_id: str) -> Elsewhere | None:
+        """The server that looks after this job's running attempt, where that is another one."""
+        if not self._queue.shared:
+            return None
+        token = await self._queue.token_of(job_id)
+        held = await self._queue.held(token) if token is not None else None
+        return Elsewhere(held.url, held.attempt) if held is not None and held.url is not None else None
+
     def bell(self, job_id: str) -> Bell:
         """Rings whenever something happens to this job. Lives as long as somebody keeps it."""
         bell = self._bells.get(job_id)
@@ -234,13 +269,14 @@ class Desk:
             bell = self._bells[job_id] = Bell()
         return bell
 
-    def nodes(self) -> list[tuple[NodeRecord, Literal["idle", "busy", "away"]]]:
+    async def nodes(self) -> list[tuple[NodeRecord, Literal["idle", "busy", "away"]]]:
         """Every node that ever joined, with what it does now."""
-        busy = {live.attempt.node for live in self._live.values()}
+        await self._look_at_nodes()
+        busy = await self._working()
         now = self._clock.utc()
         seen: list[tuple[NodeRecord, Literal["idle", "busy", "away"]]] = []
         for name, node in sorted(self._nodes.items()):
-            if not self._presence.here(name):
+            if not self._here(name):
                 seen.append((node, "away"))
             else:
                 seen.append((replace(node, seen=now), "busy" if name in busy else "idle"))
@@ -276,9 +312,24 @@ class Desk:
                 del self._polls[request.node]
             self._leave(visit, cut=gone.done())
 
-    def open_hold(self, token: str) -> Hold:
+    async def find(self, token: str) -> Live | Elsewhere:
+        """A running attempt, or where it is looked after; one of a dead server is taken up here, in grace.
+
+        Raises `JouleboxError("stale_attempt")`.
+        """
+        if (live := self._live.get(token)) is not None:
+            return live
+        held = await self._queue.held(token) if self._queue.shared else None
+        if held is None:
+            raise _stale()
+        if held.url is not None:
+            return Elsewhere(held.url, held.attempt)
+        return self._live.get(token) or self._take(held.attempt, held.record)
+
+    def open_hold(self, live: Live) -> Hold:
         """The connection of a running attempt. Raises `JouleboxError`: `stale_attempt`, `node_name_taken`."""
-        live = self._running(token)
+        if live.over:
+            raise _stale()
         hold = Hold(live, self._enter(live.attempt.node, live.attempt.instance))
         if live.hold is not None:
             live.hold.end()
@@ -299,12 +350,13 @@ class Desk:
             self._start_grace(live)
         self._leave(hold.visit, cut=cut)
 
-    def events(self, token: str, batch: Batch) -> BatchReply:
+    def events(self, live: Live, batch: Batch) -> BatchReply:
         """Note what a node says. What is known is skipped; before a gap nothing is kept, and the reply says from where.
 
         Raises `JouleboxError`: `stale_attempt`, `bad_request`.
         """
-        live = self._running(token)
+        if live.over:
+            raise _stale()
         for event in batch.events:
             if event.seq > len(live.log):
                 break
@@ -316,7 +368,7 @@ class Desk:
                 raise JouleboxError("bad_request", f"Event {event.seq} is a token without text.")
             live.log.append(event)
             live.phase = PHASES.get(event.kind, live.phase)
-        self._ring(live.attempt.job_id)
+        self.ring(live.attempt.job_id)
         return BatchReply(next_seq=len(live.log), cancel=live.cancel)
 
     async def finish(self, token: str, finish: Finish) -> FinishReply:
@@ -324,7 +376,7 @@ class Desk:
 
         Raises `JouleboxError`: `stale_attempt`, `bad_evidence` (the attempt has then failed and may be tried again).
         """
-        live = self._live.get(token)
+        live = self._live.get(token) or await self._unseen(token)
         if live is None:
             return await self._finished_before(token, finish)
         live.finishing += 1
@@ -336,7 +388,7 @@ class Desk:
                 record = await self._close(live, await _ending(live.attempt, finish))
         finally:
             live.finishing -= 1
-            if live.hold is None:
+            if live.hold is None and token in self._live:
                 self._start_grace(live)
         if record is None:
             return await self._finished_before(token, finish)
@@ -346,13 +398,22 @@ class Desk:
 
     async def _join(self, request: LeaseRequest) -> None:
         known = self._nodes.get(request.node)
-        if known is None or _lasting(known.offer) != _lasting(request):
-            if request.zone is not None:
-                check_zone(request.zone)
-            await self._queue.save_node(NodeRecord(offer=request, seen=self._clock.utc()))
-        self._nodes[request.node] = NodeRecord(offer=request, seen=self._clock.utc())
+        changed = known is None or _lasting(known.offer) != _lasting(request)
+        if changed and request.zone is not None:
+            check_zone(request.zone)
+        joined = NodeRecord(offer=request, seen=self._clock.utc())
+        if (changed or self._queue.shared) and not await self._queue.save_node(joined):
+            sentence = (
+                f"Another node called {request.node} is connected: give this one another name, or stop the other."
+            )
+            raise JouleboxError("node_name_taken", sentence, retry_s=BETWEEN_S)
+        self._nodes[request.node] = joined
+        anew = _lost(f"node {request.node} began anew")
         for live in [live for live in self._live.values() if live.attempt.node == request.node]:
-            await self._close(live, _lost(f"node {request.node} began anew"))
+            await self._close(live, anew)
+        if self._queue.shared:
+            for token in await self._queue.running_on(request.node):
+                await self._queue.close_attempt(token, anew, self._settings.attempts_max, self._clock.utc())
 
     async def _next_claim(self, poll: _Poll, gone: asyncio.Future[Any]) -> Claim | None:
         end_ns = self._clock.now_ns() + nanoseconds(min(poll.request.wait_s, LEASE_WAIT_S))
@@ -396,7 +457,7 @@ class Desk:
             return "the prompt asked for this node"
         if len(able) == 1:
             return "the only node that may take it"
-        present = sum(self._presence.here(name) for name in able)
+        present = sum(self._here(name) for name in able)
         return f"the first to be free of {present} connected nodes with {waiting.model}"
 
     async def _take_delivery(self, live: Live, finish: Finish) -> Record | None:
@@ -423,9 +484,9 @@ class Desk:
         record = await self._queue.record(attempt.job_id)
         return FinishReply(receipt_id=record.job.receipt_id if record and finish.outcome == "done" else None)
 
-    async def _close(self, live: Live, ending: Ending) -> Record | None:
+    async def _close(self, live: Live, ending: Ending, *, own: bool = False) -> Record | None:
         token, attempts_max = live.attempt.token, self._settings.attempts_max
-        record = await self._queue.close_attempt(token, ending, attempts_max, self._clock.utc())
+        record = await self._queue.close_attempt(token, ending, attempts_max, self._clock.utc(), own=own)
         if record is not None:
             self._over(live, record)
         return record
@@ -441,11 +502,101 @@ class Desk:
         else:
             self._changed(record.job.id)
 
-    def _running(self, token: str) -> Live:
-        live = self._live.get(token)
-        if live is None:
-            raise _stale()
+    # --- several servers ----------------------------------------------------------------------------------------------
+
+    def _heard(self, news: News) -> None:
+        """Another server did something: whoever waits for that looks again."""
+        if news.kind in ("node", "lost"):
+            self._nodes_stale = True
+        self._busy = self._line = None
+        if news.kind == "lost":
+            for poll in self._polls.values():
+                poll.wake()
+            for bell in list(self._bells.values()):
+                bell.ring()
+            self._spawn(self._check_own())
+        if news.kind == "ready":
+            self._spawn(self._ready(news.subject))
+        if news.kind == "job":
+            self.ring(news.subject)
+            if (live := self.live(news.subject)) is not None:
+                self._spawn(self._check(live))
+        self.line_bell.ring()
+
+    async def _ready(self, job_id: str) -> None:
+        """A job came into the line through another server: one node that waits here is woken for it."""
+        record = await self._queue.record(job_id)
+        if record is not None and record.job.state is JobState.AVAILABLE:
+            self._waits(record)
+
+    async def _check_own(self) -> None:
+        for live in list(self._live.values()):
+            await self._check(live)
+
+    async def _check(self, live: Live) -> None:
+        """What another server did to an attempt that this one looks after: it ended, was cancelled, or is another's."""
+        held = await self._queue.held(live.attempt.token)
+        if held is not None and held.url is None:
+            if held.record.cancel and not live.cancel:
+                live.cancel = True
+                if live.hold is not None:
+                    live.hold.say("cancel")
+            return
+        live.over = True
+        self._stop_grace(live)
+        self._live.pop(live.attempt.token, None)
+        if live.hold is not None:
+            live.hold.say("bye" if held is None else "move")
+        self.ring(live.attempt.job_id)
+
+    def _take(self, attempt: Attempt, record: Record) -> Live:
+        live = Live(attempt=attempt, placement=record.placement, cancel=record.cancel)
+        self._live[attempt.token] = live
+        self._start_grace(live)
         return live
+
+    async def _take_up(self) -> None:
+        for attempt, record in await self._queue.take_up():
+            if attempt.token not in self._live:
+                self._take(attempt, record)
+
+    def _sweep_later(self) -> None:
+        self._sweep = asyncio.get_running_loop().call_later(SWEEP_S, lambda: self._spawn(self._swept()))
+
+    async def _swept(self) -> None:
+        try:
+            await self._take_up()
+        except JouleboxError as error:
+            _log.warning("%s", error.detail)
+        finally:
+            if not self.closing:
+                self._sweep_later()
+
+    async def _unseen(self, token: str) -> Live | None:
+        """A running attempt that another server looks after, to take its delivery here: the database lets one in."""
+        held = await self._queue.held(token) if self._queue.shared else None
+        if held is None:
+            return None
+        if held.url is None:
+            return self._live.get(token) or self._take(held.attempt, held.record)
+        return Live(attempt=held.attempt, placement=held.record.placement, cancel=held.record.cancel)
+
+    def _here(self, name: str) -> bool:
+        return self._presence.here(name) or self._nodes[name].elsewhere
+
+    async def _look_at_nodes(self) -> None:
+        if self._nodes_stale:
+            self._nodes_stale = False
+            mine = {name: node for name, node in self._nodes.items() if self._presence.here(name)}
+            self._nodes = {node.offer.node: node for node in await self._queue.nodes()} | mine
+
+    async def _working(self) -> Mapping[str, datetime]:
+        """The nodes that work, each since when."""
+        if not self._queue.shared:
+            return {one.attempt.node: one.attempt.leased for one in self._live.values()}
+        if self._busy is None:
+            self._busy = await self._queue.working()
+        return self._busy
 
     # --- grace --------------------------------------------------------------------------------------------------------
 
@@ -465,7 +616,10 @@ class Desk:
         if live.over or live.finishing or live.hold is not None:
             return
         try:
-            await self._close(live, _lost(f"node {live.attempt.node} went silent"))
+            record = await self._close(live, _lost(f"node {live.attempt.node} went silent"), own=True)
+            if record is None:  # another server has taken it up, or its end
+                live.over = True
+                self._live.pop(live.attempt.token, None)
         except Exception:  # noqa: BLE001 - an attempt without a timer would stay silent for ever
             _log.exception("attempt %d of job %s is not rescued yet", live.attempt.number, live.attempt.job_id)
             self._start_grace(live)
@@ -489,11 +643,12 @@ class Desk:
                 return
 
     def _changed(self, job_id: str) -> None:
-        self._line = None
-        self._ring(job_id)
+        self._line = self._busy = None
+        self.ring(job_id)
         self.line_bell.ring()
 
-    def _ring(self, job_id: str) -> None:
+    def ring(self, job_id: str) -> None:
+        """Wake whoever watches this job."""
         if (bell := self._bells.get(job_id)) is not None:
             bell.ring()
 
@@ -517,13 +672,21 @@ class Desk:
         self._presence.leave(visit, cut=cut)
         if cut and not self._presence.here(visit.node):
             self.line_bell.ring()
-            if not self.closing and (node := self._nodes.get(visit.node)) is not None:
-                self._nodes[visit.node] = replace(node, seen=self._clock.utc())
-                self._spawn(self._note_departure(visit.node))
+            self._departs(visit.node)
+        elif self._queue.shared and not self.closing:
+            loop = asyncio.get_running_loop()
+            loop.call_later(BETWEEN_S + 1, lambda: self._departs(visit.node))
+
+    def _departs(self, name: str) -> None:
+        if self.closing or self._presence.here(name):
+            return
+        if (node := self._nodes.get(name)) is not None and not node.elsewhere:
+            self._nodes[name] = replace(node, seen=self._clock.utc())
+            self._spawn(self._note_departure(name))
 
     async def _note_departure(self, node: str) -> None:
         try:
-            await self._queue.save_node(self._nodes[node])
+            await self._queue.save_node(self._nodes[node], present=False)
         except JouleboxError:
             _log.exception("the departure of node %s is not stored", node)
 

@@ -19,6 +19,7 @@ from joulebox.protocol import NodeEvent
 from joulebox.server.desk import Desk, Live
 from joulebox.server.jobs import Queue, Record
 from joulebox.server.outlook import Outlook
+from joulebox.server.replicas import Replicas
 
 END: Final = "end"
 FIELDS: Final = {
@@ -48,7 +49,9 @@ def seen_until(last_event_id: str | None) -> Seen:
     return Seen(attempt=int(place[1]), next_seq=-1 if place[2] == END else int(place[2]) + 1)
 
 
-async def watch(job_id: str, seen: Seen, desk: Desk, queue: Queue) -> AsyncIterator[ServerSentEvent]:
+async def watch(
+    job_id: str, seen: Seen, desk: Desk, replicas: Replicas, queue: Queue
+) -> AsyncIterator[ServerSentEvent]:
     """All events of a job from `seen` on, without a gap, until it is over. Waits for rings; never polls."""
     bell = desk.bell(job_id)
     told: Outlook | None = None
@@ -65,6 +68,10 @@ async def watch(job_id: str, seen: Seen, desk: Desk, queue: Queue) -> AsyncItera
                 async for event in _last(record, live, seen, queue):
                     yield event
                 return
+            if record.job.state is JobState.RUNNING and (copy := await replicas.follow(job_id)) is not None:
+                live = copy
+                for event in _fresh(live, seen):
+                    yield event
             if record.job.state is JobState.AVAILABLE:
                 rings.add(desk.line_bell.next())
                 outlook = await desk.outlook(record)

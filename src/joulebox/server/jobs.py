@@ -53,7 +53,8 @@ class Record:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Attempt:
-    """One node's try at a job. `reason` says why this node."""
+    """One node's try at a job. `reason` says why this node; `owner` is the server that looks after it, where there may
+    be several."""
 
     token: str
     job_id: str
@@ -64,6 +65,25 @@ class Attempt:
     reason: str
     leased: datetime
     problem: Problem | None = None
+    owner: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class News:
+    """What another server did: a job was put into the line (`ready`), a job changed, a node came or went. `lost`: for a
+    while nothing could be heard, so that anything may have changed."""
+
+    kind: Literal["ready", "job", "node", "lost"]
+    subject: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Held:
+    """A running attempt and who looks after it: `url` is that server's, `None` where it is this one."""
+
+    attempt: Attempt
+    record: Record
+    url: str | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -149,10 +169,11 @@ class Waiting:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NodeRecord:
-    """A node as it last described itself."""
+    """A node as it last described itself. `elsewhere`: another server has it on the line."""
 
     offer: LeaseRequest
     seen: datetime
+    elsewhere: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -247,6 +268,13 @@ class Queue(Protocol):
     Every method may raise `JouleboxError("database")`. One contract suite, `tests/test_queue.py`, is for all adapters.
     """
 
+    @property
+    def shared(self) -> bool:
+        """Whether several servers may use it at once: then each hears what the others do."""
+
+    async def join(self, url: str, heard: Callable[[News], None], now: datetime) -> None:
+        """Be one of the servers that share this queue, reached by the others at `url`; `heard` is told what they do."""
+
     async def enqueue(self, prompt: Prompt, placement: str, key: str | None, now: datetime) -> tuple[Record, bool]:
         """Put a prompt in the line; with a known `key`, the earlier job and `False`."""
 
@@ -257,8 +285,11 @@ class Queue(Protocol):
         """Give this node the oldest job it can do, `None` where there is none. A job goes to one claimer only; `why`
         gives the reason for this node, for the receipt."""
 
-    async def close_attempt(self, token: str, ending: Ending, attempts_max: int, now: datetime) -> Record | None:
-        """End an attempt that is not done; the job's next state is `after(...)`."""
+    async def close_attempt(
+        self, token: str, ending: Ending, attempts_max: int, now: datetime, *, own: bool = False
+    ) -> Record | None:
+        """End an attempt that is not done; the job's next state is `after(...)`. `own`: only where this server still
+        looks after it."""
 
     async def earlier(self, job_id: str, number: int) -> Sequence[tuple[int, bytes | None]]:
         """The attempts at a job before `number`, in order, each with the evidence it left."""
@@ -278,6 +309,22 @@ class Queue(Protocol):
     async def running(self) -> Sequence[tuple[Attempt, Record]]:
         """Every attempt that runs, with its job."""
 
+    async def take_up(self) -> Sequence[tuple[Attempt, Record]]:
+        """Running attempts that no server looks after become this server's; nodes of servers that are gone are on
+        nobody's line."""
+
+    async def token_of(self, job_id: str) -> str | None:
+        """The token of the attempt at this job that runs, by whatever server."""
+
+    async def working(self) -> Mapping[str, datetime]:
+        """The nodes that work, for whatever server, each since when."""
+
+    async def running_on(self, node: str) -> Sequence[str]:
+        """The tokens of what runs on a node, by whatever server: at most one."""
+
+    async def held(self, token: str) -> Held | None:
+        """A running attempt and who looks after it; one that no living server does becomes this server's."""
+
     async def line(self) -> Sequence[Waiting]:
         """The jobs that wait, in the order they will be taken."""
 
@@ -290,8 +337,9 @@ class Queue(Protocol):
     async def receipt(self, receipt_id: str, revision: int | None = None) -> bytes | None:
         """A receipt's bytes, as they were made: of the newest revision, or of the one named."""
 
-    async def save_node(self, node: NodeRecord) -> None:
-        """Remember what a node offers."""
+    async def save_node(self, node: NodeRecord, *, present: bool = True) -> bool:
+        """Remember what a node offers, and whether it is on this server's line. `False`, and nothing is remembered,
+        where another process of that name is on the line of another server."""
 
     async def nodes(self) -> Sequence[NodeRecord]:
         """Every node that ever joined, by name."""

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+from collections.abc import AsyncIterator, Callable
 from dataclasses import asdict, is_dataclass
 from typing import Any, Final, TypeVar
 
@@ -11,8 +12,9 @@ from starlette.types import Receive, Scope, Send
 
 from joulebox.errors import JouleboxError
 from joulebox.protocol import VERSION, Batch, Finish, LeaseRequest, to_json
-from joulebox.server.desk import Desk, Hold, refuse_version
+from joulebox.server.desk import Desk, Elsewhere, Hold, Live, refuse_version
 from joulebox.server.problems import bad_request
+from joulebox.server.replicas import PASSED, Replicas
 
 _LEASE_REQUEST: Final = TypeAdapter(LeaseRequest)
 _BATCH: Final = TypeAdapter(Batch)
@@ -24,7 +26,7 @@ LARGE: Final = "/node/v1/attempts/"
 NUMBER_MAX: Final = 2**63 - 1
 
 
-def router(desk: Desk) -> APIRouter:
+def router(desk: Desk, replicas: Replicas) -> APIRouter:
     """All routes for nodes."""
     routes = APIRouter(prefix="/node/v1")
 
@@ -42,14 +44,30 @@ def router(desk: Desk) -> APIRouter:
         return Response(status_code=204) if granted is None else _json(granted)
 
     @routes.get("/attempts/{token}/hold")
-    async def hold(token: str) -> Response:
+    async def hold(token: str, request: Request) -> Response:
         """Held open while the node works: one JSON line for each word of the server."""
-        return _HoldResponse(desk, desk.open_hold(token))
+        found = await _found(desk, token, request)
+        if isinstance(found, Elsewhere):
+            return _Lines(replicas.hold(found))
+        hold = desk.open_hold(found)
+        return _Lines(_words(hold), lambda cut: desk.let_go(hold, cut=cut))
 
     @routes.post("/attempts/{token}/events")
     async def events(token: str, request: Request) -> Response:
         """What a watching person may see, in order."""
-        return _json(desk.events(token, _read(_BATCH, await request.body())))
+        found, body = await _found(desk, token, request), await request.body()
+        if isinstance(found, Elsewhere):
+            status, reply = await replicas.events(found, body)
+            return Response(reply, status, media_type="application/json")
+        return _json(desk.events(found, _read(_BATCH, body)))
+
+    @routes.get("/attempts/{token}/log")
+    async def log(token: str, request: Request) -> Response:
+        """All that a node has said and says, for another server: one JSON line for each event."""
+        found = await _found(desk, token, request)
+        if isinstance(found, Elsewhere):
+            raise _disagreement()
+        return _Lines(_log_lines(desk, found))
 
     @routes.post("/attempts/{token}/finish")
     async def finish(token: str, request: Request) -> Response:
@@ -89,16 +107,50 @@ def _json(message: object) -> Response:
     return Response(to_json(message), media_type="application/json")
 
 
-class _HoldResponse(Response):
-    """Streams the words of a hold and notices at once when the node hangs up."""
+async def _found(desk: Desk, token: str, request: Request) -> Live | Elsewhere:
+    """The attempt, here or at another server; what was passed on once must be here."""
+    found = await desk.find(token)
+    if isinstance(found, Elsewhere) and PASSED in request.headers:
+        raise _disagreement()
+    return found
+
+
+def _disagreement() -> JouleboxError:
+    return JouleboxError(
+        "no_server", "The servers are sorting out who looks after this attempt: try again in a moment."
+    )
+
+
+async def _words(hold: Hold) -> AsyncIterator[bytes]:
+    async for word in hold.words():
+        yield json.dumps({"say": word}, separators=(",", ":")).encode() + b"\n"
+
+
+async def _log_lines(desk: Desk, live: Live) -> AsyncIterator[bytes]:
+    bell, told, so_far = desk.bell(live.attempt.job_id), 0, True
+    while True:
+        ring = bell.next()
+        for event in live.log[told:]:
+            yield to_json(event) + b"\n"
+        told = len(live.log)
+        if so_far:
+            yield b"{}\n"
+            so_far = False
+        if live.over or desk.closing:
+            return
+        await ring
+
+
+class _Lines(Response):
+    """Streams lines as they come and notices at once when the other side hangs up; `ended` is told whether it did."""
 
     media_type = "application/x-ndjson"
 
-    def __init__(self, desk: Desk, hold: Hold) -> None:
+    def __init__(self, lines: AsyncIterator[bytes], ended: Callable[[bool], None] = lambda _: None) -> None:
         super().__init__()
         del self.headers["content-length"]
-        self._desk = desk
-        self._hold = hold
+        self._lines = lines
+        self._ended = ended
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         gone = asyncio.ensure_future(_hung_up(receive))
@@ -106,16 +158,13 @@ class _HoldResponse(Response):
         try:
             await asyncio.wait({gone, speech}, return_when=asyncio.FIRST_COMPLETED)
         finally:
-            self._desk.let_go(
-                self._hold, cut=not (speech.done() and not speech.cancelled() and speech.exception() is None)
-            )
+            self._ended(not (speech.done() and not speech.cancelled() and speech.exception() is None))
             gone.cancel()
             speech.cancel()
 
     async def _speak(self, send: Send) -> None:
         await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
-        async for word in self._hold.words():
-            line = json.dumps({"say": word}, separators=(",", ":")).encode() + b"\n"
+        async for line in self._lines:
             await send({"type": "http.response.body", "body": line, "more_body": True})
         await send({"type": "http.response.body", "body": b"", "more_body": False})
 

@@ -16,6 +16,7 @@ from joulebox.server.grid.live import Grid
 from joulebox.server.jobs import FASTEST, NODE_PREFIX, Record
 from joulebox.server.problems import bad_request
 from joulebox.server.recompute import recompute
+from joulebox.server.replicas import Replicas
 from joulebox.server.store import Store
 
 Json = dict[str, Any]
@@ -85,8 +86,9 @@ class PromptBody(BaseModel):
 class Service:
     """Everything the public routes and the pages need. Every method may raise `JouleboxError`."""
 
-    def __init__(self, desk: Desk, store: Store, grid: Grid) -> None:
+    def __init__(self, desk: Desk, store: Store, grid: Grid, replicas: Replicas) -> None:
         self.desk = desk
+        self.replicas = replicas
         self.store = store
         self.grid = grid
 
@@ -136,7 +138,7 @@ class Service:
             "model": job.prompt.model,
             "prompt": _question(job.prompt),
             "state": job.state,
-            "phase": self._phase(record),
+            "phase": await self._phase(record),
             **outlook_fields(await self.desk.outlook(record)),
             "node": job.node,
             "attempt": job.attempt,
@@ -148,12 +150,12 @@ class Service:
             "finalized": job.finalized.isoformat(timespec="milliseconds") if job.finalized else None,
         }
 
-    def _phase(self, record: Record) -> Phase | None:
+    async def _phase(self, record: Record) -> Phase | None:
         if record.job.state in FINAL_STATES:
             return None
         if record.job.state is not JobState.RUNNING:
             return "queued"
-        live = self.desk.live(record.job.id)
+        live = self.desk.live(record.job.id) or await self.replicas.follow(record.job.id)
         return live.phase if live else None
 
     async def receipt_body(self, receipt_id: str, revision: int | None = None) -> bytes:
@@ -214,7 +216,7 @@ class Service:
     async def models(self) -> list[Json]:
         """Every model that a node offers, once, with its nodes."""
         merged: dict[tuple[str, str], Json] = {}
-        for node, state in self.desk.nodes():
+        for node, state in await self.desk.nodes():
             for model in node.offer.models:
                 entry = merged.setdefault(
                     (model.id, model.digest),
@@ -235,7 +237,9 @@ class Service:
 
     async def nodes(self) -> list[Json]:
         """Every node that ever joined, with what it does now."""
-        return [_node(node.offer, state, node.seen.isoformat(timespec="seconds")) for node, state in self.desk.nodes()]
+        return [
+            _node(node.offer, state, node.seen.isoformat(timespec="seconds")) for node, state in await self.desk.nodes()
+        ]
 
 
 def _number(cursor: str) -> int:

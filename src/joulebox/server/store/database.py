@@ -3,6 +3,7 @@
 Whatever fails is put into one sentence. One migration chain serves both.
 """
 
+from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
 from typing import Final, Protocol
 
@@ -12,7 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from joulebox.errors import JouleboxError
 
-HEAD: Final = "0003"
+HEAD: Final = "0004"
 """The newest schema. Alembic, a quarter of a second to import, is only asked when a database has another one."""
 
 
@@ -36,6 +37,10 @@ class Database(Protocol):
 
     def write(self) -> AbstractAsyncContextManager[AsyncConnection]:
         """A connection to change with: all of it happens or nothing."""
+
+    async def listen(self, number: int, heard: Callable[[str | None], None]) -> None:
+        """Be known to the others by `number` as long as this program lives, and hear what they say; `None`: for a while
+        nothing could be heard. Only where it is shared."""
 
     async def wipe(self) -> None:
         """Have what was removed leave the disk too, as far as that is in a program's hands."""

@@ -4,9 +4,11 @@ A connection that was cut (a restart of the database) is noticed before it is us
 without the password.
 """
 
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
-from typing import Final
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager, suppress
+from typing import Any, Final
 
 from sqlalchemy import text
 from sqlalchemy.engine import URL
@@ -15,7 +17,10 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_en
 
 from joulebox.errors import JouleboxError
 from joulebox.server.store.database import migrate, shown
+from joulebox.server.store.queries import CHANNEL, REPLICAS
 
+_log = logging.getLogger(__name__)
+AGAIN_S: Final = 0.5
 DRIVER: Final = "postgresql+asyncpg"
 CONNECTIONS: Final = 10
 CONNECT_S: Final = 5.0
@@ -34,6 +39,7 @@ class Postgres:
             raise JouleboxError("bad_setting", f"Setting database_url uses {url.drivername}: use {DRIVER}.")
         self._url = url.set(drivername=DRIVER)
         self._engine: AsyncEngine | None = None
+        self._listening: asyncio.Task[None] | None = None
 
     async def open(self) -> None:
         """Connect and bring the schema up to date.
@@ -62,6 +68,11 @@ class Postgres:
 
     async def close(self) -> None:
         """Close every connection."""
+        if self._listening is not None:
+            self._listening.cancel()
+            with suppress(asyncio.CancelledError):
+                await self._listening
+            self._listening = None
         if self._engine is not None:
             await self._engine.dispose()
             self._engine = None
@@ -77,6 +88,45 @@ class Postgres:
         """All of it happens or nothing. Raises `JouleboxError("database")`."""
         async with self._begin() as connection:
             yield connection
+
+    async def listen(self, number: int, heard: Callable[[str | None], None]) -> None:
+        """Hold the advisory lock `number` and hear what is said, on a connection of its own that is made again when it
+        is cut. Raises `JouleboxError("database")` where it cannot be made now."""
+        try:
+            ears = await self._ears(number, heard)
+        except Exception as error:
+            raise JouleboxError("database", self._sentence(error)) from error
+        self._listening = asyncio.create_task(self._keep_listening(number, heard, ears))
+
+    async def _ears(self, number: int, heard: Callable[[str | None], None]) -> Any:
+        import asyncpg
+
+        address = self._url.set(drivername="postgresql").render_as_string(hide_password=False)
+        ears = await asyncpg.connect(address, timeout=CONNECT_S, server_settings={"tcp_keepalives_idle": "10"})
+        await ears.execute(f"SELECT pg_advisory_lock({REPLICAS}, {number})")
+        await ears.add_listener(CHANNEL, lambda _connection, _pid, _channel, said: heard(said))
+        return ears
+
+    async def _keep_listening(self, number: int, heard: Callable[[str | None], None], ears: Any) -> None:
+        loop = asyncio.get_running_loop()
+        try:
+            while True:
+                cut = loop.create_future()
+                ears.add_termination_listener(lambda _, cut=cut: cut.done() or cut.set_result(None))
+                if not ears.is_closed():
+                    await cut
+                ears = await self._again(number, heard)
+                heard(None)
+        finally:
+            ears.terminate()
+
+    async def _again(self, number: int, heard: Callable[[str | None], None]) -> Any:
+        while True:
+            await asyncio.sleep(AGAIN_S)
+            try:
+                return await self._ears(number, heard)
+            except Exception as error:  # noqa: BLE001 - whatever it is, the next try comes
+                _log.warning("%s", self._sentence(error))
 
     async def wipe(self) -> None:
         """Postgres removes old rows by itself (autovacuum); nothing is left to do here."""
@@ -105,7 +155,8 @@ class Postgres:
 
 _SENTENCES: Final = (
     ("password authentication", "The database {where} refuses the password: check database_url."),
-    ("does not exist", "The database {where} lacks its database, role or tables: create them, or check database_url."),
+    ('database "', "There is no database {where}: create it (`createdb`), or check database_url."),
+    ('role "', "The database {where} knows no such role: create it (`createuser`), or check database_url."),
     ("permission denied", "The database {where} does not let this role do that: grant it its own schema."),
     ("too many", "The database {where} has no connection left: raise max_connections or run fewer servers."),
     ("no space", "The disk of the database {where} is full: free some space; nothing was half written."),

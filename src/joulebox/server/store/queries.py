@@ -2,13 +2,30 @@
 
 from collections.abc import Collection
 from datetime import datetime
-from typing import Any
+from typing import Any, Final
 
-from sqlalchemy import Delete, Insert, Select, Table, Update, delete, func, select, update
+from sqlalchemy import (
+    BigInteger,
+    ColumnElement,
+    Delete,
+    Insert,
+    Select,
+    Table,
+    Update,
+    cast,
+    column,
+    delete,
+    exists,
+    func,
+    or_,
+    select,
+    table,
+    update,
+)
 
 from joulebox.model import AttemptState, JobState
 from joulebox.server.jobs import FASTEST, NODE_PREFIX
-from joulebox.server.store.tables import attempts, grid_values, jobs, nodes, receipts, rechecks, traces
+from joulebox.server.store.tables import attempts, grid_values, jobs, nodes, receipts, rechecks, replicas, traces
 
 JOB = (
     jobs.c.number,
@@ -31,6 +48,12 @@ JOB = (
 """What a `Record` is made of: everything but the pieces of the answer."""
 
 Rows = Select[Any]
+_LOCKS: Final = table("pg_locks", *map(column, ("locktype", "objsubid", "granted", "database", "classid", "objid")))
+_DATABASES: Final = table("pg_database", column("oid"), column("datname"))
+REPLICAS: Final = 0x4A42
+"""The class of the advisory locks that tell which servers live."""
+CHANNEL: Final = "joulebox"
+"""What servers that share a database tell one another goes through this channel of Postgres."""
 
 
 def job(job_id: str) -> Rows:
@@ -101,6 +124,77 @@ def close_attempt(token: str, **values: Any) -> Update:
 def running_attempts() -> Rows:
     """All attempts that run."""
     return select(attempts).where(attempts.c.state == AttemptState.RUNNING)
+
+
+def alive(number: ColumnElement[int]) -> ColumnElement[bool]:
+    """Whether the server of that number lives: it holds an advisory lock with its number on a connection of its own,
+    which Postgres lets go the moment that connection ends."""
+    here = select(_DATABASES.c.oid).where(_DATABASES.c.datname == func.current_database()).scalar_subquery()
+    return exists().where(
+        _LOCKS.c.locktype == "advisory",
+        _LOCKS.c.objsubid == 2,  # a lock of two numbers
+        _LOCKS.c.granted,
+        _LOCKS.c.database == here,
+        cast(_LOCKS.c.classid, BigInteger) == REPLICAS,
+        cast(_LOCKS.c.objid, BigInteger) == number,
+    )
+
+
+def orphans() -> ColumnElement[bool]:
+    """Running attempts that no living server looks after."""
+    nobody = or_(attempts.c.owner.is_(None), ~alive(attempts.c.owner))
+    return (attempts.c.state == AttemptState.RUNNING) & nobody
+
+
+def adopt(replica: int, which: ColumnElement[bool]) -> Update:
+    """Running attempts get another server."""
+    return update(attempts).where(which).values(owner=replica).returning(*attempts.c)
+
+
+def held(token: str) -> Rows:
+    """A running attempt with the address of its server."""
+    return (
+        select(attempts, replicas.c.url)
+        .join(replicas, replicas.c.id == attempts.c.owner, isouter=True)
+        .where(attempts.c.token == token, attempts.c.state == AttemptState.RUNNING)
+    )
+
+
+def token_of(job_id: str) -> Rows:
+    """What runs of a job."""
+    return select(attempts.c.token).where(attempts.c.job_id == job_id, attempts.c.state == AttemptState.RUNNING)
+
+
+def working() -> Rows:
+    """Which nodes work, each since when."""
+    return select(attempts.c.node, attempts.c.leased).where(attempts.c.state == AttemptState.RUNNING)
+
+
+def running_on(node: str) -> Rows:
+    """What runs on a node."""
+    return select(attempts.c.token).where(attempts.c.node == node, attempts.c.state == AttemptState.RUNNING)
+
+
+def join(replica: int, url: str, now: datetime) -> Insert:
+    """A server joins those that share this database."""
+    return replicas.insert().values(id=replica, url=url, joined=now)
+
+
+def forget_dead_nodes() -> Update:
+    """Nodes on the line of servers that are gone are on nobody's."""
+    gone = nodes.c.replica.is_not(None) & ~alive(nodes.c.replica)
+    return update(nodes).where(gone).values(replica=None)
+
+
+def forget_dead_replicas(own: int) -> Delete:
+    """Servers that are gone and look after nothing."""
+    busy = select(attempts.c.owner).where(attempts.c.state == AttemptState.RUNNING, attempts.c.owner.is_not(None))
+    return delete(replicas).where(~alive(replicas.c.id), replicas.c.id != own, replicas.c.id.not_in(busy))
+
+
+def tell(news: str) -> Select[Any]:
+    """Let every server that shares the database know, once this transaction is kept."""
+    return select(func.pg_notify(CHANNEL, news))
 
 
 def attempt_counts(job_id: str) -> Rows:
@@ -191,9 +285,15 @@ def add_job(dialect: str, values: dict[str, Any]) -> Insert:
     return added
 
 
-def save_node(dialect: str, values: dict[str, Any]) -> Insert:
-    """A node as it last described itself, new or again."""
-    saved: Insert = _insert(dialect, nodes).values(values).on_conflict_do_update(index_elements=["name"], set_=values)
+def save_node(dialect: str, values: dict[str, Any], replica: int | None) -> Insert:
+    """A node as it last described itself, new or again; not over another process of that name on another's line."""
+    free = None
+    if replica is not None:
+        same = nodes.c.instance == values["instance"]
+        free = or_(nodes.c.replica.is_(None), nodes.c.replica == replica, same, ~alive(nodes.c.replica))
+    saved: Insert = (
+        _insert(dialect, nodes).values(values).on_conflict_do_update(index_elements=["name"], set_=values, where=free)
+    )
     return saved
 
 

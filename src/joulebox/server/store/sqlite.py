@@ -5,7 +5,7 @@ One server at a time holds a file (the live side of the queue is in its memory):
 
 import asyncio
 import fcntl
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import IO, Any, Final
@@ -77,6 +77,10 @@ class Sqlite:
         """The only writer until it ends; all of it happens or nothing. Raises `JouleboxError("database")`."""
         async with self._turn, self._begin(immediate=True) as connection:
             yield connection
+
+    async def listen(self, number: int, heard: Callable[[str | None], None]) -> None:
+        """There is nobody else to hear."""
+        raise NotImplementedError
 
     async def wipe(self) -> None:
         """Have what was removed leave the disk too: the log of writes still holds it. Best effort while others read."""

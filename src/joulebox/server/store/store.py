@@ -2,7 +2,8 @@
 
 import asyncio
 import hashlib
-from collections.abc import Callable, Coroutine, Sequence
+import secrets
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import asdict, replace
 from datetime import datetime
 from functools import wraps
@@ -20,7 +21,9 @@ from joulebox.server.jobs import (
     Claim,
     Delivery,
     Ending,
+    Held,
     KeptReceipt,
+    News,
     NodeRecord,
     Page,
     Recheck,
@@ -57,6 +60,7 @@ class Store:
 
     def __init__(self, url: str) -> None:
         self._database = database_at(url)
+        self._replica: int | None = None
 
     async def open(self) -> None:
         """Open the database and bring it to the newest schema."""
@@ -65,6 +69,74 @@ class Store:
     async def close(self) -> None:
         """Close the database."""
         await self._database.close()
+
+    # --- several servers on one database ------------------------------------------------------------------------------
+
+    @property
+    def shared(self) -> bool:
+        """Whether several servers may use it at once."""
+        return self._database.shared
+
+    async def join(self, url: str, heard: Callable[[News], None], now: datetime) -> None:
+        if not self.shared:
+            return
+        self._replica = secrets.randbits(31)
+        await self._database.listen(self._replica, lambda said: self._hear(said, heard))
+        async with self._database.write() as connection:
+            await connection.execute(queries.join(self._replica, url, now))
+
+    def _hear(self, said: str | None, heard: Callable[[News], None]) -> None:
+        """What was said, unless this server said it; `None`: for a while nothing could be heard."""
+        if said is None:
+            heard(News(kind="lost"))
+            return
+        speaker, kind, subject = said.split(" ", 2)
+        if speaker != str(self._replica):
+            heard(News(kind=kind, subject=subject))  # type: ignore[arg-type]
+
+    async def _tell(self, connection: AsyncConnection, kind: str, subject: str) -> None:
+        if self._replica is not None:
+            await connection.execute(queries.tell(f"{self._replica} {kind} {subject}"))
+
+    @_whole
+    async def take_up(self) -> Sequence[tuple[Attempt, Record]]:
+        if self._replica is None:
+            return await self.running()
+        async with self._database.write() as connection:
+            await connection.execute(queries.forget_dead_nodes())
+            await connection.execute(queries.forget_dead_replicas(self._replica))
+            rows = (await connection.execute(queries.adopt(self._replica, queries.orphans()))).mappings().all()
+            return [(_attempt(row), await _job(connection, row["job_id"])) for row in rows]
+
+    @_whole
+    async def held(self, token: str) -> Held | None:
+        if self._replica is None:
+            return None
+        async with self._database.write() as connection:
+            mine = queries.orphans() & (attempts.c.token == token)
+            await connection.execute(queries.adopt(self._replica, mine))
+            row = await _row(connection, queries.held(token))
+            if row is None:
+                return None
+            url = None if row["owner"] == self._replica else row["url"]
+            return Held(attempt=_attempt(row), record=await _job(connection, row["job_id"]), url=url)
+
+    @_whole
+    async def token_of(self, job_id: str) -> str | None:
+        async with self._database.read() as connection:
+            row = await _row(connection, queries.token_of(job_id))
+            return row["token"] if row else None
+
+    @_whole
+    async def working(self) -> Mapping[str, datetime]:
+        async with self._database.read() as connection:
+            rows = (await connection.execute(queries.working())).mappings()
+            return {row["node"]: row["leased"] for row in rows}
+
+    @_whole
+    async def running_on(self, node: str) -> Sequence[str]:
+        async with self._database.read() as connection:
+            return [row["token"] for row in (await connection.execute(queries.running_on(node))).mappings()]
 
     # --- the Queue port -----------------------------------------------------------------------------------------------
 
@@ -89,6 +161,7 @@ class Store:
             added = await connection.execute(queries.add_job(connection.dialect.name, values))
             if added.rowcount != 1 and key is not None:  # asked at the same moment, through another server
                 return _record(await _one(connection, queries.job_by_key(key))), False
+            await self._tell(connection, "ready", job_id)
             return await _job(connection, job_id), True
 
     @_whole
@@ -100,9 +173,10 @@ class Store:
     @_whole
     async def claim(self, request: LeaseRequest, why: Callable[[Waiting], str], now: datetime) -> Claim | None:
         models = [model.id for model in request.models]
-        async with self._database.read() as connection:
-            if not await _row(connection, queries.next_job(request.node, models)):
-                return None
+        if not self.shared:  # SQLite's one writer is not troubled for nothing; Postgres locks only what it finds
+            async with self._database.read() as connection:
+                if not await _row(connection, queries.next_job(request.node, models)):
+                    return None
         async with self._database.write() as connection:
             row = await _row(connection, queries.next_job(request.node, models))
             if row is None:
@@ -116,17 +190,23 @@ class Store:
                 state=AttemptState.RUNNING,
                 reason=why(Waiting(id=row["id"], model=row["model"], placement=row["placement"])),
                 leased=now,
+                owner=self._replica,
             )
             moved = {"state": JobState.RUNNING, "attempt": attempt.number, "node": attempt.node}
             await connection.execute(queries.move_job(attempt.job_id, JobState.AVAILABLE, **moved))
             await connection.execute(insert(attempts).values(asdict(attempt)))
+            await self._tell(connection, "job", attempt.job_id)
             return Claim(attempt=attempt, record=await _job(connection, attempt.job_id))
 
     @_whole
-    async def close_attempt(self, token: str, ending: Ending, attempts_max: int, now: datetime) -> Record | None:
+    async def close_attempt(
+        self, token: str, ending: Ending, attempts_max: int, now: datetime, *, own: bool = False
+    ) -> Record | None:
         async with self._database.write() as connection:
             problem = asdict(ending.problem) if ending.problem else None
             closed = queries.close_attempt(token, state=ending.state, finished=now, problem=problem)
+            if own and self._replica is not None:
+                closed = closed.where(attempts.c.owner == self._replica)
             if (await connection.execute(closed)).rowcount != 1:
                 return None
             if ending.trace is not None:
@@ -146,6 +226,7 @@ class Store:
             else:
                 values = {"finalized": now} | _error(error)
             await connection.execute(queries.move_job(job_id, JobState.RUNNING, state=state, **values))
+            await self._tell(connection, "ready" if state is JobState.AVAILABLE else "job", job_id)
             return await _job(connection, job_id)
 
     @_whole
@@ -172,6 +253,7 @@ class Store:
             } | _error(delivery.error)
             await connection.execute(queries.move_job(job_id, JobState.RUNNING, **values))
             await _keep_evidence(connection, token, job_id, delivery, now)
+            await self._tell(connection, "job", job_id)
             return await _job(connection, job_id)
 
     @_whole
@@ -181,6 +263,7 @@ class Store:
                 moved = queries.move_job(job_id, start, state=JobState.CANCELLED, finalized=now, cancel=True)
                 await connection.execute(moved)
             await connection.execute(queries.mark_cancel(job_id))
+            await self._tell(connection, "job", job_id)
             row = await _row(connection, queries.job(job_id))
             return _record(row) if row else None
 
@@ -230,18 +313,22 @@ class Store:
             return bytes(row["body"]) if row else None
 
     @_whole
-    async def save_node(self, node: NodeRecord) -> None:
+    async def save_node(self, node: NodeRecord, *, present: bool = True) -> bool:
         offer = asdict(node.offer)
         values = {column.name: offer[column.name] for column in nodes.c if column.name in offer}
-        values |= {"name": node.offer.node, "seen": node.seen}
+        values |= {"name": node.offer.node, "seen": node.seen, "replica": self._replica if present else None}
         async with self._database.write() as connection:
-            await connection.execute(queries.save_node(connection.dialect.name, values))
+            saved = queries.save_node(connection.dialect.name, values, self._replica)
+            if (await connection.execute(saved)).rowcount != 1:
+                return False
+            await self._tell(connection, "node", node.offer.node)
+            return True
 
     @_whole
     async def nodes(self) -> Sequence[NodeRecord]:
         async with self._database.read() as connection:
             rows = (await connection.execute(queries.all_nodes())).mappings().all()
-            return [_node(row) for row in rows]
+            return [_node(row, self._replica) for row in rows]
 
     # --- beside the queue ---------------------------------------------------------------------------------------------
 
@@ -412,12 +499,13 @@ def _record(row: RowMapping) -> Record:
 
 
 def _attempt(row: RowMapping) -> Attempt:
-    values = {name: row[name] for name in ("token", "job_id", "number", "node", "instance", "reason", "leased")}
+    names = ("token", "job_id", "number", "node", "instance", "reason", "leased", "owner")
+    values = {name: row[name] for name in names}
     problem = Problem(**row["problem"]) if row["problem"] else None
     return Attempt(**values, state=AttemptState(row["state"]), problem=problem)
 
 
-def _node(row: RowMapping) -> NodeRecord:
-    known = {name: row[name] for name in row if name not in {"name", "seen"}}
+def _node(row: RowMapping, own: int | None) -> NodeRecord:
+    known = {name: row[name] for name in row if name not in {"name", "seen", "replica"}}
     offer = _OFFER.validate_python(known | {"version": VERSION, "node": row["name"]})
-    return NodeRecord(offer=offer, seen=row["seen"])
+    return NodeRecord(offer=offer, seen=row["seen"], elsewhere=row["replica"] not in {None, own})

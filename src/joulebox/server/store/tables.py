@@ -80,6 +80,16 @@ nodes = Table(
     Column("temperature_c", Float),
     Column("parts", JSON(none_as_null=True)),
     Column("seen", UtcTime, nullable=False),
+    # Which server has it on the line, where several share the database.
+    Column("replica", BigInteger),
+)
+
+replicas = Table(
+    "replicas",
+    metadata,
+    Column("id", BigInteger, primary_key=True, autoincrement=False),
+    Column("url", String(200), nullable=False),
+    Column("joined", UtcTime, nullable=False),
 )
 
 jobs = Table(
@@ -125,6 +135,8 @@ attempts = Table(
     Column("leased", UtcTime, nullable=False),
     Column("finished", UtcTime),
     Column("problem", JSON(none_as_null=True)),
+    # Which server looks after it, where several share the database.
+    Column("owner", BigInteger),
     CheckConstraint(ATTEMPT_STATES, name="state"),
     CheckConstraint(ATTEMPT_FINAL, name="finished"),
     UniqueConstraint("job_id", "number"),
