@@ -26,10 +26,11 @@ def url() -> Iterator[str]:
 
 
 @asynccontextmanager
-async def servers(folder: Path, url: str, count: int = 2, **settings: Any) -> AsyncIterator[list[Stage]]:
-    """So many servers on one database."""
+async def servers(folder: Path, url: str, count: int = 2) -> AsyncIterator[list[Stage]]:
+    """So many servers on one database. A node that was given work has a second to open its hold."""
+    settings = {"database_url": url, "grace_s": 1.0}
     async with AsyncExitStack() as stack:
-        yield [await stack.enter_async_context(stage(folder, database_url=url, **settings)) for _ in range(count)]
+        yield [await stack.enter_async_context(stage(folder, **settings)) for _ in range(count)]
 
 
 @pytest.fixture
@@ -126,8 +127,9 @@ async def test_a_silent_node_of_a_dead_server_is_given_up(tmp_path: Path, url: s
             lost = await leaving.lease()
         second = await asyncio.wait_for(survivor.lease(node="n2"), 5)
         assert (second["job_id"], second["attempt"]) == (status["id"], 2)
-        assert (await survivor.finish(lost, done(lost, "a"))).status_code == 409
-        assert (await survivor.finish(second, done(second, "a", node="n2"))).status_code == 200
+        async with survivor.hold(second):
+            assert (await survivor.finish(lost, done(lost, "a"))).status_code == 409
+            assert (await survivor.finish(second, done(second, "a", node="n2"))).status_code == 200
 
 
 async def test_one_name_one_node(pair: list[Stage]) -> None:
