@@ -42,12 +42,20 @@ def traces_of(
     meters: Sequence[Meter],
     fits: tuple[MetersFit, ...] = (),
     durations_s: Sequence[float] = DURATIONS_S,
+    idle_s: float = 7.3,
 ) -> list[Trace]:
     """Answers of the lab's machine as these meters see them."""
     recorder = Recorder(meters, lab.clock, reading_hz=10.0)
     recorder.start()
     runs = campaign(
-        lab.clock, recorder, lab.machine.activity, lambda: lab.machine, folder, lab.seed, 7.3, durations_s=durations_s
+        lab.clock,
+        recorder,
+        lab.machine.activity,
+        lambda: lab.machine,
+        folder,
+        lab.seed,
+        idle_s,
+        durations_s=durations_s,
     )
     found = [replace(one.trace, calibration=CalibrationRef(id="c", at=AT, fits=fits)) for one in runs]
     recorder.stop()

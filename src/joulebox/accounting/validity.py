@@ -6,6 +6,7 @@ from typing import Final, NamedTuple
 from joulebox.accounting.attempts import Spent
 from joulebox.accounting.closure import contradictions
 from joulebox.accounting.figures import MODELLED, Metered, Reckoning
+from joulebox.accounting.idle_drift import drift
 from joulebox.accounting.surroundings import Level, findings
 from joulebox.metering import GUARD_MIN_S
 from joulebox.model import CalibrationRef, Reason, Sampling, Trace, Verdict
@@ -64,6 +65,11 @@ RULES: Final[dict[str, Rule]] = {
         "note",
         "The meters' delay and pace were never measured on this machine: their drivers' figures are used.",
         "Calibrate the node (`joulebox meters calibrate`).",
+    ),
+    "idle_drift": Rule(
+        "suspect",
+        "The idle power was another one after the answer ({}: {} W before, {} W after): `active` is doubtful.",
+        "Find out what began or ended meanwhile, then ask again.",
     ),
     "closure": Rule(
         "suspect",
@@ -157,7 +163,7 @@ def _reasons(trace: Trace, reckoning: Reckoning) -> Iterator[Reason]:
     elif trace.missing:
         yield _reason("missing_scope", ", ".join(trace.missing))
     yield from _of_readings(trace, reckoning)
-    for code, level, details in (*findings(trace), *contradictions(trace, reckoning)):
+    for code, level, details in (*findings(trace), *contradictions(trace, reckoning), *drift(trace, reckoning)):
         yield _reason(code, *details, level=level)
     if reckoning.metered and energy.scope != MODELLED:
         yield from _of_calibration(trace.calibration)
