@@ -29,7 +29,7 @@ from joulebox.model import (
 from joulebox.units import seconds
 
 SCHEMA: Final = "joulebox.receipt/1"
-METHOD_VERSION: Final = "2026.11.8"
+METHOD_VERSION: Final = "2026.11.9"
 
 
 def account(
