@@ -55,6 +55,11 @@ RULES: Final[dict[str, Rule]] = {
         "A counter may have gone round unseen between two readings ({}).",
         "Read more often (JOULEBOX_READING_HZ).",
     ),
+    "clock_step": Rule(
+        "suspect",
+        "The calendar clock was set during the run, or the machine slept ({}): its hour, and so its grams, may be wrong.",
+        "Keep the clock by NTP and the machine awake, then ask again.",
+    ),
     "sensor_gap": Rule("note", "A temperature sensor did not answer ({}).", "Look at the sensor if it happens often."),
     "stale_calibration": Rule(
         "suspect",

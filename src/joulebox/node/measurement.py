@@ -33,6 +33,8 @@ from joulebox.units import nanoseconds, seconds
 UNFINISHED: Final = Finished(
     t_ns=0, finish_reason="failed", usage=Usage(input_tokens=None, cached_tokens=None, output_tokens=None)
 )
+CLOCK_STEP_S: Final = 1.0
+"""The calendar clock is told to have been set when it parts so far from the one that measures; slewing is slower."""
 QUICK_S: Final = 0.02
 """The person who asked does not wait longer than this for the word that the answer is complete."""
 
@@ -90,6 +92,8 @@ class Run:
 
     leased_ns: int
     quiet_from_ns: int
+    leased_at: datetime | None = None
+    """By the calendar, where it is to be watched."""
     spans: list[Span] = field(default_factory=list)
     tokens: list[TokenTime] = field(default_factory=list)
     text: list[str] = field(default_factory=list)
@@ -123,7 +127,8 @@ def measure(
     leased_ns = recorder.read_now()
     recorder.hold(held=True)
     oldest_ns = recorder.oldest_ns()
-    run = Run(leased_ns=leased_ns, quiet_from_ns=max(quiet_since_ns, leased_ns if oldest_ns is None else oldest_ns))
+    quiet_from_ns = max(quiet_since_ns, leased_ns if oldest_ns is None else oldest_ns)
+    run = Run(leased_ns=leased_ns, leased_at=clock.utc(), quiet_from_ns=quiet_from_ns)
     try:
         _load(run, model, engine, recorder, clock, sink)
         before = _settle(run, lease, recorder, clock, sink, conditions)
@@ -255,6 +260,7 @@ def trace_of(
     no end."""
     finished = run.finished or UNFINISHED
     origin_ns = record.start_ns
+    remarks = [*run.remarks, *_clock_step(run, origin_ns, origin)]
     shift = _shift(origin_ns)
     released_ns = run.released_ns - origin_ns
     return Trace(
@@ -276,12 +282,21 @@ def trace_of(
         cores=machine.cores,
         memory_bytes=machine.memory_bytes,
         missing=missing,
-        remarks=record.remarks() + tuple(_since(one, origin_ns) for one in run.remarks),
+        remarks=record.remarks() + tuple(_since(one, origin_ns) for one in remarks),
         queued_s=lease.queued_s,
         calibration=machine.calibration(origin + timedelta(microseconds=released_ns // 1_000)),
         neighbours=run.neighbours,
         parts=machine.parts,
     )
+
+
+def _clock_step(run: Run, start_ns: int, origin: datetime) -> list[Remark]:
+    """Whether the calendar clock was set during the run, or the machine slept while the other clock stood: `origin` is
+    when the record began at `start_ns`, reckoned back from the end."""
+    if run.leased_at is None:
+        return []
+    parted_s = (origin - run.leased_at).total_seconds() + seconds(run.leased_ns - start_ns)
+    return [Remark(code="clock_step", detail=f"{parted_s:+.0f} s")] if abs(parted_s) >= CLOCK_STEP_S else []
 
 
 def _shift(origin_ns: int) -> Callable[[Span], Span]:

@@ -5,12 +5,14 @@ are kept for `KEEP_S` (they are the next prompt's guard and idle record); while 
 `read_now` reads the meters that tick fast from the calling thread: the marks at a run's edges.
 """
 
+import logging
 import threading
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import dropwhile, takewhile
+from statistics import median
 from typing import Final
 
 from joulebox.clock import Clock, Repeating
@@ -19,6 +21,7 @@ from joulebox.model import Channel, ReadingKind, Remark, Series
 from joulebox.node.meter import Meter, MeterFault
 from joulebox.units import nanoseconds, seconds
 
+LOG: Final = logging.getLogger("joulebox.node")
 KEEP_S: Final = 120.0
 READINGS_A_TICK: Final = 4.236
 """So often a meter slower than `FINE_TICK_S` is read between two ticks, so that its ticks can be found. Not a whole
@@ -27,7 +30,16 @@ PERIOD_MIN_S: Final = 0.002
 TICK_MAX_S: Final = 3.0
 """A channel slower than this is kept as evidence, but no prompt waits for its guards."""
 REMARKS_MAX: Final = 100
-"""Of more faults than these the newest are kept."""
+"""Of more faults of one meter than these the newest are kept."""
+LATE_TICKS: Final = 0.5
+LATE_TIMES: Final = 5.0
+"""A reading is stamped halfway between question and answer. One that took longer than this share of a tick and this
+many times as long as usual is left out: when it was taken is not known."""
+COSTS_KEPT: Final = 15
+QUICK_COST_S: Final = 0.01
+"""A meter whose last answer took longer is not read at a run's edges: the run does not wait for a line."""
+RAW_MAX: Final = 2**62
+"""Evidence is kept as differences of 64-bit numbers; no instrument counts so far."""
 LIVE_MIN_S: Final = 0.05
 """The live power is a mean over so long at least, and over two ticks: between readings a moment apart one tick's step
 would show as a spike, and none as nothing."""
@@ -71,9 +83,36 @@ class _Log:
         self.counting = [channel for channel in self.channels if _counts(channel)]
         self.rows: deque[_Row] = deque()
         self.reading = threading.Lock()
+        self.remarks: deque[Remark] = deque(maxlen=REMARKS_MAX)
+        self.costs_s: deque[float] = deque(maxlen=COSTS_KEPT)
+        self.broke = False
         ticks_s = [channel.tick_s for channel in self.counting]
+        self.tick_s = min(ticks_s, default=0.0)
         self.quick = bool(ticks_s) and max(ticks_s) <= FINE_TICK_S
         self.period_s = period_s(self.channels, reading_hz)
+
+    def read(self) -> Sequence[int | None]:
+        """One reading. Raises `MeterFault`, also where the driver itself is at fault: the recorder must go on."""
+        try:
+            raw = self.meter.read()
+        except MeterFault:
+            raise
+        except Exception as error:
+            if not self.broke:
+                LOG.exception("the driver of %s broke", self.meter.address)
+            self.broke = True
+            raise MeterFault(f"its driver broke ({type(error).__name__})") from error
+        if len(raw) != len(self.channels):
+            raise MeterFault(f"it gave {len(raw)} values for {len(self.channels)} channels")
+        if any(value is not None and abs(value) >= RAW_MAX for value in raw):
+            raise MeterFault("it shows a number that no meter counts to")
+        return raw
+
+    def late(self, cost_s: float) -> bool:
+        """Whether a reading that took so long is of no use."""
+        usual_s = median(self.costs_s) if self.costs_s else cost_s
+        self.costs_s.append(cost_s)
+        return cost_s > max(LATE_TICKS * self.tick_s, LATE_TIMES * usual_s)
 
 
 def period_s(channels: Sequence[Channel], reading_hz: float) -> float:
@@ -95,7 +134,6 @@ class Recorder:
         self._lock = threading.Lock()
         self._repeating: list[Repeating] = []
         self._held = False
-        self._remarks: deque[Remark] = deque(maxlen=REMARKS_MAX)
         self.missing = _missing(meters)
 
     @property
@@ -136,36 +174,50 @@ class Recorder:
         self._held = held
 
     def read_now(self) -> int:
-        """Read the quick meters at once. The moment just after: nothing that begins then is in the reading."""
+        """Read the quick meters at once. The moment just after: nothing that begins then is in the reading.
+
+        One that is being read at this moment, or whose line was slow the last time, is not waited for.
+        """
         for log in self._logs:
-            if log.quick:
-                self._turn(log)
+            near = not log.costs_s or log.costs_s[-1] <= QUICK_COST_S
+            if log.quick and near and log.reading.acquire(timeout=QUICK_COST_S):
+                try:
+                    self._read(log)
+                finally:
+                    log.reading.release()
         return self._clock.now_ns()
 
     def _turn(self, log: _Log) -> None:
         with log.reading:
-            before_ns = self._clock.now_ns()
-            try:
-                raw = log.meter.read()
-            except MeterFault as fault:
-                code = "meter_gap" if log.counting else "sensor_gap"
-                remark = Remark(code=code, detail=f"{log.meter.address}: {fault}", t_ns=before_ns)
-                with self._lock:
-                    self._remarks.append(remark)
-                return
-            t_ns = (before_ns + self._clock.now_ns()) // 2
+            self._read(log)
+
+    def _read(self, log: _Log) -> None:
+        """One reading into the log, or a remark why there is none."""
+        before_ns = self._clock.now_ns()
+        raw: Sequence[int | None] | None = None
+        remark: Remark | None = None
+        try:
+            raw = log.read()
+        except MeterFault as fault:
+            code = "meter_gap" if log.counting else "sensor_gap"
+            remark = Remark(code=code, detail=f"{log.meter.address}: {fault}", t_ns=before_ns)
+        after_ns = self._clock.now_ns()
+        late = log.late(seconds(after_ns - before_ns))
+        t_ns = (before_ns + after_ns) // 2
         with self._lock:
-            if not log.rows or t_ns > log.rows[-1][0]:
+            if remark is not None:
+                log.remarks.append(remark)
+            if raw is not None and not late and (not log.rows or t_ns > log.rows[-1][0]):
                 log.rows.append((t_ns, raw))
             if not self._held:
-                self._forget(self._clock.now_ns() - nanoseconds(KEEP_S))
+                self._forget(after_ns - nanoseconds(KEEP_S))
 
     def _forget(self, before_ns: int) -> None:
         for log in self._logs:
             while log.rows and log.rows[0][0] < before_ns:
                 log.rows.popleft()
-        while self._remarks and (self._remarks[0].t_ns or 0) < before_ns:
-            self._remarks.popleft()
+            while log.remarks and (log.remarks[0].t_ns or 0) < before_ns:
+                log.remarks.popleft()
 
     def oldest_ns(self) -> int | None:
         """The time from which every meter that counts has readings; `None` where one has none."""
@@ -185,7 +237,7 @@ class Recorder:
         """What was read and what went wrong in a stretch of time."""
         with self._lock:
             rows = tuple((log.channels, _between(log.rows, start_ns, end_ns)) for log in self._logs)
-            noted = tuple(one for one in self._remarks if start_ns <= (one.t_ns or 0) <= end_ns)
+            noted = tuple(one for log in self._logs for one in log.remarks if start_ns <= (one.t_ns or 0) <= end_ns)
         return Record(start_ns, rows, noted)
 
     def series(self, start_ns: int, end_ns: int) -> tuple[Series, ...]:
