@@ -10,7 +10,7 @@ from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from math import sqrt
+from math import floor, sqrt
 from statistics import linear_regression, median
 from typing import Final
 
@@ -27,6 +27,13 @@ LAG_DOUBT: Final = 0.5
 FIT_TICKS_MIN: Final = 8
 FIT_SPREAD: Final = 1.5
 """A fitted line is believed while the moments lie within this many distances between readings around it."""
+FIT_LATE_RATIO: Final = 0.2
+"""So many of the ticks may be seen later, where readings are missing; the line goes through the others."""
+WRAP_TIMES, WRAP_FROM_W = 4.0, 1_000.0
+"""A counter that would have to mean more than this many times the power seen otherwise, and more than so many watts,
+was reset, not wrapped."""
+STALE_STEPS: Final = 3
+"""A counter that moves by so many steps from reading to reading and then shows the same again was not read anew."""
 
 GUARD_MIN_S: Final = 1.0
 AFTER_S: Final = 0.1
@@ -126,26 +133,44 @@ def _unwrapped(series: Series) -> Curve:
     """A counter's total, wraps undone.
 
     A counter that goes back is taken to have wrapped once (`wrap_raw` steps after zero) if the power this means is
-    plausible, else to have been reset. Two wraps between two readings cannot be told from one: the reading rate must be
-    faster than the wrap.
+    plausible, else to have been reset, as is one that jumps ahead by more than any machine draws. Two wraps between two
+    readings cannot be told from one: the reading rate must be faster than the wrap. What a fast counter shows again,
+    though it has ticked since, is not a reading.
     """
     channel = series.channel
+    waits_s = [seconds(later - earlier) for earlier, later in pairwise(series.t_ns)]
+    steps_raw = [later - earlier for earlier, later in pairwise(series.raw)]
+    most_w = _wrap_most_w(channel, steps_raw, waits_s)
+    moves = channel.tick_s <= FINE_TICK_S and bool(steps_raw) and median(steps_raw) >= STALE_STEPS
     total_raw = 0
-    totals: list[float] = []
-    resets: list[int] = []
-    for index, raw in enumerate(series.raw):
-        if index:
-            step_raw = raw - series.raw[index - 1]
-            if step_raw < 0:
-                wait_s = seconds(series.t_ns[index] - series.t_ns[index - 1])
-                wrapped = step_raw + (channel.wrap_raw or 0)
-                if channel.wrap_raw is None or not 0 <= wrapped * channel.step <= PLAUSIBLE_W * wait_s:
-                    resets.append(series.t_ns[index])
-                    wrapped = 0
-                step_raw = wrapped
-            total_raw += step_raw
+    times, totals, resets = list(series.t_ns[:1]), [0.0] * len(series.t_ns[:1]), []
+    still_s = channel.tick_s
+    for t_ns, step_raw, wait_s in zip(series.t_ns[1:], steps_raw, waits_s, strict=True):
+        still_s += wait_s
+        if step_raw == 0:
+            if moves and wait_s > 2 * (channel.tick_s + channel.lag_s):
+                continue
+        else:
+            wrapped = step_raw < 0 and channel.wrap_raw is not None
+            added_raw = step_raw + (channel.wrap_raw or 0 if wrapped else 0)
+            most_j = max((most_w if wrapped else PLAUSIBLE_W) * still_s, 2 * channel.step)
+            if 0 <= added_raw * channel.step <= most_j:
+                total_raw += added_raw
+            else:
+                resets.append(t_ns)
+            still_s = channel.tick_s
+        times.append(t_ns)
         totals.append(total_raw * channel.step)
-    return Curve(series.t_ns, tuple(totals), tuple(resets), slack_s=channel.tick_s + channel.lag_s)
+    return Curve(tuple(times), tuple(totals), tuple(resets), slack_s=channel.tick_s + channel.lag_s)
+
+
+def _wrap_most_w(channel: Channel, steps_raw: Sequence[int], waits_s: Sequence[float]) -> float:
+    """The most power that a counter which goes back may mean, if it is to have wrapped."""
+    if channel.wrap_raw is None:
+        return PLAUSIBLE_W
+    seen = (step * channel.step / wait_s for step, wait_s in zip(steps_raw, waits_s, strict=True) if step > 0)
+    peak_w = max((watts for watts in seen if watts <= PLAUSIBLE_W), default=PLAUSIBLE_W)
+    return min(PLAUSIBLE_W, max(WRAP_TIMES * peak_w, WRAP_FROM_W))
 
 
 def _summed(series: Series) -> Curve:
@@ -193,12 +218,14 @@ def _ticks(seen_ns: Sequence[int], channel: Channel, apart_s: float) -> _Ticks:
     )
     if len(seen_ns) < FIT_TICKS_MIN or apart_s > 0.8 * channel.tick_s:
         return plain
-    turns = [0]
-    for earlier, later in pairwise(seen_ns):
-        turns.append(turns[-1] + max(1, round(seconds(later - earlier) / channel.tick_s)))
     late_s = [seconds(t_ns - seen_ns[0]) for t_ns in seen_ns]
+    turns = _turns(late_s, channel.tick_s)
     line = linear_regression(turns, late_s)
     off_s = [t_s - line.intercept - line.slope * turn for t_s, turn in zip(late_s, turns, strict=True)]
+    kept = [index for index, one_s in enumerate(off_s) if one_s - min(off_s) <= FIT_SPREAD * apart_s]
+    if len(seen_ns) > len(kept) >= max((1 - FIT_LATE_RATIO) * len(seen_ns), FIT_TICKS_MIN):
+        line = linear_regression([turns[index] for index in kept], [late_s[index] for index in kept])
+        off_s = [late_s[index] - line.intercept - line.slope * turns[index] for index in kept]
     if max(off_s) - min(off_s) > FIT_SPREAD * apart_s or abs(line.slope / channel.tick_s - 1) > 0.2:
         return plain
     # Ticks are seen between nothing and one distance late. What of that range was not met leaves the line open by so
@@ -207,6 +234,20 @@ def _ticks(seen_ns: Sequence[int], channel: Channel, apart_s: float) -> _Ticks:
     base_s = line.intercept + min(off_s) - unmet_s / 2
     times = tuple(seen_ns[0] + nanoseconds(base_s + line.slope * turn) - lag_ns for turn in turns)
     return _Ticks(times, line.slope, unmet_s + 2 * apart_s / len(seen_ns), margin_s)
+
+
+def _turns(late_s: Sequence[float], tick_s: float) -> list[int]:
+    """Which tick, counted from the first, was seen at each moment. A tick is seen too late, never too early: where
+    readings are missing, much too late."""
+    regular = [later - earlier for earlier, later in pairwise(late_s) if 0.5 < (later - earlier) / tick_s < 1.5]
+    every_s = sum(regular) / len(regular) if regular else tick_s
+    turns, at_s = [0], late_s[0]
+    for t_s in late_s[1:]:
+        turn = max(1, floor((t_s - at_s) / every_s + 0.25))
+        expected_s = at_s + turn * every_s
+        at_s = min(t_s, expected_s + 0.1 * max(t_s - expected_s, 0.0))
+        turns.append(turns[-1] + turn)
+    return turns
 
 
 def _apart_s(t_ns: Sequence[int]) -> float:

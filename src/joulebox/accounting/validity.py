@@ -7,6 +7,7 @@ from joulebox.accounting.attempts import Spent
 from joulebox.accounting.closure import contradictions
 from joulebox.accounting.figures import MODELLED, Metered, Reckoning
 from joulebox.accounting.idle_drift import drift
+from joulebox.accounting.readings import around_ns, hole, late, stands
 from joulebox.accounting.surroundings import Level, findings
 from joulebox.metering import GUARD_MIN_S
 from joulebox.model import CalibrationRef, Reason, Sampling, Trace, Verdict
@@ -14,10 +15,8 @@ from joulebox.units import nanoseconds, seconds
 
 NOISY_IDLE_RATIO: Final = 0.5
 """Idle noise is told when it leaves more than this share of the active energy open."""
-GAP_READINGS: Final = 10
-"""A stretch without readings is told when it is as long as this many of the usual distances between readings."""
-
-
+FAULTS_TOLD: Final = 3
+"""Of one code's remarks so many are told; a line that is down makes a hundred."""
 WRAP_W: Final = 200.0
 """A counter that can go round between two readings at less power than this, or at less than twice the power seen, may
 have done so unseen. Real ones take minutes; one CPU may well draw so much."""
@@ -55,9 +54,19 @@ RULES: Final[dict[str, Rule]] = {
         "A counter may have gone round unseen between two readings ({}).",
         "Read more often (JOULEBOX_READING_HZ).",
     ),
+    "meter_frozen": Rule(
+        "suspect",
+        "A meter showed the same value again and again ({}): it was not measuring.",
+        "Look at the meter and what lies between; ask again.",
+    ),
+    "meter_late": Rule(
+        "suspect",
+        "The meter shows the work after it was done ({}): its delay is longer than declared.",
+        "Calibrate the node (`joulebox meters calibrate`), then ask again.",
+    ),
     "clock_step": Rule(
         "suspect",
-        "The calendar clock was set during the run, or the machine slept ({}): its hour, and so its grams, may be wrong.",
+        "The calendar clock was set during the run, or the machine slept ({}): hour and grams may be wrong.",
         "Keep the clock by NTP and the machine awake, then ask again.",
     ),
     "sensor_gap": Rule("note", "A temperature sensor did not answer ({}).", "Look at the sensor if it happens often."),
@@ -217,44 +226,32 @@ def _of_readings(trace: Trace, reckoning: Reckoning) -> Iterator[Reason]:
     answer = trace.span("answer")
     guard_ns = nanoseconds(max((one.window.guard_s for one in reckoning.metered), default=GUARD_MIN_S))
     start_ns = min(trace.leased_ns, answer.start_ns - guard_ns) if answer else trace.leased_ns
-    if gap := _gap(reckoning):
-        yield _reason("meter_gap", gap)
-    for code, detail in dict.fromkeys(
-        (remark.code, remark.detail)
-        for remark in trace.remarks
-        if remark.code in RULES and (remark.t_ns is None or start_ns <= remark.t_ns <= trace.released_ns)
-    ):
-        yield _reason(code, detail)
+    series = {one.channel: one for one in trace.series}
+    told: dict[str, list[str]] = {}
     for one in reckoning.metered:
+        for code, detail in (
+            ("meter_gap", hole(one, series[one.channel])),
+            ("meter_frozen", stands(one, series[one.channel])),
+            ("meter_late", late(one)),
+            ("meter_wrap", _wrap(one, reckoning.power.peak_w or 0.0)),
+        ):
+            told.setdefault(code, []).extend([detail] if detail else [])
         if any(start_ns <= t_ns <= trace.released_ns for t_ns in one.curve.resets_ns):
-            yield _reason("meter_reset", one.channel.name)
-        if wrap := _wrap(one, reckoning.power.peak_w or 0.0):
-            yield _reason("meter_wrap", wrap)
-
-
-def _around_ns(one: Metered) -> tuple[int, int]:
-    """From the start of the guard before to the end of the guard after."""
-    guard_ns = nanoseconds(one.window.guard_s)
-    return one.window.start_ns - guard_ns, one.window.end_ns + guard_ns
+            told.setdefault("meter_reset", []).append(one.channel.name)
+    for remark in trace.remarks:
+        if remark.code in RULES and (remark.t_ns is None or start_ns <= remark.t_ns <= trace.released_ns):
+            told.setdefault(remark.code, []).append(remark.detail)
+    for code, details in told.items():
+        for detail in list(dict.fromkeys(details))[:FAULTS_TOLD]:
+            yield _reason(code, detail)
 
 
 def _wrap(one: Metered, peak_w: float) -> str | None:
     """How a counter may have gone round unseen, if it may."""
-    gap_s = one.curve.gap_s(*_around_ns(one))
+    gap_s = one.curve.gap_s(*around_ns(one))
     if one.channel.wrap_raw is None or not gap_s:
         return None
     range_j = one.channel.wrap_raw * one.channel.step
     if range_j / gap_s >= max(WRAP_W, 2 * peak_w):
         return None
     return f"{one.channel.name} goes round every {range_j:.3g} J and was read {gap_s:.2g} s apart"
-
-
-def _gap(reckoning: Reckoning) -> str | None:
-    """The longest hole in the readings of a channel that counts, if it is far longer than usual."""
-    for one in reckoning.metered:
-        times = one.curve.t_ns
-        usual_s = seconds(times[-1] - times[0]) / max(len(times) - 1, 1)
-        gap_s = one.curve.gap_s(*_around_ns(one))
-        if gap_s > max(GAP_READINGS * usual_s, 1.0):
-            return f"{gap_s:.1f} s without a reading of {one.channel.name}"
-    return None
