@@ -17,6 +17,7 @@ from fastapi import FastAPI, Request, Response
 from fastapi.responses import JSONResponse, StreamingResponse
 
 from joulebox import model as nouns
+from joulebox.accounting.embodied import embodied_of_parts
 from joulebox.errors import JouleboxError
 from joulebox.server.pages import problem_of, router
 
@@ -37,8 +38,17 @@ GRID = nouns.Intensity(
     factor="lifecycle",
     quality="yearly",
 )
-MACHINE = nouns.Embodied(
-    low_kg=210.0, central_kg=316.0, high_kg=450.0, life_years=4.0, source="the maker's PCF of 2024"
+MACHINE = embodied_of_parts(
+    nouns.MachineParts(
+        form="desktop",
+        cpu=nouns.CpuPart(
+            name="12th Gen Intel(R) Core(TM) i7-12700", vendor="GenuineIntel", family=6, model=151, sockets=1, cores=12
+        ),
+        memory_bytes=64 * 10**9,
+        disks=(nouns.DiskPart(kind="ssd", size_bytes=10**12),),
+        gpus=(nouns.GpuPart(name="NVIDIA L4", pci="10de:27b8"), nouns.GpuPart(name=None, pci="10de:ffff")),
+    ),
+    4.0,
 )
 
 

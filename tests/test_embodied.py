@@ -1,7 +1,11 @@
 """TE from the parts a node sees: published machines fall into its range, unknown parts say so, files tell the parts."""
 
-from dataclasses import replace
+import html
+import json
+from dataclasses import asdict, replace
+from io import StringIO
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -9,15 +13,26 @@ from hypothesis import strategies as st
 
 from joulebox.accounting.chips import AMD_CARDS, CARDS, CHIPS, CPUS, FOOTPRINTS, Area, CpuFamily
 from joulebox.accounting.embodied import _DIE_KG_PER_CM2, DESKTOP_KG, SERVER_HIGH_KG, embodied_of_parts
-from joulebox.model import CpuPart, DiskPart, Embodied, GpuPart, MachineParts
+from joulebox.console import show_receipt
+from joulebox.model import CpuPart, DiskPart, Embodied, GpuPart, MachineParts, Water, WaterFactors
 from joulebox.node.parts import machine_parts
 from joulebox.server.grid import embodied_of
+from joulebox.server.pages import render_receipt
 from joulebox.settings import Settings
+from page_stage import powercap_receipt
 
 I7 = CpuPart(name="i7-12700", vendor="GenuineIntel", family=6, model=151, sockets=1, cores=12)
 XEONS = CpuPart(name="Xeon Platinum 8180", vendor="GenuineIntel", family=6, model=85, sockets=2, cores=56)
 TERABYTE = DiskPart(kind="ssd", size_bytes=10**12)
 TOWER = MachineParts(form="desktop", cpu=I7, memory_bytes=64 * 10**9, disks=(TERABYTE,))
+LITRES = Water(
+    l=0.0000612,
+    low=0.0000411,
+    high=0.0000813,
+    on_site_l=None,
+    electricity_l=0.0000612,
+    factors=WaterFactors(on_site_l_per_kwh=None, electricity_l_per_kwh=1.95, source="WRI, Germany"),
+)
 sizes = st.integers(1, 10**13)
 
 
@@ -108,10 +123,10 @@ def test_an_unknown_processor_widens_the_range_only() -> None:
 
 def test_what_no_kernel_tells_is_told() -> None:
     """Without a form of the case its supply and case are unknown, and so are a laptop's display and battery."""
-    assert te(replace(TOWER, form=None)).unknown == ("power supply and case",)
-    assert te(replace(TOWER, form="laptop")).unknown == ("display, battery and case of a laptop",)
+    assert te(replace(TOWER, form=None)).unknown == ("Power supply and case",)
+    assert te(replace(TOWER, form="laptop")).unknown == ("Display, battery and case of a laptop",)
     assert te(replace(TOWER, form="server")).unknown == ()
-    assert te(replace(TOWER, memory_bytes=None)).unknown == ("memory",)
+    assert te(replace(TOWER, memory_bytes=None)).unknown == ("Memory",)
 
 
 def test_nothing_known_is_a_generic_desktop() -> None:
@@ -309,7 +324,7 @@ def test_odd_files_are_unknown(tower: Path) -> None:
     parts = machine_parts(write(tower, odd))
     assert parts.cpu == CpuPart(name="Odd", vendor="", family=None, model=None, sockets=1, cores=1)
     assert (parts.memory_bytes, parts.disks, parts.form) == (None, (), None)
-    assert set(te(parts).unknown) == {"CPU Odd", "memory", "power supply and case"}
+    assert set(te(parts).unknown) == {"CPU Odd", "Memory", "Power supply and case"}
 
 
 def test_this_machine_tells_something() -> None:
@@ -318,3 +333,51 @@ def test_this_machine_tells_something() -> None:
     assert parts.cpu is not None
     assert parts.cpu.cores >= 1
     assert parts.memory_bytes is not None
+
+
+# --- what people see --------------------------------------------------------------------------------------------------
+
+
+def shown() -> dict[str, Any]:
+    """A receipt of a tower with a card that is in the table and one that is not."""
+    found: dict[str, Any] = json.loads(json.dumps(asdict(replace(powercap_receipt(), water=LITRES))))
+    return found
+
+
+def test_the_page_shows_every_part_with_its_source() -> None:
+    """TE stands on the page with its parts, their ranges and sources, and what is unknown is called so."""
+    page = html.unescape(render_receipt(shown()))
+    for part in shown()["carbon"]["hardware"]["parts"]:
+        assert part["part"] in page
+        assert part["source"] in page
+    assert "GPU 1 10de:ffff" in page
+    assert "unknown: this model is not in the table" in page
+
+
+def test_the_page_tells_idle_from_active_and_water_as_modelled() -> None:
+    """The two parts of O, the PUE with its source, and water under the word modelled stand on the page."""
+    page = render_receipt(shown())
+    for words in ("of it the answer", "of it idling", "PUE 1, in E", "Water (modelled)", "on site unknown"):
+        assert words in page
+
+
+def test_the_terminal_prints_the_parts_when_asked() -> None:
+    """`receipts show --parts` ends with the parts and their sum."""
+    told, plain = StringIO(), StringIO()
+    show_receipt(shown(), told, parts=True)
+    show_receipt(shown(), plain)
+    assert "Mainboard" in told.getvalue()
+    assert "TE, in all" in told.getvalue()
+    assert "Mainboard" not in plain.getvalue()
+
+
+def test_receipts_from_before_are_still_shown() -> None:
+    """A receipt made before parts and idle share were told is shown without them."""
+    old = shown()
+    for name in ("hardware", "pue", "pue_source"):
+        del old["carbon"][name]
+    for boundary in old["sci"].values():
+        del boundary["O_active_g"], boundary["O_idle_g"]
+    del old["water"]
+    assert "Making this machine" not in render_receipt(old)
+    show_receipt(old, StringIO(), parts=True)

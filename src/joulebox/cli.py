@@ -447,6 +447,7 @@ def receipts_show(
     revision: Annotated[int | None, typer.Option("--revision", min=1, help="This one, not the newest.")] = None,
     server: ServerOption = None,
     as_json: JsonOption = False,
+    parts: Annotated[bool, typer.Option("--parts", help="Also what making the machine emitted, part by part.")] = False,
 ) -> None:
     """Print a receipt."""
     from joulebox.client import Client
@@ -458,7 +459,7 @@ def receipts_show(
     if as_json:
         print(json.dumps(receipt, ensure_ascii=False, indent=2))
     else:
-        show_receipt(receipt)
+        show_receipt(receipt, parts=parts)
 
 
 @receipts_app.command("recompute")

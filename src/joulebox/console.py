@@ -11,6 +11,7 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
+from joulebox.accounting.equivalents import LAMP_W, lamp_s
 from joulebox.client import ServerEvent
 from joulebox.errors import JouleboxError
 from joulebox.wording import (
@@ -153,12 +154,33 @@ def receipt_panel(receipt: Mapping[str, Any]) -> Panel:
     return Panel(Group(*parts), title=Text(f"Receipt {receipt['id']}"), padding=(1, 2))
 
 
-def show_receipt(receipt: Mapping[str, Any], stream: TextIO | None = None) -> None:
-    """Print a receipt, at most `WIDTH_MAX` columns wide."""
+def embodied_table(receipt: Mapping[str, Any]) -> Table | None:
+    """What making the machine emitted, part by part; `None` where nobody told."""
+    machine = receipt["carbon"].get("hardware")
+    if not machine:
+        return None
+    table = Table.grid(padding=(0, 2))
+    table.title, table.title_justify = Text(f"Making {harmless(str(receipt['node']))}"), "left"
+    table.add_column()
+    table.add_column(no_wrap=True, justify="right")
+    table.add_column(style="dim", overflow="fold")
+    for part in machine["parts"]:
+        central = "unknown" if part["central_kg"] is None else plain(part["central_kg"], "kg", 2)
+        span = f"{plain(part['low_kg'], '', 2)} to {plain(part['high_kg'], 'kg', 2)}"
+        table.add_row(harmless(part["part"]), Text(central), f"{span}; {harmless(part['source'])}")
+    total = f"{plain(machine['low_kg'])} to {plain(machine['high_kg'], 'kg')}; {harmless(machine['source'])}"
+    table.add_row("TE, in all", Text(plain(machine["central_kg"], "kg")), total)
+    return table
+
+
+def show_receipt(receipt: Mapping[str, Any], stream: TextIO | None = None, *, parts: bool = False) -> None:
+    """Print a receipt, at most `WIDTH_MAX` columns wide; with `parts`, what making the machine emitted after it."""
     console = Console(file=stream or sys.stdout, highlight=False)
     if console.width > WIDTH_MAX:
         console = Console(file=stream or sys.stdout, highlight=False, width=WIDTH_MAX)
     console.print(receipt_panel(receipt))
+    if parts and (table := embodied_table(receipt)) is not None:
+        console.print(table)
 
 
 def recomputed_line(outcome: Mapping[str, Any]) -> str:
@@ -232,6 +254,8 @@ def _energy_rows(receipt: Mapping[str, Any]) -> Iterable[Row]:
     mean = {"j": power["mean_w"], "u": None}
     idle = f"{plain(power['idle_w'], 'W')} when idle" if power["idle_w"] is not None else ""
     yield "Mean power", _figure(receipt, mean, "W"), idle
+    if energy["answer"] is not None and energy["answer"]["j"] > 0:
+        yield "Like", Text(plain(lamp_s(energy["answer"]["j"]), "s", 2)), f"of a {LAMP_W:g} W LED lamp"
 
 
 def _carbon_rows(receipt: Mapping[str, Any]) -> Iterable[Row]:
@@ -245,6 +269,13 @@ def _carbon_rows(receipt: Mapping[str, Any]) -> Iterable[Row]:
         shown, span = ranged(grams["g"], grams["low"], grams["high"], "g") if grams else (NOT_MEASURED, None)
         yield label, Text(shown), ", ".join(part for part in (span, note) if part)
     yield "SCI", Text(quantity(sci["per_answer_g"], None, "g")), f"{SCI}, O + M"
+    if sci.get("O_idle_g") is not None:
+        yield "  O idle", Text(quantity(sci["O_idle_g"], None, "g")), "while only waiting, part of O"
+    if machine := carbon.get("hardware"):
+        te = ranged(machine["central_kg"], machine["low_kg"], machine["high_kg"], "kg")
+        yield "  TE", Text(te[0]), f"{te[1] or 'no range'}, over {machine['life_years']:g} years"
+    if water := receipt.get("water"):
+        yield "Water", Text(quantity(water["l"], None, "L")), "modelled, for the electricity"
     grid = carbon["intensity"]
     kind = f"{grid['quality']} mean of {grid['at']}" if grid["quality"] == "yearly" else str(grid["quality"])
     spread = f"{plain(grid['low'])} to {plain(grid['high'])}, {kind}"

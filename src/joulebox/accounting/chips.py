@@ -43,8 +43,14 @@ class CpuFamily(NamedTuple):
         return (cpu.vendor, cpu.family) == (self.vendor, self.family) and cpu.model in self.models
 
     def areas(self, cores: int) -> tuple[Area, ...]:
-        """The silicon of one processor with so many cores."""
-        return (Area(self.mm2_each * ceil(cores / self.per_cores), self.process_nm), *self.rest)
+        """The silicon of one processor with so many cores, by process."""
+        mm2 = self.mm2_each * ceil(cores / self.per_cores) + sum(
+            area.mm2 for area in self.rest if area.process_nm == self.process_nm
+        )
+        return (
+            Area(mm2, self.process_nm),
+            *(area for area in self.rest if area.process_nm != self.process_nm),
+        )
 
 
 _A: Final = "AuthenticAMD"

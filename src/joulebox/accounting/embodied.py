@@ -105,7 +105,7 @@ def embodied_of_parts(parts: MachineParts | None, life_years: float) -> Embodied
         return generic(life_years)
     if parts.virtual is not None:
         source, unknown = VIRTUAL_SOURCE, [f"share of a server ({parts.virtual})"]
-        found = [_part("share of a server", Range(0.0, DESKTOP_KG.central, SERVER_HIGH_KG), _SHARE_SOURCE)]
+        found = [_part("Share of a server", Range(0.0, DESKTOP_KG.central, SERVER_HIGH_KG), _SHARE_SOURCE)]
     else:
         source, unknown = PARTS_SOURCE, []
         found = [_cpu(parts.cpu), _memory(parts.memory_bytes), *_disks(parts.disks), *_frame(parts.form)]
@@ -198,7 +198,7 @@ _LARGEST_CARD_KG: Final = max(
 
 def _memory(memory_bytes: int | None) -> EmbodiedPart:
     if not memory_bytes or memory_bytes < 0:
-        return _unknown("memory", _MEMORY_HIGH_KG, "this machine does not tell its memory")
+        return _unknown("Memory", _MEMORY_HIGH_KG, "this machine does not tell its memory")
     size_gb = memory_bytes / GB
     modules = Range(*(ceil(size_gb / module_gb) for module_gb in _MODULE_GB))
     source = (
@@ -206,7 +206,7 @@ def _memory(memory_bytes: int | None) -> EmbodiedPart:
         "assumed, the kernel does not tell them: UBA"
     )
     return _part(
-        f"memory {size_gb:.0f} GB", _sum(_times(_DRAM_KG_PER_GB, size_gb), _times(modules, _MODULE_KG)), source
+        f"Memory {size_gb:.0f} GB", _sum(_times(_DRAM_KG_PER_GB, size_gb), _times(modules, _MODULE_KG)), source
     )
 
 
@@ -216,7 +216,7 @@ def _disks(disks: Sequence[DiskPart]) -> list[EmbodiedPart]:
     for disk in disks:
         size_gb = max(disk.size_bytes, 0) / GB
         if disk.kind == "hdd":
-            found.append(_part(f"disk {size_gb:.0f} GB", _HDD_KG, f"per drive, {_UBA}; range ± 50 %, a convention"))
+            found.append(_part(f"Disk {size_gb:.0f} GB", _HDD_KG, f"per drive, {_UBA}; range ± 50 %, a convention"))
         else:
             kg = _sum(_times(_SSD_KG_PER_GB, size_gb), _SSD_KG)
             source = f"per GB: {_ACT}, UBA at 50.6 GB per cm², Tannu and Nair (HotCarbon 2022)"
@@ -226,24 +226,24 @@ def _disks(disks: Sequence[DiskPart]) -> list[EmbodiedPart]:
 
 def _frame(form: str | None) -> list[EmbodiedPart]:
     """Board, power supply, case and assembly: no kernel tells them, they follow the form of the machine."""
-    board = _part("mainboard", _BOARD_KG, f"{_UBA}; EcoDiag (CNRS EcoInfo)")
-    assembly = _part("assembly", _ASSEMBLY_KG, f"{_UBA}; range ± 50 %, a convention")
+    board = _part("Mainboard", _BOARD_KG, f"{_UBA}; EcoDiag (CNRS EcoInfo)")
+    assembly = _part("Assembly", _ASSEMBLY_KG, f"{_UBA}; range ± 50 %, a convention")
     if form == "laptop":
-        rest = _unknown("display, battery and case of a laptop", _LAPTOP_HIGH_KG, "no figures here")
+        rest = _unknown("Display, battery and case of a laptop", _LAPTOP_HIGH_KG, "no figures here")
         return [board, rest, assembly]
     if form not in _SUPPLY:
         high_kg = _times(_SUPPLY["server"], _SUPPLY_KG_PER_KG).high + _RACK_KG.high
-        return [board, _unknown("power supply and case", high_kg, "this machine does not tell its form"), assembly]
+        return [board, _unknown("Power supply and case", high_kg, "this machine does not tell its form"), assembly]
     supply = _part(
-        "power supply",
+        "Power supply",
         _times(_SUPPLY[form], _SUPPLY_KG_PER_KG),
         f"{_SUPPLY_KG_PER_KG} kg per kg, {_UBA}; {_SUPPLY[form].central:g} kg assumed of a {form}",
     )
     if form == "server":
-        case = _part("case", _RACK_KG, f"rack server, {_UBA}; range ± 50 %, a convention")
+        case = _part("Case", _RACK_KG, f"rack server, {_UBA}; range ± 50 %, a convention")
     else:
         case = _part(
-            "case",
+            "Case",
             _times(_CASE[form], _STEEL_KG_PER_KG),
             f"{_CASE[form].central:g} kg of steel assumed of a {form}, 1.91 kg per kg (worldsteel 2023)",
         )

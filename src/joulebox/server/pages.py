@@ -17,6 +17,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from joulebox import wording
+from joulebox.accounting.equivalents import Equivalent, equivalents
 from joulebox.errors import JouleboxError
 from joulebox.model import FINAL_STATES, Prompt
 from joulebox.units import wh_from_j
@@ -27,8 +28,6 @@ Json = dict[str, Any]
 FORM_MAX_BYTES: Final = 1_000_000
 REFRESH_S: Final = 2
 """How often the page of a prompt asks again where there is no JavaScript."""
-LAMP_W: Final = 10.0
-"""The lamp a joule is explained with: `answer` joules light it for a tenth as many seconds."""
 NEGLIGIBLE_RATIO: Final = 0.001
 """A source of uncertainty this much smaller than the largest changes no digit of the joint one."""
 POLICY: Final = "default-src 'self'; img-src data:; base-uri 'none'; form-action 'self'; frame-ancestors 'none'"
@@ -157,7 +156,6 @@ def _told(receipt: Mapping[str, Any] | None) -> Json:
     if receipt is None:
         return {"r": None}
     energy = receipt["energy"]
-    answer = energy["answer"]
     return {
         "r": receipt,
         "marks": wording.marks(receipt),
@@ -170,10 +168,16 @@ def _told(receipt: Mapping[str, Any] | None) -> Json:
             "tail": (energy["phases"].get("tail") or {}).get("s"),
             "full": receipt["sci"]["reserved"]["TiR_s"],
         },
-        "lamp_s": answer["j"] / LAMP_W if answer and answer["j"] > 0 else None,
+        "alike": alike(receipt),
         "per_s": _rate(receipt),
         "parts": _worth_telling(energy["uncertainty"]),
     }
+
+
+def alike(receipt: Mapping[str, Any]) -> list[Equivalent]:
+    """What the answer's energy and CO2e are like; nothing where they are not known."""
+    answer, total = receipt["energy"]["answer"], receipt["carbon"]["total"]
+    return list(equivalents(answer["j"] if answer else None, total["g"] if total else None))
 
 
 def _rate(receipt: Mapping[str, Any]) -> float | None:
