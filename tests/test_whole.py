@@ -25,7 +25,7 @@ CHROMIUM_ARGS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--disable-b
 
 @pytest.fixture(scope="module")
 def service(tmp_path_factory: pytest.TempPathFactory, smollm2: Path) -> Iterator[Service]:
-    service = Service(tmp_path_factory.mktemp("service"), smollm2, JOULEBOX_METERS="model:", JOULEBOX_ZONE="DE")
+    service = Service(tmp_path_factory.mktemp("service"), smollm2, {"JOULEBOX_METERS": "model:", "JOULEBOX_ZONE": "DE"})
     yield service
     service.stop()
 

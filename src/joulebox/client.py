@@ -18,6 +18,8 @@ from joulebox.units import nanoseconds
 CONNECT_S: Final = 5.0
 RECONNECTS_MAX: Final = 20
 """How often a cut event stream is taken up again in a row before the client gives up."""
+AWAY: Final = ("no_server", "database")
+"""The server, or what it keeps its books in, is away for the moment."""
 RECONNECT_WAIT_S: Final = 0.5
 PROBLEM: Final = frozenset({"type", "title", "status", "code", "detail"})
 """What every problem document has; the rest belongs to the failure."""
@@ -160,7 +162,7 @@ class Client:
                     if event.name in ("receipt", "cancelled", "error"):
                         return
             except JouleboxError as error:
-                if error.code != "no_server" or cuts >= RECONNECTS_MAX:
+                if error.code not in AWAY or cuts >= RECONNECTS_MAX:
                     raise
             cuts += 1
             self._clock.sleep_until(self._clock.now_ns() + nanoseconds(RECONNECT_WAIT_S))
