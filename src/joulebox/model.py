@@ -295,15 +295,28 @@ class IdleRecord:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class PhasePowers:
+    """How many times as much a model (by digest) draws above idle while it reads the prompt than while it writes the
+    answer, on one node and at one scope; `u_ratio` expanded (k = 2), found from `answers`."""
+
+    model: str
+    scope: str
+    ratio: float
+    u_ratio: float
+    answers: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class CalibrationRef:
     """Which calibration the meters were read by, and what it says of how they agree (`fits`). `stale`: why it may no
-    longer hold, in a few words; `None` while it does. `idle`: how quiet the idle machine was then (evidence only,
-    receipts leave it out)."""
+    longer hold, in a few words; `None` while it does. `splits`: how prefill and decode share what slow meters see.
+    `idle`: how quiet the idle machine was then. All but `id`, `at` and `stale` is evidence that receipts leave out."""
 
     id: str
     at: str
     stale: str | None = None
     fits: tuple[MetersFit, ...] = ()
+    splits: tuple[PhasePowers, ...] = ()
     idle: tuple[IdleRecord, ...] = ()
 
 

@@ -10,6 +10,7 @@ from joulebox.accounting.attempts import spent_before, with_earlier
 from joulebox.accounting.carbon import emissions, sci
 from joulebox.accounting.figures import answer_window, reckon
 from joulebox.accounting.intensity import over
+from joulebox.accounting.split import with_split
 from joulebox.accounting.validity import judge
 from joulebox.accounting.water import water
 from joulebox.metering import value_at
@@ -51,7 +52,7 @@ def account(
     asked = trace.model is not None
     own = reckon(trace)
     spent = spent_before(earlier, own.energy.scope)
-    reckoning = with_earlier(own, spent)
+    reckoning = with_split(trace, with_earlier(own, spent))
     energy = reckoning.energy
     reserved_s = seconds(trace.released_ns - trace.leased_ns) + spent.reserved_s
     verdict, reasons = judge(trace, reckoning, spent)
@@ -89,7 +90,7 @@ def account(
         ),
         meters=_meters(trace),
         water=water(energy.answer, factors),
-        calibration=replace(trace.calibration, idle=(), fits=()) if trace.calibration else None,
+        calibration=replace(trace.calibration, idle=(), fits=(), splits=()) if trace.calibration else None,
         placement=placement,
     )
 

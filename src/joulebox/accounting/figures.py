@@ -267,12 +267,12 @@ def _phases(
     load = trace.span("load")
     phases = {name: _no_phase() for name in PHASES}
     if load:
-        phases["load"] = _phase(chosen, (load.start_ns, load.end_ns), method)
+        phases["load"] = phase_figure(chosen, (load.start_ns, load.end_ns), method)
     first_ns = trace.tokens[0].t_ns if trace.tokens else None
     if first_ns is not None and window[0] < first_ns <= window[1]:
-        phases["prefill"] = _phase(chosen, (window[0], first_ns), method)
+        phases["prefill"] = phase_figure(chosen, (window[0], first_ns), method)
         if first_ns < window[1]:
-            phases["decode"] = _phase(chosen, (first_ns, window[1]), method, before=(window[0], first_ns))
+            phases["decode"] = phase_figure(chosen, (first_ns, window[1]), method, before=(window[0], first_ns))
     tail, _ = _figure(chosen, MODELLED, "tail")
     phases["tail"] = PhaseFigure(j=tail.j, u=tail.u, s=max(one.found.tail_s for one in chosen), method=method)
     return phases
@@ -282,7 +282,7 @@ def _no_phase() -> PhaseFigure:
     return PhaseFigure(j=None, u=None, s=None, method=None)
 
 
-def _phase(
+def phase_figure(
     chosen: Sequence[Metered], span: tuple[int, int], method: PhaseMethod, before: tuple[int, int] | None = None
 ) -> PhaseFigure:
     """What was drawn from one moment to another inside the record, idle included; null where ticks are too coarse.
