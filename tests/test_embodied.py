@@ -14,17 +14,27 @@ from hypothesis import strategies as st
 from joulebox.accounting.chips import AMD_CARDS, CARDS, CHIPS, CPUS, FOOTPRINTS, Area, CpuFamily
 from joulebox.accounting.embodied import _DIE_KG_PER_CM2, DESKTOP_KG, SERVER_HIGH_KG, embodied_of_parts
 from joulebox.console import show_receipt
+from joulebox.evidence import decode_trace, encode_trace
 from joulebox.model import CpuPart, DiskPart, Embodied, GpuPart, MachineParts, Water, WaterFactors
 from joulebox.node.parts import machine_parts
 from joulebox.server.grid import embodied_of
 from joulebox.server.pages import render_receipt
 from joulebox.settings import Settings
 from page_stage import powercap_receipt
+from server_stage import done, stage
+from traces import trace
 
 I7 = CpuPart(name="i7-12700", vendor="GenuineIntel", family=6, model=151, sockets=1, cores=12)
 XEONS = CpuPart(name="Xeon Platinum 8180", vendor="GenuineIntel", family=6, model=85, sockets=2, cores=56)
 TERABYTE = DiskPart(kind="ssd", size_bytes=10**12)
 TOWER = MachineParts(form="desktop", cpu=I7, memory_bytes=64 * 10**9, disks=(TERABYTE,))
+
+
+@pytest.fixture
+def anyio_backend() -> str:
+    return "asyncio"
+
+
 LITRES = Water(
     l=0.0000612,
     low=0.0000411,
@@ -333,6 +343,43 @@ def test_this_machine_tells_something() -> None:
     assert parts.cpu is not None
     assert parts.cpu.cores >= 1
     assert parts.memory_bytes is not None
+
+
+# --- how it reaches the receipt -------------------------------------------------------------------------------------
+
+
+@pytest.mark.anyio
+async def test_a_nodes_parts_reach_store_and_receipt(tmp_path: Path) -> None:
+    """A node tells its parts with its request for work and in its evidence: the server keeps them, and TE is theirs."""
+    async with stage(tmp_path) as scene:
+        await scene.join(parts=TOWER)
+        await scene.ask()
+        lease = await scene.lease(parts=TOWER)
+        finished = await scene.finish(lease, done(lease, "hi", parts=TOWER))
+        receipt = (await scene.http.get(f"/api/v1/receipts/{finished.json()['receipt_id']}")).json()
+        (node,) = await scene.store.nodes()
+        assert node.offer.parts == TOWER
+        hardware = receipt["carbon"]["hardware"]
+        assert hardware["central_kg"] == receipt["sci"]["answer"]["TE_kg"] == te(TOWER).central_kg
+        assert [part["part"] for part in hardware["parts"]] == [part.part for part in te(TOWER).parts]
+
+
+@pytest.mark.anyio
+async def test_a_node_that_tells_no_parts_is_a_generic_desktop(tmp_path: Path) -> None:
+    """A node of an earlier version tells nothing of itself: it is served, and its machine is called generic."""
+    async with stage(tmp_path) as scene:
+        await scene.join()
+        await scene.ask()
+        lease = await scene.lease()
+        finished = await scene.finish(lease, done(lease, "hi"))
+        receipt = (await scene.http.get(f"/api/v1/receipts/{finished.json()['receipt_id']}")).json()
+        assert "generic desktop" in receipt["carbon"]["hardware"]["source"]
+
+
+def test_evidence_keeps_the_parts() -> None:
+    """Parts go through the evidence and come back the same."""
+    run = trace(parts=TOWER)
+    assert decode_trace(encode_trace(run)).parts == TOWER
 
 
 # --- what people see --------------------------------------------------------------------------------------------------

@@ -1,5 +1,7 @@
 """Grams: O = sum(E * I), embodied M = TE * TiR/EL * RR/ToR, and SCI = (O + M) per R (ISO/IEC 21031). Pure."""
 
+from collections.abc import Iterable
+from math import fsum
 from typing import Final
 
 from joulebox.model import Carbon, CarbonFactors, Figure, Grams, Sci, SciBoundaries, Usage
@@ -107,12 +109,19 @@ def _sci(
         RR=factors.resource_share,
         ToR=1.0,
         per_answer_g=total_g,
-        per_output_token_g=_per(total_g, usage.output_tokens),
-        per_token_g=_per(total_g, tokens),
+        per_output_token_g=per_unit([total_g], [usage.output_tokens]),
+        per_token_g=per_unit([total_g], [tokens]),
         boundary=boundary,
     )
 
 
-def _per(total_g: float | None, count: int | None) -> float | None:
-    """A ratio, `None` for nothing known or nothing counted: a score of no tokens is no score."""
-    return total_g / count if total_g is not None and count else None
+def per_unit(grams: Iterable[float | None], units: Iterable[int | None]) -> float | None:
+    """SCI = C per R over any number of runs: the sum of all C by the sum of all R, never a mean of ratios.
+
+    `None` where anything is not known or nothing was counted: a score of no tokens is no score.
+    """
+    every_g, every_unit = list(grams), list(units)
+    known_g = [g for g in every_g if g is not None]
+    known = [count for count in every_unit if count is not None]
+    whole = len(known_g) == len(every_g) and len(known) == len(every_unit)
+    return fsum(known_g) / sum(known) if whole and sum(known) > 0 else None
