@@ -11,10 +11,12 @@ from typing import Any
 import httpx2
 
 import traces
+from joulebox.clock import Clock
 from joulebox.evidence import encode_trace
 from joulebox.model import Channel, EngineInfo, ModelFile, ReadingKind, Sampling
 from joulebox.protocol import VERSION, Batch, Finish, LeaseRequest, NodeEvent, pack_trace, to_json
 from joulebox.server.app import build_app, listen, running, url_of
+from joulebox.server.grid.live import Grid
 from joulebox.server.store import Store
 from joulebox.settings import Settings
 
@@ -108,6 +110,7 @@ class Stage:
     http: httpx2.AsyncClient
     settings: Settings
     store: Store
+    grid: Grid
     tasks: list[asyncio.Task[Any]] = field(default_factory=list)
 
     async def ask(self, prompt: str = "hi", **fields: Any) -> Json:
@@ -184,11 +187,11 @@ class Stage:
 
 
 @asynccontextmanager
-async def stage(folder: Path, **settings: Any) -> AsyncIterator[Stage]:
+async def stage(folder: Path, clock: Clock | None = None, **settings: Any) -> AsyncIterator[Stage]:
     """A server on a free port with its database in `folder`."""
     chosen = Settings.model_validate({"data_dir": folder, "port": 0, "grace_s": 0.15} | settings)
     with listen(chosen.host, chosen.port) as sock:
         url = url_of(chosen.host, sock)
-        app = build_app(chosen)
+        app = build_app(chosen, clock)
         async with running(app, sock), httpx2.AsyncClient(base_url=url, timeout=10, verify=False) as http:
-            yield Stage(url=url, http=http, settings=chosen, store=app.state.desk._queue)
+            yield Stage(url=url, http=http, settings=chosen, store=app.state.desk._queue, grid=app.state.grid)

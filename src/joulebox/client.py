@@ -1,10 +1,11 @@
-"""The one HTTP client: node, command line and users speak to a server through it.
+"""The one HTTP client: node, command line and users speak to a server through it, the server to services outside.
 
-Every failure is a `JouleboxError`: the server's own problem document, or `no_server` where nobody answers.
+Of a server every failure is a `JouleboxError`: the server's own problem document, or `no_server` where nobody answers.
 """
 
+import asyncio
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final, Self
 from urllib.parse import quote
@@ -21,6 +22,9 @@ RECONNECTS_MAX: Final = 20
 AWAY: Final = ("no_server", "database")
 """The server, or what it keeps its books in, is away for the moment."""
 RECONNECT_WAIT_S: Final = 0.5
+WEB_S: Final = 10.0
+"""So long a service outside has for a whole answer, however it comes."""
+WEB_MAX_BYTES: Final = 4_000_000
 PROBLEM: Final = frozenset({"type", "title", "status", "code", "detail"})
 """What every problem document has; the rest belongs to the failure."""
 
@@ -184,6 +188,68 @@ class Client:
     def _unreachable(self, error: Exception) -> JouleboxError:
         hint = f"No server answers at {self.server}. Start one with `joulebox up`, or name another with --server URL."
         return JouleboxError("no_server", hint, cause=str(error))
+
+
+class WebFault(Exception):
+    """A service outside gave no answer that could be read; `str` says why, without anything that was sent to it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WebAnswer:
+    """What a service outside answered: its status, its JSON (`None` where it is none), and when it may be asked again
+    (the header `Retry-After` as it came)."""
+
+    status: int
+    data: Any
+    retry_after: str | None
+
+
+class Web:
+    """Services outside: bounded in time and size, no redirects (a key in a header must not be carried elsewhere)."""
+
+    def __init__(self, timeout_s: float = WEB_S) -> None:
+        self._timeout_s = timeout_s
+        self._http: httpx2.AsyncClient | None = None
+
+    async def close(self) -> None:
+        """Close all connections."""
+        if self._http is not None:
+            await self._http.aclose()
+
+    async def get(self, url: str, params: Mapping[str, str], headers: Mapping[str, str]) -> WebAnswer:
+        """Ask once. Raises `WebFault`."""
+        if self._http is None:
+            # reading the system's certificates takes long enough to be felt in a server's loop
+            self._http = await asyncio.to_thread(httpx2.AsyncClient, timeout=self._timeout_s)
+        plain = {"Accept": "application/json", "Accept-Encoding": "identity"}
+        try:
+            async with (
+                asyncio.timeout(self._timeout_s),
+                self._http.stream("GET", url, params=dict(params), headers=plain | dict(headers)) as reply,
+            ):
+                return WebAnswer(
+                    status=reply.status_code,
+                    data=await _bounded_json(reply),
+                    retry_after=reply.headers.get("retry-after"),
+                )
+        except TimeoutError as error:
+            raise WebFault(f"no whole answer within {self._timeout_s:g} s") from error
+        except (httpx2.HTTPError, httpx2.InvalidURL) as error:
+            raise WebFault(f"no answer ({type(error).__name__})") from error
+
+
+async def _bounded_json(reply: httpx2.Response) -> Any:
+    if reply.headers.get("content-encoding", "identity") != "identity":
+        raise WebFault("a packed answer that was not asked for")
+    body = b""
+    async for chunk in reply.aiter_raw():
+        body += chunk
+        if len(body) > WEB_MAX_BYTES:
+            raise WebFault(f"an answer of more than {WEB_MAX_BYTES} bytes")
+    try:
+        return json.loads(body)
+    except (ValueError, RecursionError):
+        return None
 
 
 def _part(name: str) -> str:

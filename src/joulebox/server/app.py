@@ -18,7 +18,9 @@ from joulebox.clock import Clock, SystemClock
 from joulebox.errors import JouleboxError
 from joulebox.server import api, node_api, pages
 from joulebox.server.desk import Desk
+from joulebox.server.grid.feeds import feeds_of
 from joulebox.server.grid.live import Grid
+from joulebox.server.keeper import Keeper
 from joulebox.server.problems import PROBLEMS, Shell, install
 from joulebox.server.replicas import Replicas
 from joulebox.server.service import Service
@@ -40,7 +42,8 @@ def build_app(settings: Settings, clock: Clock | None = None) -> FastAPI:
     """
     store = Store(settings.database)
     clock = clock or SystemClock()
-    grid = Grid(settings, clock, store)
+    grid = Grid(settings, clock, store, feeds_of(settings))
+    keeper = Keeper(grid, store)
     desk = Desk(store, settings, clock, grid)
     replicas = Replicas(desk)
     service = Service(desk, store, grid, replicas)
@@ -51,14 +54,18 @@ def build_app(settings: Settings, clock: Clock | None = None) -> FastAPI:
         try:
             await grid.open()
             await desk.open(settings.replica_url or app.state.url)
+            keeper.start()
             yield
         finally:
+            await keeper.stop()
+            await grid.close()
             await desk.close()
             await replicas.close()
             await store.close()
 
     app = FastAPI(title="Joulebox", lifespan=lifespan, docs_url=None, redoc_url=None, responses=PROBLEMS)
     app.state.desk = desk
+    app.state.grid = grid
     app.state.url = ""
     app.add_middleware(
         GZipMiddleware,

@@ -93,11 +93,13 @@ def _receipt(
     placement = Placement(policy=policy, reason=attempt.reason, saved_g=None)
     receipt_id = new_id()
     try:
-        factors = grid.factors(trace.zone, *run_of(trace), parts=trace.parts)
+        run = run_of(trace)
+        factors = grid.factors(trace.zone, *run, parts=trace.parts)
         before = attempts_before(earlier)
         body = receipt_bytes(account(trace, factors, receipt_id=receipt_id, placement=placement, earlier=before))
     except Exception as error:  # noqa: BLE001 - answer and evidence are worth more than a receipt that can be made later
         _log.exception("no receipt for job %s", attempt.job_id)
         detail = f"The answer is complete and its evidence is kept, but the receipt could not be made: {error}"
         return None, Problem(code="internal", detail=detail)
-    return StoredReceipt(id=receipt_id, factors=asdict(factors), body=body), None
+    recheck = grid.recheck(receipt_id, trace.zone, run, factors)
+    return StoredReceipt(id=receipt_id, factors=asdict(factors), body=body, recheck=recheck), None

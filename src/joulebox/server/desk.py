@@ -220,6 +220,9 @@ class Desk:
             return earlier
         await self._look_at_nodes()
         check(prompt, placement, {name: node.offer.models for name, node in self._nodes.items()})
+        for node in self._nodes.values():
+            if any(model.id == prompt.model for model in node.offer.models):
+                self._grid.expect(node.offer.zone)
         record, new = await self._queue.enqueue(prompt, placement, key, self._clock.utc())
         if new:
             self._waits(record)
@@ -440,6 +443,7 @@ class Desk:
             return None
         self._start_grace(live)
         self._changed(claim.attempt.job_id)
+        self._grid.expect(poll.request.zone)
         job = claim.record.job
         return Lease(
             token=claim.attempt.token,
@@ -474,6 +478,8 @@ class Desk:
         record = await self._queue.complete(live.attempt.token, delivery, now)
         if record is not None:
             self._durations_s.append((now - live.attempt.leased).total_seconds())
+            if delivery.receipt is not None and delivery.receipt.recheck is not None:
+                self._grid.bell.set()
             self._over(live, record)
         return record
 
