@@ -23,6 +23,7 @@ from joulebox.units import nanoseconds, seconds
 
 LOG: Final = logging.getLogger("joulebox.node")
 KEEP_S: Final = 120.0
+_KEEP_NS: Final = nanoseconds(KEEP_S)
 READINGS_A_TICK: Final = 4.236
 """So often a meter slower than `FINE_TICK_S` is read between two ticks, so that its ticks can be found. Not a whole
 number nor near one: readings in step with the ticks would always be equally late."""
@@ -110,14 +111,18 @@ class _Log:
 
     def late(self, cost_s: float) -> bool:
         """Whether a reading that took so long is of no use."""
-        usual_s = median(self.costs_s) if self.costs_s else cost_s
+        long = cost_s > LATE_TICKS * self.tick_s
+        late = long and bool(self.costs_s) and cost_s > LATE_TIMES * median(self.costs_s)  # which costs, so asked last
         self.costs_s.append(cost_s)
-        return cost_s > max(LATE_TICKS * self.tick_s, LATE_TIMES * usual_s)
+        return late
 
 
 def period_s(channels: Sequence[Channel], reading_hz: float) -> float:
-    """How far apart a meter with these channels is read: as `reading_hz` says, or so that slow ticks can be found."""
-    slow = [channel.tick_s for channel in channels if _counts(channel) and channel.tick_s > FINE_TICK_S]
+    """How far apart a meter with these channels is read: as `reading_hz` says, or so that slow ticks can be found.
+    Reading a sensor faster than it changes wakes the machine for nothing."""
+    counting = [channel for channel in channels if _counts(channel)]
+    sensors = [channel for channel in channels if channel.kind is ReadingKind.TEMPERATURE_C]
+    slow = [channel.tick_s for channel in counting or sensors if channel.tick_s > FINE_TICK_S]
     return max(min(slow) / READINGS_A_TICK, PERIOD_MIN_S) if slow else 1.0 / reading_hz
 
 
@@ -210,7 +215,7 @@ class Recorder:
             if raw is not None and not late and (not log.rows or t_ns > log.rows[-1][0]):
                 log.rows.append((t_ns, raw))
             if not self._held:
-                self._forget(after_ns - nanoseconds(KEEP_S))
+                self._forget(after_ns - _KEEP_NS)
 
     def _forget(self, before_ns: int) -> None:
         for log in self._logs:
