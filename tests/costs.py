@@ -261,7 +261,7 @@ def live_and_quiet(path: Path, pairs: int) -> list[tuple[Asked, Asked]]:
         with Popen(command, stdout=PIPE, text=True) as rig:
             assert rig.stdout is not None
             meters = rig.stdout.readline().split('"')[1]
-            service = Service(Path(folder), path, JOULEBOX_METERS=meters, JOULEBOX_ZONE="DE")
+            service = Service(Path(folder), path, {"JOULEBOX_METERS": meters, "JOULEBOX_ZONE": "DE"})
             try:
                 ask(service, 0, "live")
                 found = []
