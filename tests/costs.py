@@ -241,11 +241,11 @@ def ask(service: Service, number: int, mode: str) -> Asked:
     pids = [pid for victim in ("node", "engine") if (pid := service.pid(victim)) is not None]
     before_s = sum(process_cpu_s(pid) for pid in pids)
     question = QUESTIONS[number % len(QUESTIONS)]
-    prompt_id = service.ask(question, number, mode=mode, max_tokens=2 * TOKENS)
+    prompt_id = service.ask(question, number, mode=mode, max_tokens=TOKENS)
     while (status := service.status(prompt_id))["state"] != "completed":
         assert status["state"] in {"available", "running"}, status
         wait(0.5)
-    wait(0.3)  # the delivery is acknowledged
+    wait(0.3)  # the delivery is acknowledged by then
     cpu_s = sum(process_cpu_s(pid) for pid in pids) - before_s
     receipt = service.client.receipt(status["receipt"]["id"] if "receipt" in status else status["receipt_id"])
     figure = receipt["energy"]["answer"]
@@ -261,8 +261,9 @@ def live_and_quiet(path: Path, pairs: int) -> list[tuple[Asked, Asked]]:
         with Popen(command, stdout=PIPE, text=True) as rig:
             assert rig.stdout is not None
             meters = rig.stdout.readline().split('"')[1]
-            service = Service(Path(folder), path, {"JOULEBOX_METERS": meters, "JOULEBOX_ZONE": "DE"})
+            service: Service | None = None
             try:
+                service = Service(Path(folder), path, {"JOULEBOX_METERS": meters, "JOULEBOX_ZONE": "DE"})
                 ask(service, 0, "live")
                 found = []
                 for number in range(pairs):
@@ -270,9 +271,11 @@ def live_and_quiet(path: Path, pairs: int) -> list[tuple[Asked, Asked]]:
                     chance.shuffle(modes)
                     both = {mode: ask(service, number, mode) for mode in modes}
                     found.append((both["live"], both["quiet"]))
+                    print(f"live {both['live'].answer_j:.2f} J, quiet {both['quiet'].answer_j:.2f} J", flush=True)
                 return found
             finally:
-                service.stop()
+                if service is not None:
+                    service.stop()
                 rig.terminate()
 
 
