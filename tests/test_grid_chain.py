@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from joulebox.errors import JouleboxError
 from joulebox.model import CarbonFactors, Quality
-from joulebox.server.grid import factors_for
+from joulebox.server.grid import factors_for, notices
 from joulebox.server.grid.chain import RANK, SOURCES, SPREAD, GridValue, SourceName, series
 from joulebox.settings import Settings, load_settings
 
@@ -146,6 +146,14 @@ def test_the_key_is_never_shown(monkeypatch: pytest.MonkeyPatch, tmp_path: Path)
         load_settings()
     assert "s3cret" not in refused.value.detail
     assert refused.value.__cause__ is None
+
+
+def test_a_server_that_others_reach_is_told_of_the_terms() -> None:
+    """With a key and an address beyond this machine there is one notice, without either there is none."""
+    key = {"electricity_maps_key": "k"}
+    (notice,) = notices(Settings.model_validate(key | {"host": "0.0.0.0"}))
+    assert "non-commercial" in notice
+    assert [notices(Settings.model_validate(one)) for one in (key, {"host": "0.0.0.0"})] == [[], []]
 
 
 @pytest.mark.parametrize(

@@ -1,14 +1,18 @@
 """Grams of a run that crosses slots of the grid: the sum of each stretch's energy at its own intensity."""
 
+import json
 from dataclasses import replace
 from datetime import timedelta
+from io import StringIO
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from joulebox.accounting import account, receipt_bytes
+from joulebox.console import show_receipt
 from joulebox.model import CarbonFactors, DatedIntensity, Intensity, Quality, Receipt
+from joulebox.server.pages import render_receipt
 from joulebox.units import J_PER_KWH
 from traces import PLACEMENT, channel, factors, series, trace, work
 
@@ -96,3 +100,17 @@ def test_shares_make_a_whole_and_the_mean_lies_within(steps: list[tuple[float, f
     assert mean.low <= mean.g_per_kwh <= mean.high
     assert all(one.end == other.start for one, other in zip(mean.slots, mean.slots[1:], strict=False))
     assert receipt.energy == receipt_of(factors()).energy
+
+
+def test_a_reader_sees_every_slot() -> None:
+    """Page and terminal show the mean with its slots, and a receipt made before there were slots is still shown."""
+    receipt = json.loads(receipt_bytes(receipt_of(changing((0.0, grid(100.0)), (31.0, grid(700.0, "forecast"))))))
+    page = render_receipt(receipt)
+    for part in ("from 07:00", "100 g/kWh", "83.3 % of the energy", "700 g/kWh", "16.7 % of the energy"):
+        assert part in page
+    shown = StringIO()
+    show_receipt(receipt, shown)
+    assert "2 slots" in shown.getvalue()
+    del receipt["carbon"]["intensity"]["slots"]
+    assert "of the energy" not in render_receipt(receipt)
+    show_receipt(receipt, shown)

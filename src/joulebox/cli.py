@@ -101,11 +101,14 @@ def up(
 def serve(port: PortOption = None, data_dir: DataOption = None) -> None:
     """Start the server alone; nodes join it with `joulebox node`."""
     from joulebox.server.app import serve as run
+    from joulebox.server.grid import notices
     from joulebox.settings import load_settings
     from joulebox.supervisor import end_with_parent, say_ready
 
     settings = load_settings(port=port, data_dir=data_dir)
     _check(settings)
+    for notice in notices(settings):
+        print(f"joulebox: {notice}", file=sys.stderr, flush=True)
     end_with_parent()
 
     def ready(url: str) -> None:

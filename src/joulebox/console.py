@@ -278,7 +278,8 @@ def _carbon_rows(receipt: Mapping[str, Any]) -> Iterable[Row]:
         yield "Water", Text(quantity(water["l"], None, "L")), "modelled, for the electricity"
     grid = carbon["intensity"]
     kind = f"{grid['quality']} mean of {grid['at']}" if grid["quality"] == "yearly" else str(grid["quality"])
-    spread = f"{plain(grid['low'])} to {plain(grid['high'])}, {kind}"
+    slots = len(grid.get("slots", ()))
+    spread = f"{plain(grid['low'])} to {plain(grid['high'])}, {kind}{f', {slots} slots' if slots > 1 else ''}"
     yield f"Grid {harmless(str(grid['zone']))}", Text(plain(grid["g_per_kwh"], "g/kWh")), spread
 
 

@@ -228,6 +228,11 @@ def _when(text: str) -> str:
     return f"{at.day} {at:%B %Y, %H:%M} UTC"
 
 
+def _clock(text: str) -> str:
+    """`07:31` from an ISO time."""
+    return f"{datetime.fromisoformat(text).astimezone(UTC):%H:%M}"
+
+
 def _name(text: object) -> str:
     """A name on one line, without characters that steer the text around it."""
     return str(text).translate(BIDI_AND_CONTROL)
@@ -261,6 +266,7 @@ def _environment() -> Environment:
         lstrip_blocks=True,
     )
     environment.filters |= {
+        "clock": _clock,
         "code": _code,
         "digest": _digest,
         "metered": metered,

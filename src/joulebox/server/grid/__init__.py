@@ -14,9 +14,9 @@ from joulebox.errors import JouleboxError
 from joulebox.model import CarbonFactors, Embodied, MachineParts, WaterFactors
 from joulebox.server.grid.chain import GridValue, run_intensities
 from joulebox.server.grid.table import Zone, check_zone, zones
-from joulebox.settings import Settings
+from joulebox.settings import Settings, is_loopback
 
-__all__ = ["Zone", "check_zone", "embodied_of", "factors_for", "water_of", "zones"]
+__all__ = ["Zone", "check_zone", "embodied_of", "factors_for", "notices", "water_of", "zones"]
 
 CENTRAL_LOW_RATIO: Final = 0.5
 CENTRAL_HIGH_RATIO: Final = 1.5
@@ -44,6 +44,14 @@ def factors_for(
     if "pue" in settings.model_fields_set:
         return replace(factors, pue=settings.pue, pue_source=settings.pue_source or "operator's setting")
     return factors
+
+
+def notices(settings: Settings) -> list[str]:
+    """What whoever starts a server with these settings should know of their sources' terms."""
+    if settings.electricity_maps_key is None or is_loopback(settings.host):
+        return []
+    reach = "Others can reach this server, and Electricity Maps' free keys are for non-commercial use"
+    return [f"{reach}: make sure that your plan allows it, or take the key out (docs/how-to/grid-data.md)."]
 
 
 def embodied_of(settings: Settings, parts: MachineParts | None = None) -> Embodied:
