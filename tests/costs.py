@@ -11,7 +11,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import astuple, dataclass, replace
 from pathlib import Path
 from statistics import median
 from subprocess import PIPE, Popen
@@ -27,7 +27,7 @@ from joulebox.node.meter import Meter
 from joulebox.node.meters import open_meters
 from joulebox.node.models import Registry
 from joulebox.node.recorder import Recorder
-from joulebox.rig.physics import Machine
+from joulebox.rig.physics import Machine, MachineParameters
 from joulebox.rig.powercap_tree import RigPowercap
 from joulebox.statistics import Interval, mean_interval, ratio_interval
 from stage import Service, wait
@@ -264,7 +264,7 @@ def live_and_quiet(path: Path, pairs: int) -> list[tuple[Asked, Asked]]:
             service: Service | None = None
             try:
                 service = Service(Path(folder), path, {"JOULEBOX_METERS": meters, "JOULEBOX_ZONE": "DE"})
-                ask(service, 0, "live")
+                ask(service, pairs, "live")  # loads the model; the same prompt again would be the same job
                 found = []
                 for number in range(pairs):
                     modes = ["live", "quiet"]
@@ -372,11 +372,14 @@ def _live_part(found: Sequence[tuple[Asked, Asked]]) -> Section:
     energy = ratio_interval([(live.answer_j, quiet.answer_j) for live, quiet in found])
     cpu_s = mean_interval([live.cpu_s - quiet.cpu_s for live, quiet in found])
     quiet = [quiet for _, quiet in found]
+    core_w = MachineParameters().package_dynamic_w / (os.cpu_count() or 1)
     text = f"""
 Live against quiet, {len(found)} pairs on the whole service, simulated power from the real use of this machine's cores,
 server included: `answer` {_signed(energy_j, "J")} of {median(one.answer_j for one in quiet):.1f} J (ratio
 {_ratio(energy)}) in {median(one.duration_s for one in quiet):.1f} s; processor time of node and engine from lease to
-delivery {_signed(cpu_s, "s")} of {median(one.cpu_s for one in quiet):.2f} s (95 % intervals).
+delivery {_signed(cpu_s, "s")} of {median(one.cpu_s for one in quiet):.2f} s, which other work on the machine hardly
+disturbs: at the rig's {core_w:.0f} W a core {_signed(Interval(*(core_w * s for s in astuple(cpu_s))), "J")} (95 %
+intervals).
 """
     print(text, flush=True)
     return Section(markdown=text)
