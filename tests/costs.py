@@ -26,6 +26,7 @@ from joulebox.node.fetch import DEFAULT, fetch
 from joulebox.node.meter import Meter
 from joulebox.node.meters import open_meters
 from joulebox.node.models import Registry
+from joulebox.node.neighbours import scan
 from joulebox.node.recorder import Recorder
 from joulebox.rig.physics import Machine, MachineParameters
 from joulebox.rig.powercap_tree import RigPowercap
@@ -328,7 +329,8 @@ A block measured in a session (`joulebox.session()`): its marks and the copy of 
 beyond the readings (which take {median(one.readings_us for one in batches):.0f} µs), one block right after the other,
 the way the peers' start and stop were timed. With the waits for the guards, after which caches are cold, it is
 {median(wholes):.0f} µs in all: readings, three sleeps and everything else. The receipt is made when it is asked for and
-takes {median(receipts) / 1e3:.1f} ms more, with real meters also a look at the processes (about 15 µs each).
+takes {median(receipts) / 1e3:.1f} ms more; with real meters comes a look at the machine's processes, here
+{cpu_us(scan, 5) / 1e3:.1f} ms for {len(scan().processes)}.
 """
     missed = f"a window costs {beyond_us:.0f} µs beyond its readings, not {WINDOW_MAX_US:.0f}"
     return Section(markdown=text, missed=(missed,) if beyond_us > WINDOW_MAX_US else ())
