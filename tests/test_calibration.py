@@ -143,7 +143,7 @@ def test_how_meters_agree_is_kept(tmp_path: Path) -> None:
     assert ref is not None
     assert (ref.stale, ref.fits) == (CHANGED, ())
     shown = io.StringIO()
-    show_calibration(calibration, tmp_path / "calibration.json", shown)
+    show_calibration(calibration, tmp_path / "calibration.json", stream=shown)
     assert "[agree] plug plug (wall) = " in shown.getvalue()
 
 

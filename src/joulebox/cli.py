@@ -383,11 +383,15 @@ def meters_calibrate(
             "certificate says (0.9): with it a wall meter tells the counters' own error.",
         ),
     ] = None,
+    model: Annotated[
+        str | None,
+        typer.Option("--model", help="Also find what this model draws while it reads and while it writes."),
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Find idle power, noise, tick and lag of the meters while the machine rests and works, and whether they agree;
     about a minute each."""
-    from dataclasses import asdict
+    from dataclasses import asdict, replace
 
     from joulebox.clock import SystemClock
     from joulebox.console import Progress
@@ -398,11 +402,16 @@ def meters_calibrate(
     settings = load_settings(meters=_meters(meter), data_dir=data_dir)
     progress = Progress()
     found = calibrate_node(settings.data_dir, settings.meters, SystemClock(), progress.say, idle_s, supply_efficiency)
+    if model is not None:
+        from joulebox.phase_powers import learn_here
+
+        powers = learn_here(settings, model, progress.say)
+        found = replace(found, splits=(powers,) if powers is not None else ())
     progress.clear()
     if as_json:
         print(json.dumps(asdict(found), indent=2))
     else:
-        show_calibration(found, settings.data_dir / FILE)
+        show_calibration(found, settings.data_dir / FILE, model)
 
 
 @meters_app.command("serve")

@@ -70,8 +70,10 @@ def show_readings(checks: Sequence[MeterCheck], stream: TextIO | None = None) ->
         console.print(table)
 
 
-def show_calibration(calibration: Calibration, path: Path, stream: TextIO | None = None) -> None:
-    """What was found of each channel, and where it is kept."""
+def show_calibration(
+    calibration: Calibration, path: Path, model: str | None = None, stream: TextIO | None = None
+) -> None:
+    """What was found of each channel and of `model`, if one was asked for, and where it is kept."""
     console = _console(stream)
     for meter in dict.fromkeys(one.meter for one in calibration.channels):
         console.print(Text(harmless(meter), style="bold"), soft_wrap=True)
@@ -92,10 +94,22 @@ def show_calibration(calibration: Calibration, path: Path, stream: TextIO | None
     for one in calibration.channels:
         if one.gain is not None:
             console.print(Text(f"{harmless(one.name)} is read as {harmless(one.gain.accuracy)}."))
+    if model is not None:
+        console.print(Text(_split_words(calibration, model)))
     if any(None in (one.tick_s, one.lag_s) for one in calibration.channels):
         console.print(Text("Not told: the readings do not show it; what the driver declares stands.", style="dim"))
     told = Text(f"\nCalibration {calibration.id} is kept in {path}: a node that starts now reads by it.")
     console.print(told, soft_wrap=True)
+
+
+def _split_words(calibration: Calibration, model: str) -> str:
+    if not calibration.splits:
+        return f"What {harmless(model)} draws while reading and while writing could not be told apart."
+    powers = calibration.splits[-1]
+    return (
+        f"{harmless(model)} draws {powers.ratio:.2f} ± {powers.u_ratio:.2f} times as much above idle while it reads as "
+        f"while it writes ({powers.answers} answers, {powers.scope})."
+    )
 
 
 def show_agreements(agreements: Sequence[Agreement], console: Console) -> None:

@@ -8,12 +8,17 @@ than while it writes. Without either the phases stay null. Prefill and decode ad
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from math import hypot
+from math import exp, hypot
+from typing import Final
 
 from joulebox.accounting.figures import MODELLED, Metered, Reckoning, answer_window, phase_figure
+from joulebox.accounting.uncertainty import TAIL_S
 from joulebox.agreement import REST_U_RATIO, WORK_U_RATIO, fit_of, pairs
 from joulebox.model import Figure, MetersFit, PhaseFigure, PhasePowers, Trace
 from joulebox.units import seconds
+
+FOLLOWING_RATIO: Final = 0.2
+"""So much of the power above idle may come and go `TAIL_S` late. Assumed (k = 2); counters, where there are, see it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +115,14 @@ def _by_model(trace: Trace, reckoning: Reckoning, times: _Times, answer: Figure)
     u_share = share * (1 - share) * powers.u_ratio / powers.ratio
     idle_w = (answer.j - active.j) / (read_s + write_s)
     idle_u_w = 2 * sum(one.idle("active").j for one in reckoning.metered) / (read_s + write_s)
-    moves_j = hypot(idle_u_w * (read_s - share * (read_s + write_s)), active.j * u_share)
+    # clocks and fans follow the work with some delay: the shorter phase has some of what was before it
+    following_j = FOLLOWING_RATIO * active.j / (read_s + write_s) * TAIL_S * (1 - exp(-min(read_s, write_s) / TAIL_S))
+    moves_j = hypot(
+        idle_u_w * (read_s - share * (read_s + write_s)),
+        active.j * u_share,
+        WORK_U_RATIO * share * (1 - share) * active.j,
+        following_j,
+    )
     prefill_j = idle_w * read_s + share * active.j
     return (
         (prefill_j, hypot(share * answer.u, moves_j)),

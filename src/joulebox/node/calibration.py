@@ -28,7 +28,7 @@ from pydantic import TypeAdapter
 from joulebox.clock import Clock
 from joulebox.errors import JouleboxError
 from joulebox.metering import curve_of, idle_spreads
-from joulebox.model import CalibrationRef, Channel, IdleRecord, IdleSpread, ReadingKind, Sampling, Series
+from joulebox.model import CalibrationRef, Channel, IdleRecord, IdleSpread, PhasePowers, ReadingKind, Sampling, Series
 from joulebox.node.meter import Meter, MeterFault
 from joulebox.node.meters import open_meters
 from joulebox.node.recorder import period_s
@@ -94,6 +94,7 @@ class Calibration:
     """By the meter's address."""
     channels: tuple[ChannelCalibration, ...]
     agreements: tuple[Agreement, ...] = ()
+    splits: tuple[PhasePowers, ...] = ()
 
     def stale(self, marks: Mapping[str, str], now: datetime) -> str | None:
         """Why it may no longer hold of meters with these marks, in a few words; `None` while it does."""
@@ -117,9 +118,11 @@ class Calibration:
     def ref(self, marks: Mapping[str, str], now: datetime) -> CalibrationRef:
         """What a trace says of it at `now`: of changed meters nothing but that it is stale."""
         stale = self.stale(marks, now)
-        fits = () if stale == CHANGED else tuple(one.fit for one in self.agreements if one.fit is not None)
+        if stale == CHANGED:
+            return CalibrationRef(id=self.id, at=self.at, stale=stale)
+        fits = tuple(one.fit for one in self.agreements if one.fit is not None)
         idle = tuple(IdleRecord(meter=one.meter, name=one.name, spreads=one.spreads) for one in self.channels)
-        return CalibrationRef(id=self.id, at=self.at, stale=stale, fits=fits, idle=() if stale == CHANGED else idle)
+        return CalibrationRef(id=self.id, at=self.at, stale=stale, fits=fits, splits=self.splits, idle=idle)
 
 
 _STORED: Final = TypeAdapter(Calibration)
@@ -282,7 +285,7 @@ def calibrate_node(
 
     Raises `JouleboxError`: `meters_in_use` where a node runs there, those of `open_meters`, `meter_unreadable`.
     """
-    spool = _claimed(data_dir)  # held to the end, so that no node begins in between
+    spool = claimed(data_dir)  # held to the end, so that no node begins in between
     meters = open_meters(addresses)
     try:
         wanted = [meter for meter in meters if any(one.kind in METERED for one in meter.channels())]
@@ -306,7 +309,7 @@ def calibrate_node(
     return calibration
 
 
-def _claimed(data_dir: Path) -> Spool:
+def claimed(data_dir: Path) -> Spool:
     """The node's place in the data folder, so that nothing else measures there."""
     try:
         return Spool(data_dir / SPOOL)
