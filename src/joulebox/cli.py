@@ -23,10 +23,12 @@ app = typer.Typer(
 models_app = typer.Typer(help="Models on this machine.", no_args_is_help=True, rich_markup_mode=None)
 meters_app = typer.Typer(help="Meters of this machine.", no_args_is_help=True, rich_markup_mode=None)
 receipts_app = typer.Typer(help="Receipts of past prompts.", no_args_is_help=True, rich_markup_mode=None)
+control_app = typer.Typer(help="Control prompts of the nodes.", no_args_is_help=True, rich_markup_mode=None)
 rig_app = typer.Typer(help="The simulated lab.", no_args_is_help=True, rich_markup_mode=None)
 app.add_typer(models_app, name="models")
 app.add_typer(meters_app, name="meters")
 app.add_typer(receipts_app, name="receipts")
+app.add_typer(control_app, name="control")
 app.add_typer(rig_app, name="rig")
 
 DEFAULT_MODEL = "smollm2-135m-instruct"
@@ -522,6 +524,36 @@ def receipts_export(
             print(body.decode(), flush=True)
             if traces is not None:
                 (traces / f"{one}.trace.json").write_bytes(client.trace(one))
+
+
+@control_app.command("show")
+def control_show(server: ServerOption = None, as_json: JsonOption = False) -> None:
+    """Print how each node's control prompt stands against its reference, and its newest runs."""
+    from joulebox.client import Client
+    from joulebox.console import control_lines
+    from joulebox.settings import load_settings
+
+    with Client(load_settings(server=server).server) as client:
+        nodes = client.nodes()
+    if as_json:
+        print(json.dumps({node["name"]: node["control"] for node in nodes}, ensure_ascii=False, indent=2))
+    else:
+        print("\n".join(line for node in nodes for line in control_lines(node)))
+
+
+@control_app.command("rebaseline")
+def control_rebaseline(
+    node: str,
+    why: Annotated[str, typer.Option("--why", help="What was changed, and that it is to stay.")],
+    server: ServerOption = None,
+) -> None:
+    """Begin a new reference for a node's control prompt, dated now; the old one stays in the database."""
+    from joulebox.client import Client
+    from joulebox.settings import load_settings
+
+    with Client(load_settings(server=server).server) as client:
+        found = client.rebaseline(node, why)
+    print(f"{node}: a new reference begins; it needs {found['reference']['runs']} runs.")
 
 
 @rig_app.command("run")

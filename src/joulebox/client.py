@@ -106,6 +106,17 @@ class Client:
         found: list[dict[str, Any]] = self.call("GET", "/api/v1/models")["models"]
         return found
 
+    def nodes(self) -> list[dict[str, Any]]:
+        """The nodes that have joined."""
+        found: list[dict[str, Any]] = self.call("GET", "/api/v1/nodes")["nodes"]
+        return found
+
+    def rebaseline(self, node: str, why: str) -> dict[str, Any]:
+        """Begin a new reference for a node's control prompt; what is then known of it."""
+        body = json.dumps({"why": why}).encode()
+        found: dict[str, Any] = self.call("POST", f"/api/v1/nodes/{_part(node)}/baseline", body)
+        return found
+
     def submit(self, **fields: object) -> dict[str, Any]:
         """Queue a prompt; the fields of `POST /api/v1/prompts`, those that are `None` left out. Returns its status."""
         body = {name: value for name, value in fields.items() if value is not None}

@@ -35,6 +35,7 @@ from joulebox.wording import (
 
 WIDTH_MAX = 88
 LABEL_WIDTH = 15
+RUNS_SHOWN = 10
 COLOURS = {"valid": "green", "suspect": "yellow", "invalid": "red"}
 
 
@@ -181,6 +182,22 @@ def show_receipt(receipt: Mapping[str, Any], stream: TextIO | None = None, *, pa
     console.print(receipt_panel(receipt))
     if parts and (table := embodied_table(receipt)) is not None:
         console.print(table)
+
+
+def control_lines(node: Mapping[str, Any]) -> Iterable[str]:
+    """A node's control prompt: where it stands, and its newest runs."""
+    control = node["control"]
+    if control is None:
+        yield f"{harmless(node['name'])}: no meter, so no control prompt."
+        return
+    yield f"{harmless(node['name'])}: {control['sentence']}"
+    for run in control["runs"][:RUNS_SHOWN]:
+        told = [run["at"], quantity(run["answer_j"], run["u_j"], "J")]
+        if run["note"]:
+            told.append(f"does not count: {run['note']}")
+        elif run["high"] is not None:
+            told.append(f"sums {run['high']:.1f} up, {run['low']:.1f} down of {control['limit']:g}")
+        yield "  " + "  ".join(told)
 
 
 def recomputed_line(outcome: Mapping[str, Any]) -> str:

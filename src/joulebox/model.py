@@ -13,6 +13,8 @@ from typing import Literal
 
 Role = Literal["system", "user", "assistant"]
 Mode = Literal["live", "quiet"]
+Purpose = Literal["prompt", "control"]
+"""Why a job is there: somebody asked, or the node checks itself."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -321,6 +323,17 @@ class CalibrationRef:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class NodeControl:
+    """What the control prompt tells of a node: `learning` its reference (of `since`, an ISO time) from `runs` so far,
+    `steady`, or `drifted`. `off_ratio`: how far its energy lies from the reference now."""
+
+    state: Literal["learning", "steady", "drifted"]
+    since: str
+    runs: int
+    off_ratio: float | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ProgramLoad:
     """CPU seconds of all processes of one name."""
 
@@ -357,6 +370,7 @@ class Trace:
     `origin` is the calendar time of `t_ns == 0`. `leased_ns` and `released_ns` bound the reservation of the machine.
     `missing` names big parts that no meter covers, e.g. `gpu0` or `wall`. `cores`, `memory_bytes` and `parts` describe
     the machine. Work that is no prompt (`joulebox measure`) has neither model nor engine nor seed, and no tokens.
+    `control` is what the node's control prompt told when the job was leased.
     """
 
     job_id: str
@@ -381,6 +395,8 @@ class Trace:
     queued_s: float = 0.0
     calibration: CalibrationRef | None = None
     neighbours: NeighboursSeen | None = None
+    purpose: Purpose = "prompt"
+    control: NodeControl | None = None
     parts: MachineParts | None = None
 
     def span(self, name: SpanName) -> Span | None:
@@ -727,4 +743,5 @@ class Receipt:
     water: Water | None = None
     calibration: CalibrationRef | None = None
     placement: Placement = field(default=Placement(policy="fastest", reason="", saved_g=None))
+    purpose: Literal["prompt", "control", "work"] = "prompt"
     concurrency: Literal[1] = 1

@@ -11,7 +11,7 @@ import json
 from dataclasses import asdict, dataclass
 from typing import Any, Final, Literal
 
-from joulebox.model import Channel, EngineInfo, MachineParts, ModelFile, Problem, Prompt
+from joulebox.model import Channel, EngineInfo, MachineParts, ModelFile, NodeControl, Problem, Prompt, Purpose
 
 VERSION: Final = 1
 LEASE_WAIT_S: Final = 25.0
@@ -52,6 +52,8 @@ class Lease:
     prompt: Prompt
     queued_s: float
     placement_reason: str
+    purpose: Purpose = "prompt"
+    control: NodeControl | None = None
 
 
 EventKind = Literal["settling", "loading", "started", "token", "power", "measuring", "answer"]

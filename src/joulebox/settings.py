@@ -158,6 +158,13 @@ class Settings(BaseModel):
     ] = 60.0
     threads: Annotated[int | None, Field(ge=1, description="Threads of the engine; without it, one per core.")] = None
     context_tokens: Annotated[int, Field(ge=256, le=1_048_576, description="Context the engine sets aside.")] = 4096
+    control_every_s: Annotated[
+        float,
+        Field(ge=0, le=10_000_000, description="How often an idle node with meters runs its control prompt; 0: never."),
+    ] = 21_600.0
+    control_prompts: Annotated[
+        int, Field(ge=0, description="After so many prompts the control prompt is due as well; 0: only by time.")
+    ] = 100
     grace_s: Annotated[float, Field(gt=0, description="How long a silent node keeps its job until rescue.")] = 15.0
     attempts_max: Annotated[int, Field(ge=1, le=20, description="How often a failing prompt is tried.")] = 3
 

@@ -92,6 +92,7 @@ def account(
         water=water(energy.answer, factors),
         calibration=replace(trace.calibration, idle=(), fits=(), splits=()) if trace.calibration else None,
         placement=placement,
+        purpose=trace.purpose if asked else "work",
     )
 
 

@@ -133,6 +133,14 @@ RULES: Final[dict[str, Rule]] = {
         "The idle machine was not quiet: how much lies above idle is only known to within {} J.",
         "Stop other programs on the node, then ask again.",
     ),
+    "node_drift": Rule(
+        "suspect",
+        "The node has drifted: its control prompt takes energy {} the reference of {}.",
+        "Find out what changed; if it is to stay so, begin a new reference (`joulebox control rebaseline`).",
+    ),
+    "control_prompt": Rule(
+        "note", "Nobody asked this: it is the node's own control prompt.", "See the node's history for the others."
+    ),
     "failed_attempt": Rule(
         "note",
         "The prompt was tried before ({}): what that drew, {} J, is part of the full energy.",
@@ -155,7 +163,8 @@ def judge(trace: Trace, reckoning: Reckoning, spent: Spent) -> tuple[Verdict, tu
     """The verdict with its reasons, worst first."""
     order = {"invalid": 0, "suspect": 1, "note": 2}
     reasons = sorted(
-        [*_reasons(trace, reckoning), *_of_attempts(reckoning, spent)], key=lambda reason: order[reason.level]
+        [*_reasons(trace, reckoning), *_of_attempts(reckoning, spent), *_of_control(trace)],
+        key=lambda reason: order[reason.level],
     )
     worst = reasons[0].level if reasons else "note"
     return ("valid" if worst == "note" else worst), tuple(reasons)
@@ -187,6 +196,17 @@ def _reasons(trace: Trace, reckoning: Reckoning) -> Iterator[Reason]:
             yield _reason("noisy_idle", f"{idle_j:.1f}" if idle_j < 100 else f"{idle_j:.0f}")
     if trace.usage.cached_tokens:
         yield _reason("engine_cache", trace.usage.cached_tokens)
+
+
+def _of_control(trace: Trace) -> Iterator[Reason]:
+    """What the node's control prompt told before this job, and whether this is one."""
+    control = trace.control
+    if control is not None and control.state == "drifted":
+        off_ratio = control.off_ratio or 0.0
+        off = f"{100 * abs(off_ratio):.1f} % {'above' if off_ratio > 0 else 'below'}"
+        yield _reason("node_drift", off, control.since[:10])
+    if trace.purpose == "control":
+        yield _reason("control_prompt")
 
 
 def _of_attempts(reckoning: Reckoning, spent: Spent) -> Iterator[Reason]:

@@ -286,6 +286,8 @@ def trace_of(
         queued_s=lease.queued_s,
         calibration=machine.calibration(origin + timedelta(microseconds=released_ns // 1_000)),
         neighbours=run.neighbours,
+        purpose=lease.purpose,
+        control=lease.control,
         parts=machine.parts,
     )
 

@@ -7,6 +7,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Depends, Header, Query, Response
 from fastapi.responses import StreamingResponse
 from fastapi.sse import EventSourceResponse, ServerSentEvent
+from pydantic import BaseModel, ConfigDict, Field
 from starlette.exceptions import HTTPException
 
 from joulebox.model import FINAL_STATES
@@ -17,6 +18,14 @@ from joulebox.server.service import PromptBody, Service
 Json = dict[str, Any]
 Limit = Annotated[int, Query(ge=1, le=100)]
 Revision = Annotated[int | None, Query(ge=1, le=1_000_000)]
+
+
+class BaselineBody(BaseModel):
+    """Why a new reference begins."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    why: Annotated[str, Field(min_length=1, max_length=200, description="What was changed, and that it is to stay.")]
 
 
 def router(service: Service) -> APIRouter:
@@ -111,6 +120,11 @@ def _fleet(routes: APIRouter, service: Service) -> None:
     async def nodes() -> Json:
         """The nodes that have joined."""
         return {"nodes": await service.nodes()}
+
+    @routes.post("/api/v1/nodes/{name}/baseline")
+    async def rebaseline(name: str, body: BaselineBody) -> Json:
+        """Begin a new reference for the node's control prompt, dated now, with the reason."""
+        return await service.rebaseline(name, body.why)
 
     @routes.get("/healthz")
     async def healthz() -> Json:

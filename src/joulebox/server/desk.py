@@ -9,6 +9,7 @@ do is heard as `News`; only the search for attempts of dead servers has a timer.
 """
 
 import asyncio
+import json
 import logging
 from collections import deque
 from collections.abc import AsyncIterator, Coroutine, Mapping, Sequence
@@ -19,7 +20,7 @@ from weakref import WeakValueDictionary
 
 from joulebox.clock import Clock
 from joulebox.errors import JouleboxError
-from joulebox.model import AttemptState, JobState, Phase, Problem, Prompt
+from joulebox.model import AttemptState, JobState, NodeControl, Phase, Problem, Prompt, Purpose
 from joulebox.protocol import (
     EVENTS_MAX,
     LEASE_WAIT_S,
@@ -33,14 +34,17 @@ from joulebox.protocol import (
     LeaseRequest,
     NodeEvent,
 )
+from joulebox.server import control
 from joulebox.server.delivery import deliver, left_behind
 from joulebox.server.grid import check_zone
 from joulebox.server.grid.live import Grid
 from joulebox.server.jobs import (
     FASTEST,
+    NODE_PREFIX,
     RECENT,
     Attempt,
     Claim,
+    Delivery,
     Ending,
     News,
     NodeRecord,
@@ -109,6 +113,7 @@ class Live:
     attempt: Attempt
     placement: str
     cancel: bool
+    purpose: Purpose = "prompt"
     log: list[NodeEvent] = field(default_factory=list)
     phase: Phase | None = None
     hold: "Hold | None" = None
@@ -182,6 +187,8 @@ class Desk:
         self._sweep: asyncio.TimerHandle | None = None
         self._busy: Mapping[str, datetime] | None = None
         self._nodes_stale = False
+        self._joined: dict[str, datetime] = {}
+        self._idle_since: dict[str, datetime] = {}
 
     async def open(self, url: str = "") -> None:
         """Take up where an earlier server stopped: every running attempt has its period of grace. Others that share the
@@ -253,6 +260,10 @@ class Desk:
         )
         return outlook(record, live.attempt.reason if live else None, scene, self._clock.utc())
 
+    def now(self) -> datetime:
+        """Calendar time."""
+        return self._clock.utc()
+
     def live(self, job_id: str) -> Live | None:
         """The attempt at this job that runs now."""
         return next((live for live in self._live.values() if live.attempt.job_id == job_id), None)
@@ -300,6 +311,9 @@ class Desk:
         if not 1 <= len(request.node) <= NODE_NAME_MAX or not request.node.isprintable():
             raise JouleboxError("bad_request", f"A node's name has 1 to {NODE_NAME_MAX} printable characters.")
         visit = self._enter(request.node, request.instance)
+        now = self._clock.utc()
+        self._joined.setdefault(request.node, now)
+        self._idle_since.setdefault(request.node, now)
         poll = _Poll(request)
         if (earlier := self._polls.pop(request.node, None)) is not None:
             earlier.superseded = True
@@ -433,10 +447,13 @@ class Desk:
                 break
         if poll.woken.done():
             self._pass_on(poll)
+        elif not gone.done():
+            return await self._control_claim(poll.request)
         return None
 
     async def _hand_out(self, claim: Claim, poll: _Poll, gone: asyncio.Future[Any]) -> Lease | None:
-        live = Live(attempt=claim.attempt, placement=claim.record.placement, cancel=claim.record.cancel)
+        record = claim.record
+        live = Live(attempt=claim.attempt, placement=record.placement, cancel=record.cancel, purpose=record.purpose)
         self._live[claim.attempt.token] = live
         if gone.done() or poll.superseded:
             await self._close(live, _lost(f"node {claim.attempt.node} left before it took the prompt"))
@@ -452,9 +469,44 @@ class Desk:
             prompt=job.prompt,
             queued_s=(claim.attempt.leased - job.available).total_seconds(),
             placement_reason=claim.attempt.reason,
+            purpose=record.purpose,
+            control=await self._control(poll.request),
         )
 
+    async def _control_claim(self, request: LeaseRequest) -> Claim | None:
+        """The control prompt for a node that nobody has asked for a while, where it is due."""
+        now = self._clock.utc()
+        idle_s = (now - self._idle_since[request.node]).total_seconds()
+        every_s, prompts = self._settings.control_every_s, self._settings.control_prompts
+        if self.closing or not every_s or idle_s < control.IDLE_S or not control.metered(request):
+            return None
+        book = await self._queue.control(request.node)
+        model = control.model_for(request, book)
+        if model is None or not control.is_due(book, self._joined[request.node], now, every_s, prompts):
+            return None
+        await self._queue.enqueue(control.prompt_for(model), NODE_PREFIX + request.node, None, now, "control")
+        return await self._queue.claim(request, self._why, now)
+
+    async def _control(self, request: LeaseRequest) -> NodeControl | None:
+        return control.control_of(await self._queue.control(request.node)) if control.metered(request) else None
+
+    async def _entered(self, attempt: Attempt, delivery: Delivery) -> Delivery:
+        """A control run with its place in the node's book."""
+        book = await self._queue.control(attempt.node)
+        receipt = json.loads(delivery.receipt.body) if delivery.receipt else None
+        found = control.entry(book, attempt.job_id, attempt.node, receipt, self._clock.utc())
+        return replace(delivery, control=found)
+
+    async def _give_way(self, job_id: str) -> None:
+        """People first: a control prompt under way is stopped for them, and comes again when the node is idle."""
+        try:
+            await self.cancel(job_id)
+        except JouleboxError:
+            _log.exception("the control prompt %s goes on", job_id)
+
     def _why(self, waiting: Waiting) -> str:
+        if waiting.purpose == "control":
+            return control.REASON
         offers = [(name, {model.id for model in node.offer.models}) for name, node in self._nodes.items()]
         able = [name for name, models in offers if eligible(waiting, name, models)]
         if waiting.placement != FASTEST:
@@ -469,6 +521,8 @@ class Desk:
             attempt = live.attempt
             earlier = await self._queue.earlier(attempt.job_id, attempt.number) if attempt.number > 1 else ()
             delivery = await deliver(attempt, live.placement, finish, live.log, self._grid, earlier)
+            if live.purpose == "control":
+                delivery = await self._entered(attempt, delivery)
         except JouleboxError as error:
             if error.code != "database":  # the node delivers again
                 problem = Problem(code=error.code, detail=error.detail)
@@ -477,7 +531,8 @@ class Desk:
         now = self._clock.utc()
         record = await self._queue.complete(live.attempt.token, delivery, now)
         if record is not None:
-            self._durations_s.append((now - live.attempt.leased).total_seconds())
+            if live.purpose == "prompt":
+                self._durations_s.append((now - live.attempt.leased).total_seconds())
             if delivery.receipt is not None and delivery.receipt.recheck is not None:
                 self._grid.bell.set()
             self._over(live, record)
@@ -499,6 +554,7 @@ class Desk:
 
     def _over(self, live: Live, record: Record) -> None:
         live.over = True
+        self._idle_since[live.attempt.node] = self._clock.utc()
         self._stop_grace(live)
         self._live.pop(live.attempt.token, None)
         if live.hold is not None:
@@ -556,7 +612,7 @@ class Desk:
         self.ring(live.attempt.job_id)
 
     def _take(self, attempt: Attempt, record: Record) -> Live:
-        live = Live(attempt=attempt, placement=record.placement, cancel=record.cancel)
+        live = Live(attempt=attempt, placement=record.placement, cancel=record.cancel, purpose=record.purpose)
         self._live[attempt.token] = live
         self._start_grace(live)
         return live
@@ -585,7 +641,8 @@ class Desk:
             return None
         if held.url is None:
             return self._live.get(token) or self._take(held.attempt, held.record)
-        return Live(attempt=held.attempt, placement=held.record.placement, cancel=held.record.cancel)
+        record = held.record
+        return Live(attempt=held.attempt, placement=record.placement, cancel=record.cancel, purpose=record.purpose)
 
     def _here(self, name: str) -> bool:
         return self._presence.here(name) or self._nodes[name].elsewhere
@@ -639,6 +696,14 @@ class Desk:
         for name, poll in self._polls.items():
             if not poll.woken.done() and eligible(waiting, name, poll.models):
                 poll.wake()
+                return
+        for live in self._live.values():
+            node = self._nodes.get(live.attempt.node)
+            if live.purpose == "prompt" or live.cancel or node is None:
+                continue
+            if eligible(waiting, live.attempt.node, [model.id for model in node.offer.models]):
+                live.cancel = True
+                self._spawn(self._give_way(live.attempt.job_id))
                 return
 
     def _pass_on(self, gave_up: _Poll) -> None:

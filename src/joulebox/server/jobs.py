@@ -12,8 +12,9 @@ from datetime import datetime
 from typing import Any, Final, Literal, Protocol
 
 from joulebox.errors import REGISTRY, JouleboxError
-from joulebox.model import AttemptState, Job, JobState, ModelFile, Problem, Prompt
+from joulebox.model import AttemptState, Job, JobState, ModelFile, Problem, Prompt, Purpose
 from joulebox.protocol import LeaseRequest
+from joulebox.server.control import Baseline, Book, Entry
 
 LOST_MAX: Final = 10
 """So many attempts may be lost: a node or server that restarts is not the prompt's fault, so this is lenient."""
@@ -49,6 +50,7 @@ class Record:
     number: int
     placement: str
     cancel: bool
+    purpose: Purpose = "prompt"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -147,6 +149,7 @@ class Delivery:
     trace: bytes
     receipt: StoredReceipt | None
     error: Problem | None = None
+    control: Entry | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -165,6 +168,7 @@ class Waiting:
     id: str
     model: str
     placement: str
+    purpose: Purpose = "prompt"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -227,17 +231,20 @@ def _listed(names: Collection[str]) -> str:
 
 
 def after(
-    ending: Ending, *, cancel: bool, failed: int, lost: int, attempts_max: int
+    ending: Ending, *, cancel: bool, failed: int, lost: int, attempts_max: int, purpose: Purpose = "prompt"
 ) -> tuple[JobState, Problem | None]:
     """What becomes of a job when its attempt has ended so. `failed` and `lost` count its attempts, this one included.
 
-    The problem is that of the job: `None` unless it is discarded.
+    The problem is that of the job: `None` unless it is discarded. A control prompt is not tried again: the next one
+    comes by itself.
     """
     if ending.state is AttemptState.CANCELLED or cancel:
         return JobState.CANCELLED, None
     problem = ending.problem or Problem(code="internal", detail="The node did not say why.")
     if problem.code not in REGISTRY:
         problem = Problem(code="internal", detail=problem.detail)
+    if purpose == "control":
+        return JobState.DISCARDED, problem
     if ending.state is AttemptState.LOST:
         if lost <= LOST_MAX:
             return JobState.AVAILABLE, None
@@ -275,15 +282,17 @@ class Queue(Protocol):
     async def join(self, url: str, heard: Callable[[News], None], now: datetime) -> None:
         """Be one of the servers that share this queue, reached by the others at `url`; `heard` is told what they do."""
 
-    async def enqueue(self, prompt: Prompt, placement: str, key: str | None, now: datetime) -> tuple[Record, bool]:
+    async def enqueue(
+        self, prompt: Prompt, placement: str, key: str | None, now: datetime, purpose: Purpose = "prompt"
+    ) -> tuple[Record, bool]:
         """Put a prompt in the line; with a known `key`, the earlier job and `False`."""
 
     async def by_key(self, key: str) -> Record | None:
         """The job that was asked with this idempotency key."""
 
     async def claim(self, request: LeaseRequest, why: Callable[[Waiting], str], now: datetime) -> Claim | None:
-        """Give this node the oldest job it can do, `None` where there is none. A job goes to one claimer only; `why`
-        gives the reason for this node, for the receipt."""
+        """Give this node the oldest job it can do, those of people first, `None` where there is none. A job goes to one
+        claimer only; `why` gives the reason for this node, for the receipt."""
 
     async def close_attempt(
         self, token: str, ending: Ending, attempts_max: int, now: datetime, *, own: bool = False
@@ -326,10 +335,10 @@ class Queue(Protocol):
         """A running attempt and who looks after it; one that no living server does becomes this server's."""
 
     async def line(self) -> Sequence[Waiting]:
-        """The jobs that wait, in the order they will be taken."""
+        """The prompts of people that wait, in the order they will be taken."""
 
     async def durations_s(self, count: int) -> Sequence[float]:
-        """How long the last `count` completed attempts took, from lease to delivery, in seconds."""
+        """How long the last `count` completed attempts at people's prompts took, from lease to delivery, in seconds."""
 
     async def replay(self, job_id: str) -> Replay | None:
         """The stored pieces of a completed job's answer."""
@@ -343,3 +352,9 @@ class Queue(Protocol):
 
     async def nodes(self) -> Sequence[NodeRecord]:
         """Every node that ever joined, by name."""
+
+    async def control(self, node: str) -> Book:
+        """What is kept of a node's control prompt."""
+
+    async def rebaseline(self, baseline: Baseline) -> None:
+        """Begin a new reference: the node's later control runs make it."""

@@ -10,10 +10,11 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from joulebox.errors import JouleboxError
 from joulebox.model import FINAL_STATES, JobState, Message, Mode, Phase, Prompt, Role
+from joulebox.server import control
 from joulebox.server.desk import Desk
 from joulebox.server.events import outlook_fields
 from joulebox.server.grid.live import Grid
-from joulebox.server.jobs import FASTEST, NODE_PREFIX, Record
+from joulebox.server.jobs import FASTEST, NODE_PREFIX, NodeRecord, Record
 from joulebox.server.problems import bad_request
 from joulebox.server.recompute import recompute
 from joulebox.server.replicas import Replicas
@@ -237,9 +238,20 @@ class Service:
 
     async def nodes(self) -> list[Json]:
         """Every node that ever joined, with what it does now."""
-        return [
-            _node(node.offer, state, node.seen.isoformat(timespec="seconds")) for node, state in await self.desk.nodes()
-        ]
+        return [await self._described(node, state) for node, state in await self.desk.nodes()]
+
+    async def _described(self, node: NodeRecord, state: Literal["idle", "busy", "away"]) -> Json:
+        offer = node.offer
+        book = await self.store.control(offer.node) if control.metered(offer) else None
+        seen = node.seen.isoformat(timespec="seconds")
+        return _node(offer, state, seen) | {"control": control.shown(book) if book else None}
+
+    async def rebaseline(self, name: str, why: str) -> Json:
+        """Begin a new reference for a node's control prompt, from now on. Raises `JouleboxError("not_found")`."""
+        if name not in [node.offer.node for node, _ in await self.desk.nodes()]:
+            raise JouleboxError("not_found", f"There is no node {name}.")
+        await self.store.rebaseline(control.Baseline(node=name, at=self.desk.now(), why=why))
+        return control.shown(await self.store.control(name))
 
 
 def _number(cursor: str) -> int:

@@ -12,6 +12,7 @@ from sqlalchemy import (
     Select,
     Table,
     Update,
+    case,
     cast,
     column,
     delete,
@@ -25,7 +26,18 @@ from sqlalchemy import (
 
 from joulebox.model import AttemptState, JobState
 from joulebox.server.jobs import FASTEST, NODE_PREFIX
-from joulebox.server.store.tables import attempts, grid_values, jobs, nodes, receipts, rechecks, replicas, traces
+from joulebox.server.store.tables import (
+    attempts,
+    baselines,
+    control_runs,
+    grid_values,
+    jobs,
+    nodes,
+    receipts,
+    rechecks,
+    replicas,
+    traces,
+)
 
 JOB = (
     jobs.c.number,
@@ -44,6 +56,7 @@ JOB = (
     jobs.c.receipt_id,
     jobs.c.error_code,
     jobs.c.error_detail,
+    jobs.c.purpose,
 )
 """What a `Record` is made of: everything but the pieces of the answer."""
 
@@ -54,6 +67,9 @@ REPLICAS: Final = 0x4A42
 """The class of the advisory locks that tell which servers live."""
 CHANNEL: Final = "joulebox"
 """What servers that share a database tell one another goes through this channel of Postgres."""
+ASKED = jobs.c.purpose == "prompt"
+RUNS_KEPT = 200
+"""So many of a node's newest control runs are looked at."""
 
 
 def job(job_id: str) -> Rows:
@@ -67,22 +83,23 @@ def job_by_key(key: str) -> Rows:
 
 
 def job_page(limit: int, before: int | None) -> Rows:
-    """Newest first; one more than `limit`, to know whether there is a next page."""
-    rows = select(*JOB).order_by(jobs.c.number.desc()).limit(limit + 1)
+    """Prompts of people, newest first; one more than `limit`, to know whether there is a next page."""
+    rows = select(*JOB).where(ASKED).order_by(jobs.c.number.desc()).limit(limit + 1)
     return rows if before is None else rows.where(jobs.c.number <= before)
 
 
 def waiting() -> Rows:
-    """The line, in the order it is taken."""
+    """The line of people's prompts, in the order it is taken."""
     return (
         select(jobs.c.id, jobs.c.model, jobs.c.placement)
-        .where(jobs.c.state == JobState.AVAILABLE)
+        .where(jobs.c.state == JobState.AVAILABLE, ASKED)
         .order_by(jobs.c.number)
     )
 
 
 def next_job(node: str, models: Collection[str]) -> Rows:
-    """The oldest waiting job for this node. On Postgres, rows that another claimer holds are stepped over."""
+    """The oldest waiting job for this node, control prompts last. On Postgres, rows that another claimer holds are
+    stepped over."""
     return (
         select(*JOB, jobs.c.model)
         .where(
@@ -90,7 +107,7 @@ def next_job(node: str, models: Collection[str]) -> Rows:
             jobs.c.model.in_(list(models)),
             jobs.c.placement.in_([FASTEST, NODE_PREFIX + node]),
         )
-        .order_by(jobs.c.number)
+        .order_by(case((ASKED, 0), else_=1), jobs.c.number)
         .limit(1)
         .with_for_update(skip_locked=True)
     )
@@ -217,10 +234,11 @@ def earlier_evidence(job_id: str, number: int) -> Rows:
 
 
 def recent_done(count: int) -> Rows:
-    """Begin and end of the newest completed attempts."""
+    """Begin and end of the newest completed attempts at people's prompts."""
     return (
         select(attempts.c.leased, attempts.c.finished)
-        .where(attempts.c.state == AttemptState.DONE)
+        .join(jobs, jobs.c.id == attempts.c.job_id)
+        .where(attempts.c.state == AttemptState.DONE, ASKED)
         .order_by(attempts.c.finished.desc())
         .limit(count)
     )
@@ -345,3 +363,36 @@ def _insert(dialect: str, table: Table) -> Any:
     from sqlalchemy.dialects import sqlite
 
     return sqlite.insert(table)
+
+
+def baseline_in_force(node: str) -> Rows:
+    """The newest baseline of a node."""
+    return select(baselines).where(baselines.c.node == node).order_by(baselines.c.number.desc()).limit(1)
+
+
+def control_runs_of(node: str, baseline: int | None) -> Rows:
+    """The newest control runs of a node since its baseline began, newest first."""
+    rows = select(control_runs).where(control_runs.c.node == node).order_by(control_runs.c.at.desc()).limit(RUNS_KEPT)
+    return rows if baseline is None else rows.where(control_runs.c.baseline == baseline)
+
+
+def control_asked(node: str) -> Rows:
+    """When the control prompt of a node was last asked, and its number."""
+    return (
+        select(jobs.c.created, jobs.c.number)
+        .where(jobs.c.purpose == "control", jobs.c.placement == NODE_PREFIX + node)
+        .order_by(jobs.c.number.desc())
+        .limit(1)
+    )
+
+
+def prompts_since(node: str, number: int) -> Rows:
+    """How many prompts of people a node has answered since this one."""
+    return select(func.count().label("count")).where(
+        jobs.c.node == node, jobs.c.number > number, jobs.c.state == JobState.COMPLETED, ASKED
+    )
+
+
+def fix_baseline(number: int, **values: Any) -> Update:
+    """What a baseline has learnt; one that is fixed stays as it is."""
+    return update(baselines).where(baselines.c.number == number, baselines.c.mean_j.is_(None)).values(**values)

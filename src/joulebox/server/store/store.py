@@ -13,8 +13,9 @@ from pydantic import TypeAdapter
 from sqlalchemy import RowMapping, insert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from joulebox.model import AttemptState, Job, JobState, Problem, Prompt
+from joulebox.model import AttemptState, Job, JobState, Problem, Prompt, Purpose
 from joulebox.protocol import VERSION, LeaseRequest
+from joulebox.server.control import Baseline, Book, ControlRun, Entry, Subject
 from joulebox.server.grid.chain import GridValue
 from joulebox.server.jobs import (
     Attempt,
@@ -37,7 +38,7 @@ from joulebox.server.jobs import (
 )
 from joulebox.server.store import queries
 from joulebox.server.store.database import database_at
-from joulebox.server.store.tables import attempts, nodes, receipts, rechecks, traces
+from joulebox.server.store.tables import attempts, baselines, control_runs, nodes, receipts, rechecks, traces
 
 _PROMPT: Final = TypeAdapter(Prompt)
 _OFFER: Final = TypeAdapter(LeaseRequest)
@@ -141,7 +142,9 @@ class Store:
     # --- the Queue port -----------------------------------------------------------------------------------------------
 
     @_whole
-    async def enqueue(self, prompt: Prompt, placement: str, key: str | None, now: datetime) -> tuple[Record, bool]:
+    async def enqueue(
+        self, prompt: Prompt, placement: str, key: str | None, now: datetime, purpose: Purpose = "prompt"
+    ) -> tuple[Record, bool]:
         async with self._database.write() as connection:
             if key is not None and (row := await _row(connection, queries.job_by_key(key))):
                 return _record(row), False
@@ -157,6 +160,7 @@ class Store:
                 "attempt": 0,
                 "cancel": False,
                 "idempotency_key": key,
+                "purpose": purpose,
             }
             added = await connection.execute(queries.add_job(connection.dialect.name, values))
             if added.rowcount != 1 and key is not None:  # asked at the same moment, through another server
@@ -188,7 +192,7 @@ class Store:
                 node=request.node,
                 instance=request.instance,
                 state=AttemptState.RUNNING,
-                reason=why(Waiting(id=row["id"], model=row["model"], placement=row["placement"])),
+                reason=why(Waiting(**{name: row[name] for name in ("id", "model", "placement", "purpose")})),
                 leased=now,
                 owner=self._replica,
             )
@@ -214,9 +218,11 @@ class Store:
             job_id = (await _one(connection, queries.attempt(token)))["job_id"]
             rows = (await connection.execute(queries.attempt_counts(job_id))).mappings()
             counts = {row["state"]: int(row["count"]) for row in rows}
+            job = await _job(connection, job_id)
             state, error = after(
                 ending,
-                cancel=(await _job(connection, job_id)).cancel,
+                purpose=job.purpose,
+                cancel=job.cancel,
                 failed=counts.get(AttemptState.FAILED, 0),
                 lost=counts.get(AttemptState.LOST, 0),
                 attempts_max=attempts_max,
@@ -253,6 +259,10 @@ class Store:
             } | _error(delivery.error)
             await connection.execute(queries.move_job(job_id, JobState.RUNNING, **values))
             await _keep_evidence(connection, token, job_id, delivery, now)
+            if delivery.control is not None:
+                await _keep_control(
+                    connection, delivery.control, (await _one(connection, queries.attempt(token)))["node"]
+                )
             await self._tell(connection, "job", job_id)
             return await _job(connection, job_id)
 
@@ -329,6 +339,26 @@ class Store:
         async with self._database.read() as connection:
             rows = (await connection.execute(queries.all_nodes())).mappings().all()
             return [_node(row, self._replica) for row in rows]
+
+    @_whole
+    async def control(self, node: str) -> Book:
+        async with self._database.read() as connection:
+            found = await _row(connection, queries.baseline_in_force(node))
+            number = found["number"] if found else None
+            rows = (await connection.execute(queries.control_runs_of(node, number))).mappings().all()
+            asked = await _row(connection, queries.control_asked(node))
+            count = await _one(connection, queries.prompts_since(node, asked["number"])) if asked else {"count": 0}
+            return Book(
+                baseline=_baseline(found) if found else None,
+                runs=tuple(_control_run(row) for row in reversed(rows)),
+                asked=asked["created"] if asked else None,
+                prompts_since=int(count["count"]),
+            )
+
+    @_whole
+    async def rebaseline(self, baseline: Baseline) -> None:
+        async with self._database.write() as connection:
+            await _new_baseline(connection, baseline)
 
     # --- beside the queue ---------------------------------------------------------------------------------------------
 
@@ -475,6 +505,33 @@ async def _keep_evidence(
             await connection.execute(insert(rechecks).values(asdict(receipt.recheck)))
 
 
+async def _keep_control(connection: AsyncConnection, entry: Entry, node: str) -> None:
+    baseline = entry.baseline
+    number = baseline.number if baseline else None
+    if baseline is not None and number is None:
+        number = await _new_baseline(connection, baseline)
+    elif baseline is not None and number is not None:
+        subject = asdict(baseline.subject) if baseline.subject else None
+        learnt = {"subject": subject, "mean_j": baseline.mean_j, "spread_j": baseline.spread_j}
+        await connection.execute(queries.fix_baseline(number, **learnt))
+    await connection.execute(insert(control_runs).values(asdict(entry.run) | {"node": node, "baseline": number}))
+
+
+async def _new_baseline(connection: AsyncConnection, baseline: Baseline) -> int:
+    values = {name: value for name, value in asdict(baseline).items() if name != "number"}
+    key = (await connection.execute(insert(baselines).values(values))).inserted_primary_key
+    return int(key[0]) if key else 0
+
+
+def _baseline(row: RowMapping) -> Baseline:
+    subject = Subject(**row["subject"]) if row["subject"] else None
+    return Baseline(**{name: row[name] for name in row if name != "subject"}, subject=subject)
+
+
+def _control_run(row: RowMapping) -> ControlRun:
+    return ControlRun(**{name: row[name] for name in row if name not in {"node", "baseline"}})
+
+
 def _error(problem: Problem | None) -> dict[str, Any]:
     return {"error_code": problem.code, "error_detail": problem.detail} if problem else {}
 
@@ -495,7 +552,9 @@ def _record(row: RowMapping) -> Record:
         receipt_id=row["receipt_id"],
         error=error,
     )
-    return Record(job=job, number=row["number"], placement=row["placement"], cancel=row["cancel"])
+    return Record(
+        job=job, number=row["number"], placement=row["placement"], cancel=row["cancel"], purpose=row["purpose"]
+    )
 
 
 def _attempt(row: RowMapping) -> Attempt:

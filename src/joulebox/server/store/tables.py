@@ -116,6 +116,7 @@ jobs = Table(
     Column("error_code", String(40)),
     Column("error_detail", Text),
     Column("idempotency_key", String(200), unique=True),
+    Column("purpose", String(16), nullable=False, server_default="prompt"),
     CheckConstraint(JOB_STATES, name="state"),
     CheckConstraint(JOB_FINAL, name="finalized"),
     CheckConstraint("attempt >= 0", name="attempt"),
@@ -192,3 +193,33 @@ rechecks = Table(
     Index("ix_rechecks_due", "due"),
 )
 """Receipts for whose minutes better grid data may still come, and when to look."""
+
+baselines = Table(
+    "baselines",
+    metadata,
+    Column("number", Integer, primary_key=True),
+    Column("node", String(64), nullable=False),
+    Column("at", UtcTime, nullable=False),
+    Column("why", Text, nullable=False),
+    Column("subject", JSON(none_as_null=True)),
+    Column("mean_j", Float),
+    Column("spread_j", Float),
+    Index("ix_baselines_node", "node"),
+)
+
+control_runs = Table(
+    "control_runs",
+    metadata,
+    Column("job_id", ForeignKey("jobs.id"), primary_key=True),
+    Column("node", String(64), nullable=False),
+    Column("baseline", ForeignKey("baselines.number")),
+    Column("receipt_id", String(32)),
+    Column("at", UtcTime, nullable=False),
+    Column("answer_j", Float),
+    Column("u_j", Float),
+    Column("temperature_c", Float),
+    Column("note", Text),
+    Column("high", Float),
+    Column("low", Float),
+    Index("ix_control_runs_node", "node", "at"),
+)
