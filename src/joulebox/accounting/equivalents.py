@@ -15,7 +15,7 @@ WATER_J_PER_G_K: Final = 4.186
 WARMED_K: Final = 80.0
 CAR_G_PER_KM: Final = 143.0
 TRAIN_G_PER_KM: Final = 33.0
-_EEA: Final = "European Environment Agency, Rail and waterborne (2021): per passenger, EU-27, 2018, well to wheel"
+_EEA: Final = "European Environment Agency, Transport and environment report 2020: EU, 2018, well to wheel"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
