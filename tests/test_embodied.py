@@ -234,6 +234,16 @@ def test_the_operators_footprint_wins_over_the_parts() -> None:
     assert embodied_of(Settings(), TOWER).central_kg == te(TOWER).central_kg
 
 
+def test_each_node_has_its_own_footprint() -> None:
+    """What the operator set on a node wins over what is set on the server, and that over the parts."""
+    server, node = Settings(embodied_kg=500), Settings(embodied_kg=316, life_years=6)
+    known = replace(TOWER, footprint=node.footprint)
+    assert embodied_of(server, known) == node.footprint
+    assert embodied_of(server, TOWER) == server.footprint
+    assert embodied_of(Settings(), known).life_years == 6
+    assert Settings().footprint is None
+
+
 # --- what the node sees -----------------------------------------------------------------------------------------------
 
 

@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from joulebox.errors import JouleboxError
-from joulebox.server.grid import CENTRAL_HIGH_RATIO, CENTRAL_LOW_RATIO, check_zone, embodied_of, factors_for, zones
-from joulebox.settings import Settings
+from joulebox.server.grid import check_zone, embodied_of, factors_for, zones
+from joulebox.settings import CENTRAL_HIGH_RATIO, CENTRAL_LOW_RATIO, Settings
 
 AT = datetime(2026, 3, 1, 12, tzinfo=UTC)
 ZONES = zones()

@@ -139,8 +139,37 @@ class GpuPart:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class EmbodiedPart:
+    """What making one part of the machine emitted. `central_kg` is `None` where nobody knows: then `low_kg` is zero and
+    `high_kg` what such a part has at most."""
+
+    part: str
+    low_kg: float
+    central_kg: float | None
+    high_kg: float
+    source: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Embodied:
+    """TE and EL of ISO/IEC 21031: what making the machine emitted, and over how many years it is written off.
+
+    `parts` add up to TE where it was added up from parts. `unknown` names what nobody knows: it widens the range.
+    """
+
+    low_kg: float
+    central_kg: float
+    high_kg: float
+    life_years: float
+    source: str
+    parts: tuple[EmbodiedPart, ...] = ()
+    unknown: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class MachineParts:
-    """What a node is made of, as far as its operating system tells. `virtual` is what a virtual machine runs on."""
+    """What a node is made of, as far as its operating system tells. `virtual` is what a virtual machine runs on,
+    `footprint` what its operator knows of all of it together."""
 
     virtual: str | None = None
     form: Form | None = None
@@ -149,6 +178,7 @@ class MachineParts:
     memory_bytes: int | None = None
     disks: tuple[DiskPart, ...] = ()
     gpus: tuple[GpuPart, ...] = ()
+    footprint: Embodied | None = None
 
 
 # --- 5. under the meters ----------------------------------------------------------------------------------------------
@@ -458,34 +488,6 @@ class DatedIntensity:
     start: str
     until: str
     intensity: Intensity
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class EmbodiedPart:
-    """What making one part of the machine emitted. `central_kg` is `None` where nobody knows: then `low_kg` is zero and
-    `high_kg` what such a part has at most."""
-
-    part: str
-    low_kg: float
-    central_kg: float | None
-    high_kg: float
-    source: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Embodied:
-    """TE and EL of ISO/IEC 21031: what making the machine emitted, and over how many years it is written off.
-
-    `parts` add up to TE where it was added up from parts. `unknown` names what nobody knows: it widens the range.
-    """
-
-    low_kg: float
-    central_kg: float
-    high_kg: float
-    life_years: float
-    source: str
-    parts: tuple[EmbodiedPart, ...] = ()
-    unknown: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

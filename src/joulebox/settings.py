@@ -23,6 +23,7 @@ from pydantic import (
 )
 
 from joulebox.errors import JouleboxError
+from joulebox.model import Embodied
 
 GRID_SOURCES: Final = ("gb", "energy-charts")
 SECRETS: Final = frozenset({"electricity_maps_key"})
@@ -35,6 +36,11 @@ TEMPERATURE_MAX_C: Final = 150.0
 def is_loopback(host: str) -> bool:
     """Whether only this machine can reach that address."""
     return host in {"localhost", "::1"} or host.startswith("127.")
+
+
+CENTRAL_LOW_RATIO: Final = 0.5
+CENTRAL_HIGH_RATIO: Final = 1.5
+"""Where an operator gives one figure for embodied emissions: published product footprints differ by about this much."""
 
 
 def _data_dir() -> Path:
@@ -122,7 +128,10 @@ class Settings(BaseModel):
     ] = None
     water_source: Annotated[str | None, Field(description="Where these litres come from.")] = None
     embodied_low_kg: Annotated[float | None, Field(gt=0, description="Embodied kg of the machine, low.")] = None
-    embodied_kg: Annotated[float | None, Field(gt=0, description="Embodied kg of the machine, central.")] = None
+    embodied_kg: Annotated[
+        float | None,
+        Field(gt=0, description="Embodied kg of the machine, central. A node's own wins over the server's."),
+    ] = None
     embodied_high_kg: Annotated[float | None, Field(gt=0, description="Embodied kg of the machine, high.")] = None
     embodied_source: Annotated[str | None, Field(description="Where these kilograms come from.")] = None
     life_years: Annotated[float, Field(gt=0, le=30, description="Years over which the machine is written off.")] = 4.0
@@ -200,6 +209,35 @@ class Settings(BaseModel):
             if name.partition("=")[0] not in GRID_SOURCES:
                 raise ValueError(f"there is {' and '.join(GRID_SOURCES)}")
         return names
+
+    @property
+    def footprint(self) -> Embodied | None:
+        """What making the machine emitted, as the operator knows it; `None` where nothing is set.
+
+        Raises `JouleboxError("bad_setting")` where low, central and high are not in order, or central is missing.
+        """
+        low_kg, central_kg, high_kg = self.embodied_low_kg, self.embodied_kg, self.embodied_high_kg
+        if central_kg is None:
+            if low_kg is None and high_kg is None:
+                return None
+            raise JouleboxError(
+                "bad_setting",
+                "embodied_low_kg and embodied_high_kg are a range around embodied_kg: set embodied_kg too.",
+            )
+        given = ((low_kg, f"low x{CENTRAL_LOW_RATIO}"), (high_kg, f"high x{CENTRAL_HIGH_RATIO}"))
+        assumed = ", ".join(text for kg, text in given if kg is None)
+        low_kg = central_kg * CENTRAL_LOW_RATIO if low_kg is None else low_kg
+        high_kg = central_kg * CENTRAL_HIGH_RATIO if high_kg is None else high_kg
+        if not low_kg <= central_kg <= high_kg:
+            raise JouleboxError(
+                "bad_setting",
+                f"Embodied emissions must rise: embodied_low_kg {low_kg:g}, embodied_kg {central_kg:g}, "
+                f"embodied_high_kg {high_kg:g}. Put them in order.",
+            )
+        source = (self.embodied_source or "operator's setting") + (f" (range assumed: {assumed})" if assumed else "")
+        return Embodied(
+            low_kg=low_kg, central_kg=central_kg, high_kg=high_kg, life_years=self.life_years, source=source
+        )
 
     @property
     def models_folder(self) -> Path:

@@ -10,6 +10,7 @@ from joulebox.clock import Clock
 from joulebox.errors import JouleboxError
 from joulebox.model import (
     CalibrationRef,
+    Embodied,
     EngineInfo,
     MachineParts,
     NeighboursSeen,
@@ -310,9 +311,12 @@ def _since(remark: Remark, origin_ns: int) -> Remark:
 
 
 def this_machine(
-    node: str, zone: str | None, calibration: Callable[[datetime], CalibrationRef | None] = lambda _: None
+    node: str,
+    zone: str | None,
+    calibration: Callable[[datetime], CalibrationRef | None] = lambda _: None,
+    footprint: Embodied | None = None,
 ) -> Machine:
-    """The machine the node runs on, as far as the operating system tells."""
+    """The machine the node runs on, as far as the operating system tells; `footprint` as far as its operator does."""
     memory_bytes = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     return Machine(
         node=node,
@@ -320,5 +324,5 @@ def this_machine(
         cores=os.cpu_count() or 1,
         memory_bytes=memory_bytes,
         calibration=calibration,
-        parts=machine_parts(),
+        parts=replace(machine_parts(), footprint=footprint),
     )

@@ -35,7 +35,7 @@ def run(settings: Settings, on_ready: Callable[[str], object], server_pid: int |
     with Client(settings.server) as client:
         agent = Agent(
             client,
-            this_machine(settings.node, settings.zone, calibration),
+            this_machine(settings.node, settings.zone, calibration, settings.footprint),
             LlamaCpp(clock, settings.threads, settings.context_tokens),
             recorder,
             registry.list,

@@ -7,20 +7,14 @@ sources, `live` does so in the background and keeps what they said. No prompt ev
 from collections.abc import Iterable
 from dataclasses import replace
 from datetime import datetime
-from typing import Final
 
 from joulebox.accounting.embodied import embodied_of_parts
-from joulebox.errors import JouleboxError
 from joulebox.model import CarbonFactors, Embodied, MachineParts, WaterFactors
 from joulebox.server.grid.chain import GridValue, run_intensities
 from joulebox.server.grid.table import Zone, check_zone, zones
 from joulebox.settings import Settings, is_loopback
 
 __all__ = ["Zone", "check_zone", "embodied_of", "factors_for", "notices", "water_of", "zones"]
-
-CENTRAL_LOW_RATIO: Final = 0.5
-CENTRAL_HIGH_RATIO: Final = 1.5
-"""Where an operator gives one figure for embodied emissions: published product footprints differ by about this much."""
 
 
 def factors_for(
@@ -55,38 +49,13 @@ def notices(settings: Settings) -> list[str]:
 
 
 def embodied_of(settings: Settings, parts: MachineParts | None = None) -> Embodied:
-    """What making the machine emitted: the operator's figures, else what its parts add up to, else a generic desktop
-    computer's, saying so.
+    """What making the machine emitted: what the operator set on the node, else on the server, else what its parts add
+    up to, else a generic desktop computer's, saying so.
 
     Raises `JouleboxError("bad_setting")` where low, central and high are not in order, or central is missing.
     """
-    low_kg, central_kg, high_kg = settings.embodied_low_kg, settings.embodied_kg, settings.embodied_high_kg
-    if central_kg is None:
-        if low_kg is not None or high_kg is not None:
-            raise JouleboxError(
-                "bad_setting",
-                "embodied_low_kg and embodied_high_kg are a range around embodied_kg: set embodied_kg too.",
-            )
-        return embodied_of_parts(parts, settings.life_years)
-    source = settings.embodied_source or "operator's setting"
-    assumed = [
-        text
-        for given, text in ((low_kg, f"low x{CENTRAL_LOW_RATIO}"), (high_kg, f"high x{CENTRAL_HIGH_RATIO}"))
-        if given is None
-    ]
-    low_kg = central_kg * CENTRAL_LOW_RATIO if low_kg is None else low_kg
-    high_kg = central_kg * CENTRAL_HIGH_RATIO if high_kg is None else high_kg
-    if not low_kg <= central_kg <= high_kg:
-        raise JouleboxError(
-            "bad_setting",
-            f"Embodied emissions must rise: embodied_low_kg {low_kg:g}, embodied_kg {central_kg:g}, "
-            f"embodied_high_kg {high_kg:g}. Put them in order.",
-        )
-    if assumed:
-        source += f" (range assumed: {', '.join(assumed)})"
-    return Embodied(
-        low_kg=low_kg, central_kg=central_kg, high_kg=high_kg, life_years=settings.life_years, source=source
-    )
+    own = parts.footprint if parts is not None else None
+    return own or settings.footprint or embodied_of_parts(parts, settings.life_years)
 
 
 def water_of(settings: Settings) -> WaterFactors | None:
