@@ -4,7 +4,7 @@
 SHELL := /bin/sh
 .DEFAULT_GOAL := help
 MAKEFLAGS += --no-print-directory
-.PHONY: help demo up test test-all check format accuracy pictures docs pins clean FORCE
+.PHONY: help demo up test test-all check format fuzz accuracy pictures docs pins clean FORCE
 
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 export UV_LINK_MODE = copy
@@ -58,6 +58,11 @@ check: .venv/dev ## format, lint, strict types, layers, the house rules
 format: .venv/dev ## put the code into shape
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
+
+SECONDS ?= 60
+fuzz: .venv/dev ## every parser of what comes from outside, by atheris (SECONDS=60 for all together)
+	@$(BIN)/$(INSTALL) -e '.[fuzz]'
+	$(BIN)/python tests/fuzz --seconds $(SECONDS)
 
 accuracy: .venv/dev ## receipts against the known truth of the simulated machine, in real time (PART=name: only that part)
 	$(BIN)/python tests/accuracy.py $(if $(PART),--only $(PART))

@@ -71,7 +71,7 @@ class Client:
             return None
         try:
             return reply.json()
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise JouleboxError("no_server", f"What answers at {self.server} is not Joulebox.") from error
 
     def _answer(
@@ -97,7 +97,7 @@ class Client:
                     raise _problem(reply)
                 for line in reply.iter_lines():
                     if line.strip():
-                        yield json.loads(line)
+                        yield _object(line)
         except (httpx2.HTTPError, ValueError) as error:
             raise self._unreachable(error) from error
 
@@ -192,7 +192,7 @@ class Client:
                     reply.read()
                     raise _problem(reply)
                 for event in httpx2.EventSource(reply):
-                    yield ServerEvent(name=event.event, id=event.id or None, data=json.loads(event.data or "{}"))
+                    yield ServerEvent(name=event.event, id=event.id or None, data=_object(event.data or "{}"))
         except (httpx2.HTTPError, ValueError) as error:
             raise self._unreachable(error) from error
 
@@ -266,6 +266,17 @@ async def _bounded_json(reply: httpx2.Response) -> Any:
 def _part(name: str) -> str:
     """One part of an address, whatever a person typed."""
     return quote(name, safe="", errors="replace") or "-"
+
+
+def _object(text: str) -> dict[str, Any]:
+    """JSON that is an object, as every word of a server is. Raises `ValueError`."""
+    try:
+        found = json.loads(text)
+    except RecursionError as error:
+        raise ValueError("JSON too deep") from error
+    if not isinstance(found, dict):
+        raise ValueError("JSON that is no object")
+    return found
 
 
 def _problem(reply: httpx2.Response) -> JouleboxError:

@@ -32,6 +32,8 @@ FIT_LATE_RATIO: Final = 0.2
 WRAP_TIMES, WRAP_FROM_W = 4.0, 1_000.0
 """A counter that would have to mean more than this many times the power seen otherwise, and more than so many watts,
 was reset, not wrapped."""
+REPEATS_RARE: Final = 0.1
+"""Where fewer of a power's ticks than this show the value before again, such a tick may have been lost."""
 STALE_STEPS: Final = 3
 """A counter that moves by so many steps from reading to reading and then shows the same again was not read anew."""
 
@@ -64,6 +66,12 @@ class Curve:
     slack_s: float = 0.0
     blur_s: float = 0.0
     margin_s: float = 0.0
+    doubts: tuple[tuple[int, float], ...] = ()
+    """Ticks that may have been lost, and how much more or less (half the range) may have been added in each."""
+
+    def doubt(self, start_ns: int, end_ns: int) -> float:
+        """How much lost ticks leave open between two moments: half the range."""
+        return sum(half for t_ns, half in self.doubts if start_ns <= t_ns <= end_ns)
 
     def at(self, t_ns: int) -> float:
         """The total at `t_ns`, straight between the readings around it.
@@ -183,15 +191,22 @@ def _summed(series: Series) -> Curve:
     tick_ns = nanoseconds(ticks.every_s)
     shown = [max(1, round((later - earlier) / tick_ns)) for earlier, later in pairwise(ticks.t_ns)]
     shown.append(1 + (series.t_ns[-1] - series.t_ns[moved[-1]]) // tick_ns)
-    times, watts = [], []
-    for index, start_ns, turns in zip(moved, ticks.t_ns, shown, strict=True):
+    rare = sum(shown) - len(shown) <= REPEATS_RARE * sum(shown)
+    times, watts, doubts = [], [], []
+    for place, (index, start_ns, turns) in enumerate(zip(moved, ticks.t_ns, shown, strict=True)):
+        shown_w = series.raw[index] * channel.step
+        next_w = series.raw[moved[min(place + 1, len(moved) - 1)]] * channel.step
         times += [start_ns + turn * tick_ns for turn in range(turns)]
-        watts += [series.raw[index] * channel.step] * turns
+        watts.append(shown_w)
+        # A value shown again where that is rare: the tick between was lost, and lay anywhere from this to the next.
+        watts += [(shown_w + next_w) / 2 if rare else shown_w] * (turns - 1)
+        lost_j = abs(next_w - shown_w) / 2 * ticks.every_s if rare else 0.0
+        doubts += [(start_ns + turn * tick_ns, lost_j) for turn in range(1, turns) if lost_j]
     totals = [0.0]
     for (before_w, after_w), (start_ns, end_ns) in zip(pairwise(watts), pairwise(times), strict=True):
         mean_w = after_w if channel.sampling is Sampling.MEAN else (before_w + after_w) / 2
         totals.append(totals[-1] + mean_w * seconds(end_ns - start_ns))
-    return Curve(tuple(times), tuple(totals), blur_s=ticks.blur_s, margin_s=ticks.margin_s)
+    return Curve(tuple(times), tuple(totals), blur_s=ticks.blur_s, margin_s=ticks.margin_s, doubts=tuple(doubts))
 
 
 @dataclass(frozen=True, slots=True)

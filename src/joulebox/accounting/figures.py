@@ -71,11 +71,12 @@ class Metered:
         return parts
 
     def edges(self) -> list[UncertaintyPart]:
-        """What tick, resolution and guards leave open."""
-        return [
-            UncertaintyPart(source=source, j=self.scale.slope * units)
-            for source, units in boundary(self.channel, self.curve, self.found, self.window.duration_s).items()
-        ]
+        """What tick, resolution, guards and lost ticks leave open."""
+        window, tick_ns = self.window, nanoseconds(self.window.tick_s)
+        found = boundary(self.channel, self.curve, self.found, window.duration_s)
+        if lost := self.curve.doubt(window.start_ns, window.end_ns + tick_ns):
+            found["lost ticks"] = lost / sqrt(3)
+        return [UncertaintyPart(source=source, j=self.scale.slope * units) for source, units in found.items()]
 
     def idle(self, name: Literal["active", "tail"]) -> UncertaintyPart:
         """What the idle power taken off leaves open in `active` or `tail`."""

@@ -19,6 +19,7 @@ from dataclasses import asdict, dataclass, replace
 from datetime import datetime, timedelta
 from hashlib import sha256
 from itertools import pairwise
+from math import inf
 from pathlib import Path
 from statistics import correlation, fmean, median, stdev
 from typing import Final
@@ -333,9 +334,17 @@ def fingerprint(meter: Meter) -> str:
 def load_calibration(path: Path) -> Calibration | None:
     """The stored calibration, or `None` where there is none that can be read."""
     try:
-        return _STORED.validate_json(path.read_bytes())
+        found = _STORED.validate_json(path.read_bytes())
+        dated = datetime.fromisoformat(found.at).tzinfo is not None
     except (OSError, ValueError):
         return None
+    return found if dated and all(map(_sound, found.channels)) else None
+
+
+def _sound(found: ChannelCalibration) -> bool:
+    """Whether a meter can be read by what a file says was found."""
+    ticks = found.tick_s is None or 0.0 < found.tick_s < inf
+    return ticks and (found.lag_s is None or 0.0 <= found.lag_s < inf)
 
 
 def store_calibration(path: Path, calibration: Calibration) -> None:

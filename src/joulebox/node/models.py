@@ -14,7 +14,9 @@ import re
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
+
+from pydantic import TypeAdapter, ValidationError
 
 from joulebox.errors import JouleboxError
 from joulebox.model import ModelFile, Problem
@@ -153,6 +155,14 @@ class _Entry:
     default_system: str | None = None
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Index:
+    models: tuple[_Entry, ...]
+
+
+_INDEX: Final = TypeAdapter(_Index)
+
+
 class Registry:
     """The models this machine knows, kept in `data_dir`. `context_tokens` is the context the engine sets aside; a model
     trained for less gets less. `available_bytes` of `None`: what `available_memory_bytes()` says."""
@@ -243,11 +253,13 @@ class Registry:
 
     def _read(self) -> builtins.list[_Entry]:
         try:
-            document: Any = json.loads(self._index.read_text(encoding="utf-8"))
-            entries = [_Entry(**{**item, "header": Header(**item["header"])}) for item in document["models"]]
+            entries = _INDEX.validate_json(self._index.read_bytes()).models
         except FileNotFoundError:
             return []
-        except (OSError, ValueError, KeyError, TypeError) as error:
+        except (OSError, ValueError) as error:
+            if isinstance(error, ValidationError):
+                first = error.errors()[0]
+                error = ValueError(f"{'.'.join(map(str, first['loc']))}: {first['msg']}".removeprefix(": "))
             sentence = f"{self._index} cannot be read ({error}): mend it, or delete it and add the models again."
             raise JouleboxError("bad_setting", sentence) from error
         return sorted(entries, key=lambda entry: entry.id)
