@@ -59,6 +59,7 @@ POINTS = (
     "post-guard",
     "between prompts",
 )
+FEW_POINTS = ("at t_s", "decode", "between prompts")
 Lasts = Literal["once", "while", "ever"]
 LASTS_S: dict[Lasts, float] = {"once": 0.12, "while": 2.5, "ever": 1e6}
 GAP = frozenset({"meter_gap"})
@@ -280,7 +281,7 @@ def _mcp39f511n(bench: Bench) -> Meter:
 
     bench.replug = replug
     bench.stack.callback(lambda: [*map(McpPort.close, ports)])
-    return open_meters([f"mcp39f511n:{link},timeout=0.04"])[0]
+    return open_meters([f"mcp39f511n:{link},timeout=0.12"])[0]
 
 
 def _web(kind: str, bench: Bench, device: Any) -> Meter:
@@ -423,6 +424,8 @@ class Fault:
     wires: frozenset[str] = frozenset()
     counter: bool = False
     lasts: tuple[Lasts, ...] = ("once", "while", "ever")
+    waits: bool = False
+    """Each reading waits for its time-out in real time: for ever only at a few points."""
 
     def fits(self, setup: Setup) -> bool:
         return (not self.wires or setup.wire in self.wires) and (setup.counter or not self.counter)
@@ -534,15 +537,15 @@ FAULTS: Mapping[str, Fault] = {
     "NAK": Fault(hand=_chip("nak"), names=GAP, wires=SERIAL),
     "question refused": Fault(hand=_chip("refused"), names=GAP, wires=SERIAL),
     "checksum": Fault(hand=_chip("checksum"), names=GAP, wires=SERIAL),
-    "silent chip": Fault(hand=_chip("silence"), names=GAP, wires=SERIAL),
-    "cut frame": Fault(hand=_chip("truncated"), names=GAP, wires=SERIAL),
+    "silent chip": Fault(hand=_chip("silence"), names=GAP, wires=SERIAL, waits=True),
+    "cut frame": Fault(hand=_chip("truncated"), names=GAP, wires=SERIAL, waits=True),
     "wrong length": Fault(hand=_chip("length"), names=GAP, wires=SERIAL),
     "noise on the line": Fault(hand=_chip("noise"), names=GAP, wires=SERIAL),
     "unplugged": Fault(hand=_unplugged, names=GAP, wires=TCP | SERIAL),
-    "silent line": Fault(hand=_line("silent"), names=GAP, wires=TCP),
+    "silent line": Fault(hand=_line("silent"), names=GAP, wires=TCP, waits=True),
     "hung up": Fault(hand=_line("closed"), names=GAP, wires=TCP),
     "half an answer": Fault(hand=_line("half"), names=GAP, wires=TCP),
-    "garbage": Fault(hand=_line("garbage"), names=GAP, wires=TCP),
+    "garbage": Fault(hand=_line("garbage"), names=GAP, wires=TCP, waits=True),
     "status 500": Fault(hand=_line("error"), names=GAP, wires=HTTP),
     "huge answer": Fault(hand=_line("huge"), names=GAP, wires=HTTP),
     "feed stops": Fault(hand=_fed("silent"), names=GAP, wires=FEED),
@@ -577,6 +580,7 @@ def cases() -> list[Case]:
         if fault.fits(setup)
         for point in POINTS
         for lasts in fault.lasts
+        if not (fault.waits and lasts == "ever") or point in FEW_POINTS
     ]
 
 
@@ -595,14 +599,21 @@ class Asked:
         """What makes it suspect or invalid."""
         return frozenset(reason.code for reason in self.receipt.reasons if reason.level != "note")
 
+    @property
+    def outside(self) -> bool:
+        """Whether the truth of `answer` lies outside its interval."""
+        figure = self.receipt.energy.answer
+        return figure is not None and abs(figure.j - self.answer_j) > figure.u
+
     def wrong(self) -> str:
-        """Which figure's interval does not hold the truth, empty where all do."""
+        """Which figure is further from the truth than its interval, twice: one in twenty may be outside it, four
+        standard uncertainties are a wrong number."""
         energy = self.receipt.energy
         for name, figure, truth_j in (
             ("answer", energy.answer, self.answer_j),
             ("active", energy.active, self.active_j),
         ):
-            if figure is not None and abs(figure.j - truth_j) > figure.u:
+            if figure is not None and abs(figure.j - truth_j) > 2 * figure.u:
                 return f"{name} {figure.j:.1f} +- {figure.u:.1f} J, true {truth_j:.1f} J"
         return ""
 
@@ -701,6 +712,11 @@ def points_ns(name: str) -> dict[str, int]:
         "post-guard": t_e + 500 * ms,
         "between prompts": session.moments["released"] + 500 * ms,
     }
+
+
+def problem_of(case: Case) -> str:
+    """What is wrong with how this case ends, twice in a row: on a busy machine a wire may be late by itself."""
+    return outcome(case)[0] and outcome(case)[0]
 
 
 def outcome(case: Case) -> tuple[str, Asked]:
