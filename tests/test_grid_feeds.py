@@ -204,3 +204,12 @@ async def test_energy_charts(web: Web) -> None:
         told.answers["co2eq"] = Answer(data={"unix_seconds": [start], "co2eq": [1, 2]})
         with pytest.raises(Trouble):
             await feed.values("DE", NOW, NOW, NOW)
+
+
+async def test_an_old_window_does_not_hide_a_young_one(web: Web) -> None:
+    """A window that begins before the plan's last day still gets what that day holds."""
+    plan = ["carbon-intensity/history"]
+    with peer(zones=zones(plan), history=past(row(-3, 200, estimated=False), key="history")) as told:
+        assert brief(await maps(web, told).values("DE", NOW - 40 * HOUR, NOW - 3 * HOUR, NOW)) == [
+            (-3, 200, "measured")
+        ]

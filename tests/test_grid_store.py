@@ -85,3 +85,43 @@ async def test_rechecks_come_due_in_order(store: Store) -> None:
     await store.set_recheck("r2", None)
     assert list(await store.due_rechecks(NOW + 3 * HOUR)) == []
     assert await store.next_recheck() == NOW + 5 * HOUR
+
+
+async def test_receipts_of_an_older_schema_are_kept(tmp_path: Path) -> None:
+    """A database from before revisions is brought up to date with its receipts, byte for byte, as revision 1."""
+    from alembic import command
+    from alembic.config import Config
+    from sqlalchemy import create_engine, text
+
+    config = Config()
+    config.set_main_option("script_location", "joulebox.server.store:migrations")
+    config.set_main_option("path_separator", "os")
+    rows = (
+        (
+            "INSERT INTO jobs (number, id, state, model, placement, prompt, created, available, attempt, cancel,"
+            " finalized, receipt_id) VALUES (1, 'j', 'completed', 'm', 'fastest', '{\"model\":\"m\",\"messages\":[]}',"
+            " '2026-11-01', '2026-11-01', 1, 0, '2026-11-01', 'r')"
+        ),
+        (
+            "INSERT INTO attempts (token, job_id, number, node, instance, state, reason, leased, finished)"
+            " VALUES ('t', 'j', 1, 'n', 'i', 'done', '', '2026-11-01', '2026-11-01')"
+        ),
+        "INSERT INTO traces (token, sha256, blob) VALUES ('t', '', x'01')",
+        (
+            "INSERT INTO receipts (id, job_id, revision, trace_token, factors, body, created)"
+            " VALUES ('r', 'j', 1, 't', '{\"pue\": 1.5}', x'7b7d', '2026-11-01')"
+        ),
+    )
+    engine = create_engine(f"sqlite:///{tmp_path / 'joulebox.db'}")
+    with engine.begin() as connection:
+        config.attributes["connection"] = connection
+        command.upgrade(config, "0002")
+        for row in rows:
+            connection.execute(text(row))
+    engine.dispose()
+    async with opened(tmp_path) as store:
+        kept = await store.kept("r")
+        assert kept is not None
+        assert kept.receipt == StoredReceipt(id="r", factors={"pue": 1.5}, body=b"{}")
+        assert (kept.job_id, kept.trace) == ("j", b"\x01")
+        assert await store.add_revision(StoredReceipt(id="r", factors={}, body=b"[]", revision=2), NOW)

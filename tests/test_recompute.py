@@ -2,7 +2,7 @@
 
 import asyncio
 import json
-import sys
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,7 @@ import pytest
 from joulebox import accounting
 from joulebox.server import recompute
 from server_stage import Stage, done, stage, story
+from test_cli import joulebox
 
 pytestmark = pytest.mark.anyio
 Json = dict[str, Any]
@@ -32,14 +33,17 @@ async def answered(scene: Stage) -> str:
     return str((await scene.until(asked["id"], "completed"))["receipt_id"])
 
 
-async def joulebox(scene: Stage, *words: str) -> tuple[int, str, str]:
+Run = Callable[..., Awaitable[tuple[int, str, str]]]
+
+
+@pytest.fixture
+def command(capsys: pytest.CaptureFixture[str]) -> Run:
     """A command against the server: exit code, stdout, stderr."""
-    line = [sys.executable, "-m", "joulebox", *words, "--server", scene.url]
-    process = await asyncio.create_subprocess_exec(
-        *line, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE
-    )
-    out, err = await process.communicate()
-    return process.returncode or 0, out.decode(), err.decode()
+
+    async def run(scene: Stage, *words: str) -> tuple[int, str, str]:
+        return await asyncio.to_thread(joulebox, capsys, *words, "--server", scene.url)
+
+    return run
 
 
 async def body(scene: Stage, receipt_id: str, revision: int | None = None) -> bytes:
@@ -47,12 +51,12 @@ async def body(scene: Stage, receipt_id: str, revision: int | None = None) -> by
     return (await scene.http.get(f"/api/v1/receipts/{receipt_id}", params=named)).content
 
 
-async def test_nothing_changed_gives_the_same_bytes(tmp_path: Path) -> None:
+async def test_nothing_changed_gives_the_same_bytes(tmp_path: Path, command: Run) -> None:
     """Under unchanged method and factors a receipt is made again bit for bit, says so, and gets no further revision."""
     async with stage(tmp_path) as scene:
         receipt_id = await answered(scene)
         before = await body(scene, receipt_id)
-        code, out, _ = await joulebox(scene, "receipts", "recompute", receipt_id)
+        code, out, _ = await command(scene, "receipts", "recompute", receipt_id)
         assert (code, out.strip()) == (
             0,
             f"{receipt_id}  revision 1: the same, bit for bit (method {accounting.METHOD_VERSION})",
@@ -61,13 +65,13 @@ async def test_nothing_changed_gives_the_same_bytes(tmp_path: Path) -> None:
         assert json.loads(before)["revision"] == 1
 
 
-async def test_a_new_intensity_changes_carbon_only_and_keeps_history(tmp_path: Path) -> None:
+async def test_a_new_intensity_changes_carbon_only_and_keeps_history(tmp_path: Path, command: Run) -> None:
     """With another figure of the grid revision 2 differs from revision 1 in grams alone, and both are kept."""
     async with stage(tmp_path) as scene:
         receipt_id = await answered(scene)
         first = await body(scene, receipt_id)
     async with stage(tmp_path, grid_g_per_kwh=100.0, grid_source="measured here") as scene:
-        _, out, _ = await joulebox(scene, "receipts", "recompute", "--all")
+        _, out, _ = await command(scene, "receipts", "recompute", "--all")
         assert f"{receipt_id}  revision 2: new intensity" in out
         assert "342 g/kWh (yearly) -> 100 g/kWh (static)" in out
         one, two = json.loads(first), json.loads(await body(scene, receipt_id))
@@ -82,16 +86,16 @@ async def test_a_new_intensity_changes_carbon_only_and_keeps_history(tmp_path: P
         assert await body(scene, receipt_id, 1) == first
         again = (await scene.http.post(f"/api/v1/receipts/{receipt_id}/recompute")).json()
         assert (again["revision"], again["identical"], again["changed"]) == (2, True, [])
-        await _shown_and_exported(scene, receipt_id, first, tmp_path)
+        await _shown_and_exported(scene, command, receipt_id, first, tmp_path)
 
 
-async def _shown_and_exported(scene: Stage, receipt_id: str, first: bytes, folder: Path) -> None:
-    _, out, _ = await joulebox(scene, "receipts", "show", receipt_id, "--revision", "1", "--json")
+async def _shown_and_exported(scene: Stage, command: Run, receipt_id: str, first: bytes, folder: Path) -> None:
+    _, out, _ = await command(scene, "receipts", "show", receipt_id, "--revision", "1", "--json")
     assert json.loads(out) == json.loads(first)
-    code, _, err = await joulebox(scene, "receipts", "show", receipt_id, "--revision", "3")
+    code, _, err = await command(scene, "receipts", "show", receipt_id, "--revision", "3")
     assert (code, "its last is 2" in err) == (2, True)
     words = ("--since", "2020-01-01", "--revisions", "--traces", str(folder))
-    _, out, _ = await joulebox(scene, "receipts", "export", *words)
+    _, out, _ = await command(scene, "receipts", "export", *words)
     assert out.encode() == first + b"\n" + await body(scene, receipt_id) + b"\n"
     trace = (await scene.http.get(f"/api/v1/receipts/{receipt_id}/trace.json")).content
     assert (folder / f"{receipt_id}.trace.json").read_bytes() == trace
@@ -108,15 +112,15 @@ async def test_a_new_method_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyP
         assert json.loads(await body(scene, receipt_id))["method_version"] == "2099.1"
 
 
-async def test_what_cannot_be_recomputed(tmp_path: Path) -> None:
+async def test_what_cannot_be_recomputed(tmp_path: Path, command: Run) -> None:
     """An unknown receipt, no choice or two, and a day that is none are refused in one sentence."""
     async with stage(tmp_path) as scene:
         assert (await scene.http.post("/api/v1/receipts/nope/recompute")).json()["code"] == "not_found"
         assert (await scene.http.get("/api/v1/receipts", params={"since": "yesterday"})).json()["code"] == "bad_request"
         for words in ((), ("x", "--all")):
-            code, _, err = await joulebox(scene, "receipts", "recompute", *words)
+            code, _, err = await command(scene, "receipts", "recompute", *words)
             assert (code, "--since DAY" in err) == (2, True)
-        _, out, _ = await joulebox(scene, "receipts", "recompute", "--all")
+        _, out, _ = await command(scene, "receipts", "recompute", "--all")
         assert out == "There are no receipts.\n"
 
 

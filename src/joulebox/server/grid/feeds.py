@@ -104,7 +104,7 @@ class ElectricityMaps:
         if start < this_hour and self._may(zone, "past-range"):
             window = {"start": _stamp(_hour(start)), "end": _stamp(min(_hour(until) + HOUR, this_hour))}
             found += await self._ask(zone, "past-range", window)
-        elif this_hour - HISTORY < start < this_hour and self._may(zone, "history"):
+        elif start < this_hour and until > this_hour - HISTORY and self._may(zone, "history"):
             found += await self._ask(zone, "history", {})
         if until >= this_hour and self._may(zone, "latest"):
             found += await self._ask(zone, "latest", {})
