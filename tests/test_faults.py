@@ -43,3 +43,11 @@ def test_every_fault_at_every_point(setup: str) -> None:
     print(f"{setup}: {dict(verdicts)}, {outside} valid ones outside their interval (simulated)")
     assert not problems
     assert outside <= 0.08 * verdicts["valid"]
+
+
+def test_a_calendar_that_is_set_is_named() -> None:
+    """A calendar clock set during the run makes the receipt suspect, and leaves the joules alone; set before, nothing."""
+    for point, verdict in (("idle", "valid"), ("decode", "suspect")):
+        problem, asked = outcome(Case(setup="powercap", fault="calendar +1 h", point=point, lasts="once"))
+        assert (problem, asked.receipt.verdict) == ("", verdict)
+        assert asked.codes == (frozenset() if verdict == "valid" else {"clock_step"})
