@@ -281,7 +281,7 @@ def _mcp39f511n(bench: Bench) -> Meter:
 
     bench.replug = replug
     bench.stack.callback(lambda: [*map(McpPort.close, ports)])
-    return open_meters([f"mcp39f511n:{link},timeout=0.12"])[0]
+    return open_meters([f"mcp39f511n:{link},timeout=0.06"])[0]
 
 
 def _web(kind: str, bench: Bench, device: Any) -> Meter:
