@@ -46,7 +46,7 @@ def test_every_fault_at_every_point(setup: str) -> None:
 
 
 def test_a_calendar_that_is_set_is_named() -> None:
-    """A calendar clock set during the run makes the receipt suspect and leaves the joules alone; set before: nothing."""
+    """A calendar clock set during the run makes the receipt suspect and leaves the joules alone; before, nothing."""
     for point, verdict in (("idle", "valid"), ("decode", "suspect")):
         problem, asked = outcome(Case(setup="powercap", fault="calendar +1 h", point=point, lasts="once"))
         assert (problem, asked.receipt.verdict) == ("", verdict)

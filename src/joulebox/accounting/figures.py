@@ -156,7 +156,8 @@ def _metered(trace: Trace, window: tuple[int, int], *, modelled: bool) -> list[M
         found = estimate(curve, own)
         if found is None or (channel.sampling is Sampling.SNAPSHOT and own.duration_s < 2 * channel.tick_s):
             continue
-        sham = sham_windows(curve, own, max(quiet_from_ns, curve.t_ns[0]))
+        # from a reading on: a line over a hole reaches back into the work before
+        sham = sham_windows(curve, own, curve.first_at_or_after(quiet_from_ns) or window[0])
         scale = model_scale(trace) if modelled else meter_scale(channel)
         calibrated = _calibrated(channel, trace.missing)
         result.append(
