@@ -129,6 +129,17 @@ async def test_the_oldest_fitting_job_goes_first(queue: Queue) -> None:
     assert [waiting.id for waiting in await queue.line()] == [other]
 
 
+async def test_askers_take_turns(queue: Queue) -> None:
+    """Who asks much at once waits behind the first prompts of others; classes go before turns, and the line says so."""
+    order = []
+    for asker, rank in [("a", 0), ("a", 0), ("a", 0), ("b", 0), ("c", 0), ("b", 0), ("d", 2), (None, 9), ("e", 1)]:
+        record, _ = await queue.enqueue(PROMPT, "fastest", None, NOW, rank=rank, asker=asker)
+        order.append(record.job.id)
+    expected = [order[number] for number in (0, 3, 4, 1, 5, 2, 8, 6, 7)]
+    assert [waiting.id for waiting in await queue.line()] == expected
+    assert [(await claimed(queue, f"n{number}")).attempt.job_id for number in range(len(order))] == expected
+
+
 async def test_a_stale_token_changes_nothing(queue: Queue) -> None:
     """Once an attempt has ended in any way, its token closes, completes and revives nothing."""
     job_id = await ask(queue)

@@ -41,6 +41,7 @@ from joulebox.server.grid.live import Grid
 from joulebox.server.jobs import (
     FASTEST,
     NODE_PREFIX,
+    RANKS,
     RECENT,
     Attempt,
     Claim,
@@ -484,7 +485,8 @@ class Desk:
         model = control.model_for(request, book)
         if model is None or not control.is_due(book, self._joined[request.node], now, every_s, prompts):
             return None
-        await self._queue.enqueue(control.prompt_for(model), NODE_PREFIX + request.node, None, now, "control")
+        placement, rank = NODE_PREFIX + request.node, RANKS["control"]
+        await self._queue.enqueue(control.prompt_for(model), placement, None, now, "control", rank=rank)
         return await self._queue.claim(request, self._why, now)
 
     async def _control(self, request: LeaseRequest) -> NodeControl | None:

@@ -22,6 +22,8 @@ CHARACTERS_PER_TOKEN_MAX: Final = 12
 """No tokenizer packs more; a prompt above this is certainly too long. The engine knows exactly."""
 RECENT: Final = 20
 """So many completed jobs tell how long one takes."""
+RANKS: Final = {"interactive": 0, "benchmark": 1, "deferrable": 2, "control": 9}
+"""The priority classes: a lower rank is taken sooner. Within one, askers take turns."""
 FASTEST: Final = "fastest"
 NODE_PREFIX: Final = "node:"
 
@@ -283,7 +285,15 @@ class Queue(Protocol):
         """Be one of the servers that share this queue, reached by the others at `url`; `heard` is told what they do."""
 
     async def enqueue(
-        self, prompt: Prompt, placement: str, key: str | None, now: datetime, purpose: Purpose = "prompt"
+        self,
+        prompt: Prompt,
+        placement: str,
+        key: str | None,
+        now: datetime,
+        purpose: Purpose = "prompt",
+        *,
+        rank: int = RANKS["interactive"],
+        asker: str | None = None,
     ) -> tuple[Record, bool]:
         """Put a prompt in the line; with a known `key`, the earlier job and `False`."""
 

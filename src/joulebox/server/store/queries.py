@@ -12,7 +12,6 @@ from sqlalchemy import (
     Select,
     Table,
     Update,
-    case,
     cast,
     column,
     delete,
@@ -21,6 +20,7 @@ from sqlalchemy import (
     or_,
     select,
     table,
+    union_all,
     update,
 )
 
@@ -60,7 +60,12 @@ JOB = (
 )
 """What a `Record` is made of: everything but the pieces of the answer."""
 
+TURN = (jobs.c.rank, jobs.c.turn, jobs.c.number)
+"""The order of the line: more urgent classes first; then of each asker the first prompt before anybody's second; then
+the order of asking."""
 Rows = Select[Any]
+CLAIMERS_MAX: Final = 32
+"""As many heads of each line are looked at, so that so many may claim from it at the same moment."""
 _LOCKS: Final = table("pg_locks", *map(column, ("locktype", "objsubid", "granted", "database", "classid", "objid")))
 _DATABASES: Final = table("pg_database", column("oid"), column("datname"))
 REPLICAS: Final = 0x4A42
@@ -93,23 +98,40 @@ def waiting() -> Rows:
     return (
         select(jobs.c.id, jobs.c.model, jobs.c.placement)
         .where(jobs.c.state == JobState.AVAILABLE, ASKED)
-        .order_by(jobs.c.number)
+        .order_by(*TURN)
     )
 
 
+def outstanding(asker: str) -> Rows:
+    """How many prompts of this asker wait."""
+    return select(func.count()).where(jobs.c.asker == asker, jobs.c.state == JobState.AVAILABLE)
+
+
 def next_job(node: str, models: Collection[str]) -> Rows:
-    """The oldest waiting job for this node, control prompts last. On Postgres, rows that another claimer holds are
-    stepped over."""
+    """The waiting job whose turn it is on this node. On Postgres, rows that another claimer holds are stepped over.
+
+    The head of each line that the node may serve is looked up in the index, so that what waits for others costs
+    nothing. The database decides again whether the job still waits, once it holds the row.
+    """
+    heads = union_all(
+        *(
+            select(
+                select(jobs.c.number)
+                .where(jobs.c.state == JobState.AVAILABLE, jobs.c.model == model, jobs.c.placement == placement)
+                .order_by(*TURN)
+                .limit(CLAIMERS_MAX)
+                .subquery()
+            )
+            for model in models
+            for placement in (FASTEST, NODE_PREFIX + node)
+        )
+    ).subquery()
     return (
         select(*JOB, jobs.c.model)
-        .where(
-            jobs.c.state == JobState.AVAILABLE,
-            jobs.c.model.in_(list(models)),
-            jobs.c.placement.in_([FASTEST, NODE_PREFIX + node]),
-        )
-        .order_by(case((ASKED, 0), else_=1), jobs.c.number)
+        .where(jobs.c.number.in_(select(heads.c.number)), jobs.c.state == JobState.AVAILABLE)
+        .order_by(*TURN)
         .limit(1)
-        .with_for_update(skip_locked=True)
+        .with_for_update(skip_locked=True, of=jobs)
     )
 
 

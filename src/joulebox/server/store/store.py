@@ -18,6 +18,7 @@ from joulebox.protocol import VERSION, LeaseRequest
 from joulebox.server.control import Baseline, Book, ControlRun, Entry, Subject
 from joulebox.server.grid.chain import GridValue
 from joulebox.server.jobs import (
+    RANKS,
     Attempt,
     Claim,
     Delivery,
@@ -143,7 +144,15 @@ class Store:
 
     @_whole
     async def enqueue(
-        self, prompt: Prompt, placement: str, key: str | None, now: datetime, purpose: Purpose = "prompt"
+        self,
+        prompt: Prompt,
+        placement: str,
+        key: str | None,
+        now: datetime,
+        purpose: Purpose = "prompt",
+        *,
+        rank: int = RANKS["interactive"],
+        asker: str | None = None,
     ) -> tuple[Record, bool]:
         async with self._database.write() as connection:
             if key is not None and (row := await _row(connection, queries.job_by_key(key))):
@@ -161,6 +170,9 @@ class Store:
                 "cancel": False,
                 "idempotency_key": key,
                 "purpose": purpose,
+                "rank": rank,
+                "turn": await _scalar(connection, queries.outstanding(asker)) if asker is not None else 0,
+                "asker": asker,
             }
             added = await connection.execute(queries.add_job(connection.dialect.name, values))
             if added.rowcount != 1 and key is not None:  # asked at the same moment, through another server
@@ -177,6 +189,8 @@ class Store:
     @_whole
     async def claim(self, request: LeaseRequest, why: Callable[[Waiting], str], now: datetime) -> Claim | None:
         models = [model.id for model in request.models]
+        if not models:
+            return None
         if not self.shared:  # SQLite's one writer is not troubled for nothing; Postgres locks only what it finds
             async with self._database.read() as connection:
                 if not await _row(connection, queries.next_job(request.node, models)):
@@ -228,7 +242,7 @@ class Store:
                 attempts_max=attempts_max,
             )
             if state is JobState.AVAILABLE:
-                values: dict[str, Any] = {"available": now, "node": None}
+                values: dict[str, Any] = {"available": now, "node": None, "turn": 0}
             else:
                 values = {"finalized": now} | _error(error)
             await connection.execute(queries.move_job(job_id, JobState.RUNNING, state=state, **values))
@@ -471,6 +485,10 @@ class Store:
 
 async def _row(connection: AsyncConnection, rows: queries.Rows) -> RowMapping | None:
     return (await connection.execute(rows)).mappings().first()
+
+
+async def _scalar(connection: AsyncConnection, rows: queries.Rows) -> Any:
+    return (await connection.execute(rows)).scalar_one()
 
 
 async def _one(connection: AsyncConnection, rows: queries.Rows) -> RowMapping:

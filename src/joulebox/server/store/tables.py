@@ -116,11 +116,17 @@ jobs = Table(
     Column("error_code", String(40)),
     Column("error_detail", Text),
     Column("idempotency_key", String(200), unique=True),
+    # The place in the line: the class (lower is sooner), then how many prompts of the same asker waited before it.
+    Column("rank", Integer, nullable=False, server_default="0"),
+    Column("turn", Integer, nullable=False, server_default="0"),
+    # Who asked, as far as fairness and quotas must know: a key's id or a hashed address; never shown.
+    Column("asker", String(64)),
     Column("purpose", String(16), nullable=False, server_default="prompt"),
     CheckConstraint(JOB_STATES, name="state"),
     CheckConstraint(JOB_FINAL, name="finalized"),
     CheckConstraint("attempt >= 0", name="attempt"),
-    Index("ix_jobs_waiting", "number", sqlite_where=AVAILABLE),
+    Index("ix_jobs_waiting", "model", "placement", "rank", "turn", "number", sqlite_where=AVAILABLE),
+    Index("ix_jobs_asker", "asker", sqlite_where=AVAILABLE),
 )
 
 attempts = Table(
