@@ -9,7 +9,12 @@ from importlib import import_module
 
 from accuracy_page import PAGE, Section, with_part
 
-PARTS = {"realtime": "accuracy_realtime", "intervals": "accuracy_intervals", "costs": "costs"}
+PARTS = {
+    "realtime": "accuracy_realtime",
+    "peers": "accuracy_peers",
+    "intervals": "accuracy_intervals",
+    "costs": "costs",
+}
 """In the order in which they run. A new part needs its marks in the page, or is put at its end."""
 
 
