@@ -44,10 +44,14 @@ PAUSE_S = (0.05, 0.15)
 FIRST_S = 0.2
 ANSWER_MAX_S = 60.0
 RIG = """
-import json, pathlib, sys
+import json, os, pathlib, signal, sys, threading
 from joulebox.rig.physics import MachineParameters
 from joulebox.rig.powercap_tree import TreeParameters
 from joulebox.rig.serve import run
+def end_with_the_harness():
+    sys.stdin.read()
+    os.kill(os.getpid(), signal.SIGTERM)
+threading.Thread(target=end_with_the_harness, daemon=True).start()
 folder, seed, tree, machine = sys.argv[1:]
 tree, machine = TreeParameters(**json.loads(tree)), MachineParameters(**json.loads(machine))
 run(pathlib.Path(folder), int(seed), "socket", tree, machine)
@@ -130,7 +134,7 @@ class Rig:
         self.powercap = folder / "powercap"
         parameters = [json.dumps(asdict(one)) for one in (tree, MachineParameters(noise_w=NOISE_W))]
         command = [sys.executable, "-c", RIG, str(folder), str(seed), *parameters]
-        self._process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+        self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
         assert self._process.stdout is not None
         if not self._process.stdout.readline().startswith("JOULEBOX_METERS="):
             raise RuntimeError(f"the rig did not start in {folder}")

@@ -6,8 +6,10 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Callable
 from pathlib import Path
+from statistics import median
 
 import pytest
 
@@ -283,6 +285,34 @@ def test_a_block_of_python_is_measured() -> None:
     assert run.receipt.energy.scope == "modelled"
     assert run.receipt.energy.answer is not None
     assert run.receipt.energy.answer.j > 0
+
+
+def test_a_block_is_marked_where_it_stands() -> None:
+    """What a receipt calls the block is no longer than the block, however busy the other threads of the program are."""
+    with joulebox.measure(meters=["none:"], idle_s=1.0):
+        pass  # all that is loaded only when it is needed
+    stopped = threading.Event()
+
+    def spin() -> None:
+        while not stopped.is_set():
+            pass
+
+    threads = [threading.Thread(target=spin) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    clock, longer_s = SystemClock(), []
+    try:
+        for _ in range(5):
+            with joulebox.measure(meters=["none:"], idle_s=1.0) as run:
+                began_ns = clock.now_ns()
+                clock.sleep_until(began_ns + nanoseconds(0.01))
+                block_s = (clock.now_ns() - began_ns) / 1e9
+            longer_s.append(run.receipt.times.duration_s - block_s)
+    finally:
+        stopped.set()
+        for thread in threads:
+            thread.join()
+    assert median(longer_s) < 0.002
 
 
 def test_what_a_block_raises_passes_through() -> None:

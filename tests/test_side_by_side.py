@@ -15,7 +15,7 @@ PYTHON = Path(sys.executable)
 
 
 def test_joulebox_and_two_bare_readings_agree_with_the_truth_through_wraps(tmp_path: Path) -> None:
-    """On one tree, in one run, a bare reader and `joulebox.measure` find what the machine drew, through wraps."""
+    """On one tree, in one run, a bare reader and Joulebox find what the machine drew, through wraps."""
     found = [
         Tool(name="bare", python=PYTHON, at_sys=namespace_refused() is None),
         Tool(name="joulebox", python=PYTHON, environment={"JOULEBOX_DATA_DIR": "data"}),

@@ -40,6 +40,7 @@ from joulebox.node.meters import open_meters
 from joulebox.node.neighbours import Census, scan, witnessed
 from joulebox.node.parts import machine_parts
 from joulebox.node.recorder import Record, Recorder
+from joulebox.node.settle import settle
 from joulebox.protocol import EventKind, Lease
 from joulebox.server.grid import factors_for
 from joulebox.server.jobs import new_id
@@ -172,82 +173,7 @@ def instruments(
     )
 
 
-# --- a block of Python ------------------------------------------------------------------------------------------------
-
-
-class Run:
-    """A measured block: `with measure() as run: ...`, then `run.receipt`.
-
-    Entering returns once the machine is quiet, leaving once the quiet after the block is recorded. What the block
-    raises passes through. The measurement waits in a thread of its own and does nothing while the block runs but read
-    the meters.
-    """
-
-    def __init__(self, ready: Instruments, say: Say = _silent) -> None:
-        self._instruments = ready
-        self._say = say
-        self._begun, self._ended = threading.Event(), threading.Event()
-        self._end = (DONE, 0)
-        self._trace: Trace | None = None
-        self._receipt: Receipt | None = None
-        self._failure: BaseException | None = None
-        self._thread = threading.Thread(target=self._measure, name="measure", daemon=True)
-
-    @property
-    def receipt(self) -> Receipt:
-        """What the block cost. Raises `RuntimeError` before its end."""
-        if self._receipt is None:
-            if self._trace is None:
-                raise RuntimeError(_NOT_YET)
-            self._receipt = self._instruments.receipt(self._trace)
-        return self._receipt
-
-    def __enter__(self) -> Self:
-        self._thread.start()
-        try:
-            self._begun.wait()
-        except BaseException:
-            self._ended.set()
-            raise
-        if self._failure is not None:
-            raise self._failure
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._end = (DONE if kind is None else kind.__name__, self._instruments.clock.now_ns())
-        self._ended.set()
-        self._thread.join()
-        if self._failure is not None and kind is None:
-            raise self._failure
-
-    def _measure(self) -> None:
-        try:
-            self._trace = self._instruments.trace(self._block, self._say)
-        except BaseException as failure:  # noqa: BLE001 - raised again where the block stands
-            self._failure = failure
-        finally:
-            self._begun.set()
-
-    def _block(self) -> tuple[str, int]:
-        """Let the block run, and wait for its end."""
-        self._begun.set()
-        self._ended.wait()
-        return self._end
-
-
-def measure(*, meters: Sequence[str] = (), zone: str | None = None, idle_s: float = IDLE_S) -> Run:
-    """Measure a block of Python: `with measure() as run: ...`, then `run.receipt`.
-
-    `meters` are `KIND:ADDRESS` (without any, those of the settings, else what the machine has), `zone` is the grid's,
-    `idle_s` how long the idle machine is listened to first. Raises `JouleboxError`: `bad_setting`, `unknown_zone`,
-    `unknown_meter`, `meter_unreadable`.
-    """
-    return Run(instruments(meters, zone, idle_s))
-
-
-# --- many blocks of Python --------------------------------------------------------------------------------------------
+# --- blocks of Python -------------------------------------------------------------------------------------------------
 
 
 class Session:
@@ -256,12 +182,14 @@ class Session:
     Of what a block costs beyond its readings only the marks and the copy of the readings are paid at once. The receipt
     is made when it is asked for, and so are the looks at the machine's other processes: one when the session opens,
     then one at each receipt. A receipt tells who was at work between the looks on either side of its block.
+    `calm`: each block waits, a while at most, until the machine is as quiet as it was.
     """
 
-    def __init__(self, ready: Instruments, say: Say = _silent) -> None:
+    def __init__(self, ready: Instruments, say: Say = _silent, *, calm: bool = False) -> None:
         self.instruments = ready
         self.looked: tuple[int, Census | None] | None = None
         self._say = say
+        self._calm = calm
         self._taken = threading.Lock()
 
     def __enter__(self) -> Self:
@@ -296,7 +224,11 @@ class Session:
             band, cancelled = here.conditions.band, here.conditions.cancelled
             moments.remarks += cool(recorder, clock, band, begun_ns, self._tell_heat, cancelled)
             if recorder.channels:
-                clock.sleep_until(clock.now_ns() + nanoseconds(max(here.idle_s, recorder.guard_s)))
+                idle_s = max(here.idle_s, recorder.guard_s)
+                self._say(f"listening to the idle machine for {idle_s:g} s")
+                clock.sleep_until(clock.now_ns() + nanoseconds(idle_s))
+            if self._calm:
+                moments.spans.append(settle(recorder, clock, begun_ns))
             start_ns = recorder.read_now()
         except BaseException:
             self.end()
@@ -371,6 +303,52 @@ class Window:
             self._kept = (record, calendar(record, here.clock))
         finally:
             self._session.end()
+
+
+class Run:
+    """A measured block: `with measure() as run: ...`, then `run.receipt`.
+
+    Entering returns once the machine is quiet, leaving once the quiet after the block is recorded. What the block
+    raises passes through. Both marks are made by the block's own thread: a thread that hands over to another may be
+    kept waiting by a busy machine, and that would be measured as work.
+    """
+
+    def __init__(self, ready: Instruments, say: Say = _silent) -> None:
+        self._session = Session(ready, say, calm=True)
+        self._window = self._session.measure()
+
+    @property
+    def receipt(self) -> Receipt:
+        """What the block cost. Raises `RuntimeError` before its end."""
+        return self._window.receipt
+
+    def __enter__(self) -> Self:
+        self._session.__enter__()
+        try:
+            self._window.__enter__()
+        except BaseException:
+            self._session.__exit__()
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        try:
+            self._window.__exit__(kind, error, trace)
+            self._session.look()
+        finally:
+            self._session.__exit__()
+
+
+def measure(*, meters: Sequence[str] = (), zone: str | None = None, idle_s: float = IDLE_S) -> Run:
+    """Measure a block of Python: `with measure() as run: ...`, then `run.receipt`.
+
+    `meters` are `KIND:ADDRESS` (without any, those of the settings, else what the machine has), `zone` is the grid's,
+    `idle_s` how long the idle machine is listened to first. Raises `JouleboxError`: `bad_setting`, `unknown_zone`,
+    `unknown_meter`, `meter_unreadable`.
+    """
+    return Run(instruments(meters, zone, idle_s))
 
 
 def session(*, meters: Sequence[str] = (), zone: str | None = None, idle_s: float = IDLE_S) -> Session:

@@ -12,6 +12,7 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from functools import partial
 from importlib import import_module
 from pathlib import Path
 from typing import Any, Protocol
@@ -54,7 +55,29 @@ class Bare:
 
 
 class Joulebox:
-    """`with joulebox.measure(...)`, on the tree by its path."""
+    """`with joulebox.session(...) as meters:`, then `with meters.measure()` for each task, on the tree by its path."""
+
+    def __init__(self, tree: Path, hz: float | None) -> None:
+        joulebox: Any = import_module("joulebox")
+        self._session = joulebox.session(meters=[f"powercap:{tree}"])
+        self._session.__enter__()
+        self._window: Any = None
+
+    def begin(self) -> None:
+        self._window = self._session.measure()
+        self._window.__enter__()
+
+    def end(self) -> Callable[[], Found]:
+        window = self._window
+        window.__exit__(None, None, None)
+        return lambda: (window.receipt.energy.answer.j, 0.0)
+
+    def close(self) -> None:
+        self._session.__exit__(None, None, None)
+
+
+class JouleboxOnce:
+    """`with joulebox.measure(...)`, which opens the meters for one task."""
 
     def __init__(self, tree: Path, hz: float | None) -> None:
         self._joulebox: Any = import_module("joulebox")
@@ -79,17 +102,20 @@ class Codecarbon:
 
     def __init__(self, tree: Path, hz: float | None) -> None:
         codecarbon: Any = import_module("codecarbon")
-        self._tracker = codecarbon.OfflineEmissionsTracker(
+        self._make = partial(
+            codecarbon.OfflineEmissionsTracker,
             country_iso_code="DEU",
             save_to_file=False,
             log_level="critical",
             allow_multiple_runs=True,
             measure_power_secs=1 / hz if hz else 15,
         )
+        self._tracker = self._make()
         self._recording = hz is not None
 
     def begin(self) -> None:
         if self._recording:
+            self._tracker = self._make()  # one that was stopped does not start again
             self._tracker.start()
         else:
             self._tracker.start_task()
@@ -166,6 +192,7 @@ class LandauerGap:
 TOOLS: dict[str, Callable[[Path, float | None], Tool]] = {
     "bare": Bare,
     "joulebox": Joulebox,
+    "joulebox-once": JouleboxOnce,
     "codecarbon": Codecarbon,
     "zeus": Zeus,
     "pyjoules": PyJoules,
