@@ -3,6 +3,7 @@
 import asyncio
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -48,11 +49,12 @@ class Bench:
         self.clock.sleep_until(nanoseconds(130.0))
         self.quiet_ns = 0
 
-    def attempt(self, number: int, script: Script) -> Measured | None:
+    def attempt(self, number: int, script: Script, **about: Any) -> Measured | None:
         """One attempt; what it drew really is `drawn_j` of its place."""
         self.engine.script = script
         prompt = Prompt(model="m", messages=(Message(role="user", content="hi"),))
-        lease = Lease(token="t", job_id="j", attempt=number, prompt=prompt, queued_s=0.0, placement_reason="")
+        fields: dict[str, Any] = {"queued_s": 0.0, "placement_reason": "", **about}
+        lease = Lease(token="t", job_id="j", attempt=number, prompt=prompt, **fields)
         machine = Machine(node="rig", zone="DE", cores=2, memory_bytes=8_000_000_000)
         conditions = Conditions(failed=self.left.append)
         ready = (self.model, machine, self.engine, self.recorder, self.clock, lambda *_, **__: None, self.quiet_ns)

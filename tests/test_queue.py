@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 import postgres_server
 from joulebox.errors import JouleboxError
 from joulebox.model import FINAL_STATES, AttemptState, JobState, Message, Problem, Prompt
+from joulebox.server.control import Baseline, ControlRun, Entry, Subject
 from joulebox.server.jobs import (
     LOST_MAX,
     Claim,
@@ -493,3 +494,41 @@ async def test_a_full_disk_loses_nothing(tmp_path: Path) -> None:
         async with queue._database.read() as connection:
             await connection.exec_driver_sql("PRAGMA max_page_count = 1000000")
         assert await queue.complete(token, large, NOW) is not None
+
+
+async def test_control_prompts_and_their_book(queue: Queue) -> None:
+    """A control prompt waits behind everybody, stands in no line, is not tried again; its runs and references are kept,
+    and a reference that is fixed stays as it is."""
+    subject = Subject(model="m", digest="d", engine="e 1", scope="cpu", output_tokens=64)
+    control, _ = await queue.enqueue(PROMPT, "node:n1", None, NOW, "control")
+    asked = await ask(queue)
+    assert [waiting.id for waiting in await queue.line()] == [asked]
+    assert (await claimed(queue)).attempt.job_id == asked
+    token = (await queue.running())[0][0].token
+    assert await queue.complete(token, delivery(), NOW) is not None
+    first = await claimed(queue)
+    assert (first.attempt.job_id, first.record.purpose) == (control.job.id, "control")
+    run = ControlRun(job_id=control.job.id, receipt_id="r", at=NOW, answer_j=50.0, u_j=1.0, temperature_c=41.0)
+    begun = Baseline(node="n1", at=NOW, why="the first control run", subject=subject)
+    kept = replace(delivery(), control=Entry(baseline=begun, run=run))
+    assert await queue.complete(first.attempt.token, kept, NOW) is not None
+    book = await queue.control("n1")
+    assert book.baseline is not None
+    assert (book.runs, book.asked, book.prompts_since) == ((run,), NOW, 1)
+    assert replace(book.baseline, number=None) == begun
+    for mean_j in (50.0, 99.0):
+        again, _ = await queue.enqueue(PROMPT, "node:n1", None, NOW, "control")
+        taken = await claimed(queue)
+        fixed = replace(book.baseline, mean_j=mean_j, spread_j=1.0)
+        later = replace(run, job_id=again.job.id, at=NOW + timedelta(hours=1), high=0.0, low=0.0)
+        entered = replace(delivery(), control=Entry(baseline=fixed, run=later))
+        assert await queue.complete(taken.attempt.token, entered, NOW) is not None
+    book = await queue.control("n1")
+    assert book.baseline is not None
+    assert (book.baseline.mean_j, len(book.runs), book.prompts_since) == (50.0, 3, 0)
+    await queue.rebaseline(Baseline(node="n1", at=NOW, why="new fan"))
+    assert (await queue.control("n1")).runs == ()
+    assert (await queue.control("n2")).baseline is None
+    failing, _ = await queue.enqueue(PROMPT, "node:n1", None, NOW, "control")
+    assert await queue.close_attempt((await claimed(queue)).attempt.token, LOST, MAX, NOW) is not None
+    assert await state(queue, failing.job.id) is JobState.DISCARDED
