@@ -7,7 +7,7 @@ import pytest
 from agreeing import PLUGS, Lab, Plug, Zones
 from joulebox.agreement import expected_w, pairs
 from joulebox.model import ReadingKind, Sampling
-from joulebox.node.together import compare
+from joulebox.node.together import at_a_glance, compare
 from joulebox.rig.physics import Machine
 from joulebox.rig.wall import Wall
 from traces import channel
@@ -92,3 +92,27 @@ def test_which_meters_must_agree() -> None:
         ((plug,), (bmc,), False),
         ((perf,), (cpu,), True),
     }
+
+
+def test_a_glance_at_the_meters() -> None:
+    """Mean powers read one after another make sense or not, roughly: by the calibrated line, by physics alone without
+    it, and two of one thing by what both claim."""
+    lab = Lab(9, PLUGS["10 Hz wall meter"])
+    (found,) = compare([lab.zones, lab.plug], lab.clock, lab.load)
+    assert found.fit is not None
+    cpu, dram = lab.zones.channels()
+    (plug,) = lab.plug.channels()
+    expect_w, _ = expected_w(found.fit, 7.5)
+    for whole_w, by_line, bare in (
+        (expect_w, "agrees", "agrees"),
+        (expect_w + 40, "closure", "agrees"),
+        (2.0, "closure", "closure"),
+    ):
+        watts = {cpu: 6.0, dram: 1.5, plug: whole_w}
+        assert [one.code for one in at_a_glance(watts, (found.fit,))] == [by_line]
+        assert [one.code for one in at_a_glance(watts, ())] == [bare]
+    other = replace(plug, meter="other:rig")
+    assert [one.code for one in at_a_glance({plug: 50.0, other: 51.0}, ())] == ["agrees"]
+    (apart,) = at_a_glance({plug: 50.0, other: 80.0}, ())
+    assert apart.code == "closure"
+    assert "another machine" in apart.sentence

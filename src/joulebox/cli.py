@@ -339,13 +339,15 @@ def meters_list(as_json: JsonOption = False) -> None:
 
 @meters_app.command("check")
 def meters_check(meter: MeterOption = None, as_json: JsonOption = False) -> None:
-    """Read the meters that a node would read for about two seconds each; exit 1 if one fails."""
+    """Read the meters that a node would read for about two seconds each, and whether they make sense together; exit 1
+    if one fails."""
     from dataclasses import asdict
 
     from joulebox.clock import SystemClock
     from joulebox.console import Progress
     from joulebox.findings import show_readings
-    from joulebox.node.meter_check import check
+    from joulebox.node.calibration import FILE, load_calibration
+    from joulebox.node.meter_check import check, together
     from joulebox.node.meters import open_meters
     from joulebox.settings import load_settings
 
@@ -363,7 +365,7 @@ def meters_check(meter: MeterOption = None, as_json: JsonOption = False) -> None
     if as_json:
         print(json.dumps([asdict(one) for one in checks], indent=2, ensure_ascii=False))
     else:
-        show_readings(checks)
+        show_readings(checks, together(meters, checks, load_calibration(settings.data_dir / FILE), clock.utc()))
     if not checks or not all(one.ok for one in checks):
         raise typer.Exit(1)
 

@@ -51,8 +51,10 @@ def whole_words(checks: Sequence[Check]) -> str:
     return "This machine is fit to measure."
 
 
-def show_readings(checks: Sequence[MeterCheck], stream: TextIO | None = None) -> None:
-    """What each channel of each meter read, and what went wrong."""
+def show_readings(
+    checks: Sequence[MeterCheck], agreements: Sequence[Agreement] = (), stream: TextIO | None = None
+) -> None:
+    """What each channel of each meter read, what went wrong, and whether they make sense together."""
     console = _console(stream)
     for meter in checks:
         state = ("works", "green") if meter.ok else ("fails", "red")
@@ -68,6 +70,7 @@ def show_readings(checks: Sequence[MeterCheck], stream: TextIO | None = None) ->
                 harmless(one.name), one.scope, value, mean, plain(one.readings_per_s), plain(one.changes_per_s)
             )
         console.print(table)
+    show_agreements(agreements, console)
 
 
 def show_calibration(

@@ -3,12 +3,16 @@
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from itertools import pairwise
 from typing import Final
 
 from joulebox.clock import Clock
+from joulebox.metering import POWER_KINDS
 from joulebox.model import Channel, ReadingKind, Sampling
+from joulebox.node.calibration import Calibration, calibrated
 from joulebox.node.meter import Meter, MeterFault
+from joulebox.node.together import Agreement, at_a_glance
 from joulebox.units import nanoseconds, seconds
 
 CHECK_S: Final = 2.0
@@ -80,6 +84,20 @@ def check(meter: Meter, clock: Clock, hz: float) -> MeterCheck:
     )
     ok = not faults and all(one.value is not None for one in found)
     return MeterCheck(meter=meter.address, ok=ok, window_s=window_s, faults=tuple(faults.most_common()), channels=found)
+
+
+def together(
+    meters: Sequence[Meter], checks: Sequence[MeterCheck], calibration: Calibration | None, now: datetime
+) -> tuple[Agreement, ...]:
+    """Whether what the meters showed makes sense together, by the calibration where it holds."""
+    watts = {
+        channel: shown.mean
+        for meter, checked in zip(meters, checks, strict=True)
+        for channel, shown in zip(meter.channels(), checked.channels, strict=True)
+        if shown.mean is not None and channel.kind in POWER_KINDS
+    }
+    ref = calibrated(meters, calibration)[1](now)
+    return at_a_glance(watts, ref.fits if ref is not None else ())
 
 
 def _channel_check(channel: Channel, readings: Sequence[tuple[int, int]], window_s: float) -> ChannelCheck:

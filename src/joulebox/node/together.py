@@ -12,7 +12,7 @@ from math import hypot
 from statistics import fmean, stdev
 from typing import Final, Literal
 
-from joulebox.agreement import Pair, expected_w, fitted, label, pairs, words
+from joulebox.agreement import Pair, expected_w, fit_of, fitted, label, pairs, words
 from joulebox.clock import Clock
 from joulebox.metering import Curve, curve_of
 from joulebox.model import Channel, MetersFit
@@ -33,6 +33,9 @@ RISE_MIN_W: Final = 1.0
 SLOPE_LEAST, SLOPE_MOST = 1.0, 1.7
 """A watt more in the parts is more than a watt at the whole, by what supply and regulators lose; not by half as much
 again."""
+
+GLANCE_W, GLANCE_RATIO = 1.0, 0.10
+"""Meters looked at one after another see different moments of a machine that is not idle."""
 
 Code = Literal["agrees", "closure", "swapped", "unknown"]
 
@@ -74,6 +77,33 @@ def compare(
     curves = {one.channel: curve_of(one) for one in series if one.channel in wanted}
     stretches = [(level, a + nanoseconds(calm_s) - start_ns, b - start_ns) for level, a, b in steps]
     return tuple(_agreement(pair, curves, stretches) for pair in checked) + tuple(_exchanged(curves, stretches))
+
+
+def at_a_glance(watts: Mapping[Channel, float], fits: Sequence[MetersFit]) -> tuple[Agreement, ...]:
+    """Whether mean powers read one after another make sense together: a rough look, without any work. `fits` are those
+    of a calibration that holds."""
+    found = []
+    for pair in pairs(tuple(watts)):
+        parts_w, whole_w = (sum(watts[one] for one in side) for side in (pair.parts, pair.whole))
+        fit = None if pair.same else fit_of(pair, fits)
+        wanted_w, u_w = expected_w(fit, parts_w) if fit else (parts_w, _declared_w(pair.parts, parts_w))
+        allowed_w = hypot(u_w, 0.0 if fit else _declared_w(pair.whole, whole_w), GLANCE_W, GLANCE_RATIO * whole_w)
+        off_w = whole_w - wanted_w
+        wrong = off_w < -allowed_w or (off_w > allowed_w and (pair.same or fit is not None))
+        told = f"{words(pair.whole)} shows {whole_w:.1f} W, {words(pair.parts)} {parts_w:.1f} W"
+        led = f" and by calibration {wanted_w:.1f} W were to be expected" if fit else ""
+        found.append(
+            Agreement(
+                code="closure" if wrong else "agrees",
+                sentence=f"{told}{led}: "
+                + (
+                    f"that cannot be, give or take {allowed_w:.1f} W. Does one of them look at another machine or part?"
+                    if wrong
+                    else "that makes sense."
+                ),
+            )
+        )
+    return tuple(found)
 
 
 class _StaysOpen:

@@ -173,7 +173,7 @@ def _channel(data: Mapping[str, Any]) -> Channel:
     for name, value in known.items():
         if name in ("step", "tick_s", "lag_s", "gain_u_ratio", "offset_u"):
             right = isinstance(value, int | float) and 0.0 <= value < 1e9
-        elif name == "simulated":
+        elif name in ("simulated", "at_wall"):
             right = isinstance(value, bool)
         elif name == "wrap_raw":
             right = _raw_or_none(value)
