@@ -75,7 +75,7 @@ def test_false_alarms_are_rare_and_a_meter_gone_wrong_is_told(tmp_path: Path, na
     in long answers) are told nearly always."""
     honest = alone = wrong = runs = 0
     ratio, durations_s = OFF[name]
-    for seed in range(12):
+    for seed in range(8):
         lab = Lab(seed, PLUGS[name])
         fits = fits_of(lab)
         plain = traces_of(lab, tmp_path, [lab.zones, lab.plug], fits, durations_s)

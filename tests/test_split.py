@@ -80,7 +80,7 @@ def test_counters_split_what_a_slow_plug_saw(tmp_path: Path, name: str) -> None:
     """Behind a slow plug with counters beside it prefill and decode are told through the calibrated line, add up to the
     answer, and hold the truth in 95 of 100."""
     found = []
-    for seed in range(16):
+    for seed in range(8):
         lab = Lab(seed, PLUGS[name])
         calibration = CalibrationRef(id="c", at=AT, fits=fits_of(lab))
         for one in answers(lab, tmp_path, [lab.zones, lab.plug]):
@@ -95,7 +95,7 @@ def test_counters_split_what_a_slow_plug_saw(tmp_path: Path, name: str) -> None:
     inside = sum(abs(error_j) <= u_j for error_j, u_j, _ in found)
     wide = sorted(u_j / truth_j for _, u_j, truth_j in found)
     print(f"{name}: {inside} of {len(found)} inside, median U {wide[len(wide) // 2]:.1%}")
-    assert len(found) >= 40
+    assert len(found) >= 20
     assert inside >= 0.95 * len(found)
 
 
@@ -103,7 +103,7 @@ def test_counters_split_what_a_slow_plug_saw(tmp_path: Path, name: str) -> None:
 def test_a_models_powers_split_what_a_lone_plug_saw(tmp_path: Path, name: str) -> None:
     """Without counters the node's calibration of the model splits the answer, at its own scope only."""
     inside = runs = 0
-    for seed in range(16):
+    for seed in range(8):
         lab = Lab(seed, PLUGS[name])
         for one in answers(lab, tmp_path, [lab.plug]):
             assert one.trace.model is not None
@@ -142,7 +142,7 @@ def test_a_models_powers_are_found_and_split_its_answers(tmp_path: Path) -> None
     """Answers of several lengths give the ratio of a model's powers behind a slow plug, and by it prefill and decode
     of others are told, with the truth inside; of three answers nothing is concluded."""
     found, few = [], []
-    for seed in range(12):
+    for seed in range(6):
         lab = Lab(seed, PLUGS["1 Hz plug"])
         traces, begun_ns = planned(lab, tmp_path)
         few.append(powers_of(traces[:3]))

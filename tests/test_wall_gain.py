@@ -46,7 +46,7 @@ def test_what_the_plug_tells_of_the_counters_holds() -> None:
     """Over machines drawn from seeds the counters' true error lies within what calibration says of it, whether the
     supply's efficiency is known or only its range."""
     inside = {True: 0, False: 0}
-    for seed in range(60):
+    for seed in range(30):
         lab = Lab(seed, PLUGS["10 Hz wall meter"])
         found = compare([lab.zones, lab.plug], lab.clock, lab.load)
         for known in inside:
@@ -54,7 +54,7 @@ def test_what_the_plug_tells_of_the_counters_holds() -> None:
             own = gain.get(label(lab.zones.channels()[0]))
             inside[known] += abs(1 / lab.zones.gain - 1) <= (own.u_ratio if own else CPU_U)
     print(inside)
-    assert min(inside.values()) >= 57
+    assert min(inside.values()) >= 28
 
 
 def test_counters_calibrated_at_the_wall_reach_grade_b(tmp_path: Path) -> None:

@@ -65,7 +65,8 @@ def compare(
         return ()
     wanted = {one for pair in checked for one in (*pair.whole, *pair.parts)}
     calm_s = CALM_S + max(one.tick_s + 1.5 * one.lag_s for one in wanted)
-    stretch_s = max(STRETCH_MIN_S, calm_s + TICKS_A_STRETCH * max(one.tick_s for one in wanted))
+    slowest_s = max(one.tick_s for one in wanted)  # at either end a tick may hold some of the next stretch
+    stretch_s = max(STRETCH_MIN_S, calm_s + (TICKS_A_STRETCH + 1) * slowest_s)
     recorder = Recorder([_StaysOpen(meter) for meter in meters], clock, READING_HZ)
     recorder.start()
     try:
@@ -75,7 +76,9 @@ def compare(
     finally:
         recorder.stop()
     curves = {one.channel: curve_of(one) for one in series if one.channel in wanted}
-    stretches = [(level, a + nanoseconds(calm_s) - start_ns, b - start_ns) for level, a, b in steps]
+    stretches = [
+        (level, a + nanoseconds(calm_s) - start_ns, b - nanoseconds(slowest_s) - start_ns) for level, a, b in steps
+    ]
     return tuple(_agreement(pair, curves, stretches) for pair in checked) + tuple(_exchanged(curves, stretches))
 
 
