@@ -157,7 +157,8 @@ def _metered(trace: Trace, window: tuple[int, int], *, modelled: bool) -> list[M
         if found is None or (channel.sampling is Sampling.SNAPSHOT and own.duration_s < 2 * channel.tick_s):
             continue
         # from a reading on: a line over a hole reaches back into the work before
-        sham = sham_windows(curve, own, curve.first_at_or_after(quiet_from_ns) or window[0])
+        first_ns = curve.first_at_or_after(quiet_from_ns)
+        sham = sham_windows(curve, own, window[0] if first_ns is None else first_ns)
         scale = model_scale(trace) if modelled else meter_scale(channel)
         calibrated = _calibrated(channel, trace.missing)
         result.append(
