@@ -26,8 +26,9 @@ from joulebox.settings import Settings
 from joulebox.units import nanoseconds, seconds
 
 PLAN: Final = ((0.15, 8), (0.0, 120), (0.08, 60), (0.12, 16), (0.02, 120), (0.15, 40), (0.0, 60), (0.1, 8))
-"""Per prompt the share of the model's context that its words fill, and the most tokens of its answer. A word is one to
-two tokens."""
+"""Per prompt the share of the model's context that its words fill, and the most tokens of its answer."""
+WORDS: Final = ("stone", "river", "light", "paper", "house", "green", "water")
+"""Short enough to be a token each."""
 WORDS_MAX: Final = 2_000
 IDLE_S: Final = 12.0
 """Between two answers: an idle record for each."""
@@ -91,7 +92,8 @@ def answers(
         quiet_since_ns = clock.now_ns()
         clock.sleep_until(quiet_since_ns + nanoseconds(IDLE_S))
         words = min(round(share * model.file.context_tokens), WORDS_MAX)
-        content = f"{number}. {' '.join(f'word{index * number}' for index in range(words))} Count from 1 to 100."
+        read = " ".join(WORDS[(index * number + number) % len(WORDS)] for index in range(words))
+        content = f"{number}. {read} Count from 1 to 100."
         prompt = Prompt(model=model.file.id, messages=(Message(role="user", content=content),), max_tokens=max_tokens)
         lease = Lease(
             token="", job_id=f"calibration-{number}", attempt=1, prompt=prompt, queued_s=0.0, placement_reason=""

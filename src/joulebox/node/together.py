@@ -158,7 +158,8 @@ def _agreement(pair: Pair, curves: Mapping[Channel, Curve], stretches: Sequence[
     told = f"{words(pair.whole)} and {words(pair.parts)}"
     if max(parts_rise_w - parts_u_w, whole_rise_w - whole_u_w) < RISE_MIN_W:
         return Agreement(
-            code="unknown", sentence=f"{told}: neither followed the work, so whether they agree cannot be told."
+            code="unknown",
+            sentence=f"{told}: neither followed the work (was the machine busy before?): nothing can be told.",
         )
     if whole_rise_w + whole_u_w < FOLLOWS_RATIO * (parts_rise_w - parts_u_w):
         return _swapped(pair.whole, whole_rise_w, pair.parts, parts_rise_w)
