@@ -20,6 +20,7 @@ from joulebox.model import FINAL_STATES, AttemptState, JobState, Message, Proble
 from joulebox.server.control import Baseline, ControlRun, Entry, Subject
 from joulebox.server.jobs import (
     LOST_MAX,
+    RANKS,
     Claim,
     Delivery,
     Ending,
@@ -500,7 +501,7 @@ async def test_control_prompts_and_their_book(queue: Queue) -> None:
     """A control prompt waits behind everybody, stands in no line, is not tried again; its runs and references are kept,
     and a reference that is fixed stays as it is."""
     subject = Subject(model="m", digest="d", engine="e 1", scope="cpu", output_tokens=64)
-    control, _ = await queue.enqueue(PROMPT, "node:n1", None, NOW, "control")
+    control, _ = await queue.enqueue(PROMPT, "node:n1", None, NOW, "control", rank=RANKS["control"])
     asked = await ask(queue)
     assert [waiting.id for waiting in await queue.line()] == [asked]
     assert (await claimed(queue)).attempt.job_id == asked
@@ -517,7 +518,7 @@ async def test_control_prompts_and_their_book(queue: Queue) -> None:
     assert (book.runs, book.asked, book.prompts_since) == ((run,), NOW, 1)
     assert replace(book.baseline, number=None) == begun
     for mean_j in (50.0, 99.0):
-        again, _ = await queue.enqueue(PROMPT, "node:n1", None, NOW, "control")
+        again, _ = await queue.enqueue(PROMPT, "node:n1", None, NOW, "control", rank=RANKS["control"])
         taken = await claimed(queue)
         fixed = replace(book.baseline, mean_j=mean_j, spread_j=1.0)
         later = replace(run, job_id=again.job.id, at=NOW + timedelta(hours=1), high=0.0, low=0.0)
@@ -529,6 +530,6 @@ async def test_control_prompts_and_their_book(queue: Queue) -> None:
     await queue.rebaseline(Baseline(node="n1", at=NOW, why="new fan"))
     assert (await queue.control("n1")).runs == ()
     assert (await queue.control("n2")).baseline is None
-    failing, _ = await queue.enqueue(PROMPT, "node:n1", None, NOW, "control")
+    failing, _ = await queue.enqueue(PROMPT, "node:n1", None, NOW, "control", rank=RANKS["control"])
     assert await queue.close_attempt((await claimed(queue)).attempt.token, LOST, MAX, NOW) is not None
     assert await state(queue, failing.job.id) is JobState.DISCARDED
