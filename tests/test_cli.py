@@ -109,7 +109,7 @@ SETTINGS: list[tuple[str, str]] = [
     ("grace_s = nan", "grace_s"),
     ("embodied_low_kg = 5\nembodied_kg = 1\nembodied_high_kg = 9", "embodied"),
     ('zone = "XX"', "XX"),
-    ('database_url = "postgresql://user:secret@host/db"', "cannot"),
+    ('database_url = "mysql://user:secret@host/db"', "mysql"),
 ]
 
 
