@@ -258,7 +258,10 @@ def _turns(late_s: Sequence[float], tick_s: float) -> list[int]:
     every_s = sum(regular) / len(regular) if regular else tick_s
     turns, at_s = [0], late_s[0]
     for t_s in late_s[1:]:
-        turn = max(1, floor((t_s - at_s) / every_s + 0.25))
+        turn = floor((t_s - at_s) / every_s + 0.25)
+        if turn < 1 and len(turns) > 1 and turns[-1] - turns[-2] > 1:  # the one before was later than it seemed
+            turns[-1], at_s, turn = turns[-1] - 1, at_s - every_s, turn + 1
+        turn = max(1, turn)
         expected_s = at_s + turn * every_s
         at_s = min(t_s, expected_s + 0.1 * max(t_s - expected_s, 0.0))
         turns.append(turns[-1] + turn)
