@@ -3,6 +3,7 @@
 The seeds are made here, from the protocols' own writers: no corpus lies in the repository.
 """
 
+import atexit
 import json
 import os
 import struct
@@ -12,6 +13,7 @@ from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
+from shutil import rmtree
 from tempfile import mkdtemp
 from typing import Any
 
@@ -212,7 +214,9 @@ def _evidence_seed() -> bytes:
 
 @cache
 def _folder() -> Path:
-    return Path(mkdtemp(prefix="joulebox-fuzz-", dir="/dev/shm" if os.access("/dev/shm", os.W_OK) else None))
+    folder = mkdtemp(prefix="joulebox-fuzz-", dir="/dev/shm" if os.access("/dev/shm", os.W_OK) else None)
+    atexit.register(rmtree, folder, ignore_errors=True)
+    return Path(folder)
 
 
 def run_gguf(data: bytes) -> object:
