@@ -16,8 +16,9 @@ from joulebox.accounting.power_model import profile_of
 from joulebox.errors import JouleboxError
 from joulebox.model import FINAL_STATES, Job, JobState
 from joulebox.protocol import NodeEvent
-from joulebox.server.desk import Desk, Live
+from joulebox.server.desk import Desk
 from joulebox.server.jobs import Queue, Record
+from joulebox.server.live import Live
 from joulebox.server.outlook import Outlook
 from joulebox.server.replicas import Replicas
 

@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Any, Final
 
 from joulebox.errors import JouleboxError
 from joulebox.protocol import NodeEvent
-from joulebox.server.desk import PHASES, Desk, Elsewhere, Live
+from joulebox.server.desk import Desk
 from joulebox.server.jobs import Attempt
+from joulebox.server.live import PHASES, Elsewhere, Live
 
 if TYPE_CHECKING:
     import httpx2

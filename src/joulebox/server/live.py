@@ -1,0 +1,91 @@
+"""A running attempt as the server that looks after it sees it: what was said, who holds it, who waits for more."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
+from typing import Final, Literal
+
+from joulebox.model import Phase, Purpose
+from joulebox.protocol import EventKind, NodeEvent
+from joulebox.server.jobs import Attempt
+from joulebox.server.presence import Visit
+
+Word = Literal["hello", "cancel", "bye", "move"]
+PHASES: Final[dict[EventKind, Phase]] = {
+    "settling": "settling",
+    "loading": "loading",
+    "started": "answering",
+    "token": "answering",
+    "measuring": "measuring",
+    "answer": "measuring",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Elsewhere:
+    """Another server looks after this attempt."""
+
+    url: str
+    attempt: Attempt
+
+
+class Bell:
+    """Many wait for the next ring; nobody polls. Take `next()` before looking, so that no ring is missed."""
+
+    __slots__ = ("__weakref__", "_next")
+
+    def __init__(self) -> None:
+        self._next: asyncio.Future[None] | None = None
+
+    def next(self) -> asyncio.Future[None]:
+        """A future that is done at the next ring."""
+        if self._next is None:
+            self._next = asyncio.get_running_loop().create_future()
+        return self._next
+
+    def ring(self) -> None:
+        """Wake everybody who waits."""
+        if self._next is not None and not self._next.done():
+            self._next.set_result(None)
+        self._next = None
+
+
+@dataclass(slots=True, eq=False)
+class Live:
+    """A running attempt: everything it has said, in order of `seq`, and the connection that holds it."""
+
+    attempt: Attempt
+    placement: str
+    cancel: bool
+    purpose: Purpose = "prompt"
+    log: list[NodeEvent] = field(default_factory=list)
+    phase: Phase | None = None
+    hold: "Hold | None" = None
+    grace: asyncio.TimerHandle | None = None
+    finishing: int = 0
+    over: bool = False
+
+
+class Hold:
+    """The connection a node holds open while it works: what the server says down it."""
+
+    def __init__(self, live: Live, visit: Visit) -> None:
+        self.live = live
+        self.visit = visit
+        self._words: asyncio.Queue[Word | None] = asyncio.Queue()
+
+    def say(self, word: Word) -> None:
+        """Send a word; `bye` is the last. `move` is not said: the connection ends, and the node opens another."""
+        if word != "move":
+            self._words.put_nowait(word)
+        if word in ("bye", "move"):
+            self.end()
+
+    def end(self) -> None:
+        """End the connection after what was said so far."""
+        self._words.put_nowait(None)
+
+    async def words(self) -> AsyncIterator[Word]:
+        """Everything to say, as it comes."""
+        while (word := await self._words.get()) is not None:
+            yield word
