@@ -14,7 +14,7 @@ from math import floor, sqrt
 from statistics import linear_regression, median
 from typing import Final
 
-from joulebox.model import Channel, IdleSpread, ReadingKind, Sampling, Series
+from joulebox.model import Channel, Counted, IdleSpread, ReadingKind, Sampling, Series
 from joulebox.units import NS_PER_S, nanoseconds, seconds
 
 PLAUSIBLE_W: Final = 20_000.0
@@ -37,6 +37,8 @@ REPEATS_RARE: Final = 0.1
 STALE_STEPS: Final = 3
 """A counter that moves by so many steps from reading to reading and then shows the same again was not read anew."""
 
+LACKING_TICKS: Final = 4.0
+"""So many ticks and lags may lack at the ends of a stretch that is counted from its readings alone."""
 GUARD_MIN_S: Final = 1.0
 AFTER_S: Final = 0.1
 """Over so long, or one tick, the power after the answer is taken."""
@@ -271,6 +273,26 @@ def _turns(late_s: Sequence[float], tick_s: float) -> list[int]:
 def _apart_s(t_ns: Sequence[int]) -> float:
     """How far readings are apart, usually."""
     return median(seconds(later - earlier) for earlier, later in pairwise(t_ns)) if len(t_ns) > 1 else 0.0
+
+
+def counted(series: Series, start_ns: int, end_ns: int) -> Counted | None:
+    """What a channel counted from `start_ns` to `end_ns`; `None` where it does not tell. The tick or two that may lack
+    at the ends are taken at the mean of the rest, and are uncertain as a whole."""
+    channel, curve = series.channel, curve_of(series)
+    if len(curve.t_ns) < 2 or any(start_ns <= t_ns <= end_ns for t_ns in curve.resets_ns):
+        return None
+    first_ns, last_ns = max(start_ns, curve.t_ns[0]), min(end_ns, curve.t_ns[-1])
+    lacking_s = seconds(first_ns - start_ns) + seconds(end_ns - last_ns)
+    if last_ns <= first_ns or lacking_s > LACKING_TICKS * (channel.tick_s + channel.lag_s) + 2 * _apart_s(series.t_ns):
+        return None
+    rate = curve.rate(first_ns, last_ns)
+    edge_s = lacking_s / sqrt(3) + (curve.slack_s + curve.blur_s) / sqrt(6) + curve.margin_s / sqrt(3)
+    edge = abs(rate) * edge_s + curve.doubt(start_ns, end_ns) / sqrt(3)
+    if channel.sampling is Sampling.SNAPSHOT:
+        seen = [raw for t_ns, raw in zip(series.t_ns, series.raw, strict=True) if start_ns <= t_ns <= end_ns]
+        looks = max(seconds(end_ns - start_ns) / channel.tick_s, 1.0) if channel.tick_s else 1.0
+        edge += channel.tick_s * (max(seen, default=0) - min(seen, default=0)) * channel.step * sqrt(looks / 12)
+    return Counted(channel=channel, amount=curve.between(first_ns, last_ns) + rate * lacking_s, edge=edge)
 
 
 def value_at(series: Series, t_ns: int) -> float | None:

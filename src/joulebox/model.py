@@ -435,6 +435,25 @@ class Trace:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Counted:
+    """What one channel counted in a stretch without a job: `amount` in its unit (J; core-seconds of the busy counter),
+    and what ticks and edges leave open of it, as a standard uncertainty (k = 1)."""
+
+    channel: Channel
+    amount: float
+    edge: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class IdleStretch:
+    """A node between two jobs, by the calendar; `counted` are the channels that together tell what it drew."""
+
+    start: datetime
+    until: datetime
+    counted: tuple[Counted, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class EarlierAttempt:
     """An attempt at the same prompt that gave no answer. `trace` is its evidence, which holds no answer span; `None`
     where the node could not keep it: what it drew is then unknown, not zero."""

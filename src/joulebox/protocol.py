@@ -9,9 +9,20 @@ works (one JSON line per word of the server: `{"say": "hello"}`, `{"say": "cance
 import base64
 import json
 from dataclasses import asdict, dataclass
+from datetime import datetime
 from typing import Any, Final, Literal
 
-from joulebox.model import Channel, EngineInfo, MachineParts, ModelFile, NodeControl, Problem, Prompt, Purpose
+from joulebox.model import (
+    Channel,
+    EngineInfo,
+    IdleStretch,
+    MachineParts,
+    ModelFile,
+    NodeControl,
+    Problem,
+    Prompt,
+    Purpose,
+)
 
 VERSION: Final = 1
 LEASE_WAIT_S: Final = 25.0
@@ -40,6 +51,11 @@ class LeaseRequest:
     temperature_c: float | None = None
     wait_s: float = LEASE_WAIT_S
     parts: MachineParts | None = None
+    idle: tuple[IdleStretch, ...] = ()
+    """What it drew between its jobs, as far as no answer to an earlier request said that it was heard."""
+    cores: int | None = None
+    host: str | None = None
+    """The same for all programs on one running machine, and for no other (`host.running_host`)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -107,8 +123,9 @@ class FinishReply:
 
 
 def to_json(message: object) -> bytes:
-    """A message as JSON bytes; enums as their values."""
-    return json.dumps(asdict(message), separators=(",", ":"), ensure_ascii=False).encode()  # type: ignore[call-overload]
+    """A message as JSON bytes; enums as their values, times in ISO 8601."""
+    data = asdict(message)  # type: ignore[call-overload]
+    return json.dumps(data, separators=(",", ":"), ensure_ascii=False, default=datetime.isoformat).encode()
 
 
 def pack_trace(blob: bytes) -> str:

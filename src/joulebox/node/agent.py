@@ -13,8 +13,10 @@ from joulebox.client import Client
 from joulebox.clock import Clock
 from joulebox.errors import JouleboxError
 from joulebox.evidence import encode_trace
+from joulebox.host import running_host
 from joulebox.model import Problem, Trace
 from joulebox.node.engine import Engine, LocalModel
+from joulebox.node.idle import IdleBook
 from joulebox.node.measurement import UNCONDITIONAL, Conditions, Machine, Measured, measure
 from joulebox.node.recorder import Recorder
 from joulebox.node.relay import Relay
@@ -64,10 +66,15 @@ class Agent:
         self._instance = secrets.token_hex(8)
         self._stopped = threading.Event()
         self._quiet_since_ns = clock.now_ns()
+        self._idle = IdleBook(recorder, clock)
+        self._released_ns: int | None = None
+        """Up to when the last run's evidence reaches; `None` where it left none."""
+        self._host = running_host()
 
     def run(self) -> None:
         """Work until `stop`. Raises `JouleboxError("node_name_taken")` where another node has this name."""
         self._recorder.start()
+        self._idle.begin()
         try:
             self._deliver_all()
             while not self._stopped.is_set():
@@ -88,9 +95,9 @@ class Agent:
         wait_s, told = RETRY_FIRST_S, False
         while not self._stopped.is_set():
             try:
-                answer = self._client.call(
-                    "POST", "/node/v1/lease", to_json(self._offer()), timeout_s=LEASE_WAIT_S + 15
-                )
+                offer = self._offer()
+                answer = self._client.call("POST", "/node/v1/lease", to_json(offer), timeout_s=LEASE_WAIT_S + 15)
+                self._idle.heard(offer.idle)
                 return _read_lease(answer) if answer is not None else None
             except JouleboxError as error:
                 soon = "retry_s" in error.extra and self._clock.now_ns() < taken_until_ns
@@ -118,10 +125,14 @@ class Agent:
             loaded=loaded.file.id if loaded else None,
             temperature_c=self._recorder.latest_temperature_c(),
             parts=self._machine.parts,
+            idle=self._idle.stretches(),
+            cores=self._machine.cores,
+            host=self._host,
         )
 
     def _work(self, lease: Lease) -> None:
         """One attempt from lease to acknowledged result."""
+        self._idle.end()
         LOG.info("prompt %s, attempt %d, model %s", lease.job_id, lease.attempt, lease.prompt.model)
         hold = Hold(self._client, lease.token, self._engine.cancel)
         relay = Relay(
@@ -134,6 +145,7 @@ class Agent:
             self._engine.cancel,
         )
         finish = self._attempt(lease, relay, hold)
+        self._idle.begin(self._released_ns)
         self._quiet_since_ns = self._clock.now_ns()
         relay.close()
         self._spool.put(lease.token, finish(relay))
@@ -143,6 +155,7 @@ class Agent:
     def _attempt(self, lease: Lease, relay: Relay, hold: "Hold") -> Callable[[Relay], Finish]:
         """What became of the prompt; the chunks are only known once the relay has closed."""
         left: list[Trace] = []
+        self._released_ns = None
         try:
             model = next((one for one in self._models() if one.file.id == lease.prompt.model), None)
             if model is None:
@@ -158,6 +171,7 @@ class Agent:
                 self._quiet_since_ns,
                 replace(self._conditions, cancelled=lambda: hold.cancelled, failed=left.append),
             )
+            self._released_ns = measured.released_ns
         except JouleboxError as error:
             LOG.warning("prompt %s failed: %s", lease.job_id, error.detail)
             problem, retry = Problem(code=error.code, detail=error.detail), error.code in RETRIED

@@ -85,6 +85,8 @@ class Measured:
     answer: str
     finish_reason: str
     trace: Trace
+    released_ns: int
+    """The clock's own moment up to which the trace reaches."""
 
 
 @dataclass(slots=True)
@@ -138,7 +140,9 @@ def measure(
         if before is not None and conditions.look is not None:
             run.neighbours = witnessed(before, conditions.look(), os.getpid(), conditions.server_pid)
         trace = _trace(run, lease, model, machine, engine, recorder, clock)
-        return Measured(answer="".join(run.text), finish_reason=trace.finish_reason, trace=trace)
+        return Measured(
+            answer="".join(run.text), finish_reason=trace.finish_reason, trace=trace, released_ns=run.released_ns
+        )
     except Exception:
         clock.sleep_until(clock.now_ns() + nanoseconds(recorder.slack_s))  # the last tick holds all that was drawn
         run.released_ns = recorder.read_now()

@@ -36,6 +36,7 @@ from joulebox.server import control
 from joulebox.server.delivery import deliver, left_behind
 from joulebox.server.grid import check_zone
 from joulebox.server.grid.live import Grid
+from joulebox.server.idle import OwnTime, told
 from joulebox.server.jobs import (
     FASTEST,
     NODE_PREFIX,
@@ -108,6 +109,7 @@ class Desk:
         self._nodes_stale = False
         self._joined: dict[str, datetime] = {}
         self._idle_since: dict[str, datetime] = {}
+        self._own_time = OwnTime(clock.utc(), own_cpu_s())
 
     async def open(self, url: str = "") -> None:
         """Take up where an earlier server stopped: every running attempt has its period of grace. Others that share the
@@ -344,6 +346,8 @@ class Desk:
             )
             raise JouleboxError("node_name_taken", sentence, retry_s=BETWEEN_S)
         self._nodes[request.node] = joined
+        if stretches := told(request):
+            await self._queue.keep_idle(stretches, self._own_time.until(self._clock.utc(), own_cpu_s()))
         anew = _lost(f"node {request.node} began anew")
         for live in [live for live in self._live.values() if live.attempt.node == request.node]:
             await self._close(live, anew)
@@ -689,7 +693,7 @@ class Desk:
 
 def _lasting(offer: LeaseRequest) -> LeaseRequest:
     """An offer without what changes from one request to the next."""
-    return replace(offer, temperature_c=None, wait_s=LEASE_WAIT_S)
+    return replace(offer, temperature_c=None, wait_s=LEASE_WAIT_S, idle=())
 
 
 async def _ending(attempt: Attempt, finish: Finish) -> Ending:

@@ -15,6 +15,7 @@ from joulebox.errors import REGISTRY, JouleboxError
 from joulebox.model import AttemptState, Job, JobState, ModelFile, Problem, Prompt, Purpose
 from joulebox.protocol import LeaseRequest
 from joulebox.server.control import Baseline, Book, Entry
+from joulebox.server.idle import NodeIdle, ServerTime
 
 LOST_MAX: Final = 10
 """So many attempts may be lost: a node or server that restarts is not the prompt's fault, so this is lenient."""
@@ -365,6 +366,9 @@ class Queue(Protocol):
 
     async def control(self, node: str) -> Book:
         """What is kept of a node's control prompt."""
+
+    async def keep_idle(self, stretches: Sequence[NodeIdle], server: ServerTime) -> None:
+        """Note what nodes drew between jobs, each stretch once however often it is told, and what this server used."""
 
     async def rebaseline(self, baseline: Baseline) -> None:
         """Begin a new reference: the node's later control runs make it."""

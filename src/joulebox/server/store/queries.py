@@ -32,10 +32,12 @@ from joulebox.server.store.tables import (
     control_runs,
     grid_values,
     jobs,
+    node_idle,
     nodes,
     receipts,
     rechecks,
     replicas,
+    server_time,
     traces,
 )
 
@@ -418,3 +420,40 @@ def prompts_since(node: str, number: int) -> Rows:
 def fix_baseline(number: int, **values: Any) -> Update:
     """What a baseline has learnt; one that is fixed stays as it is."""
     return update(baselines).where(baselines.c.number == number, baselines.c.mean_j.is_(None)).values(**values)
+
+
+def newest_idle(node: str) -> Rows:
+    """The newest stretch of a node between jobs."""
+    return select(node_idle).where(node_idle.c.node == node).order_by(node_idle.c.until.desc()).limit(1)
+
+
+def save_idle(dialect: str, values: dict[str, Any]) -> Insert:
+    """A stretch of a node between jobs, in place of its shorter self."""
+    key = ["node", "start"]
+    saved: Insert = _insert(dialect, node_idle).values(values).on_conflict_do_update(index_elements=key, set_=values)
+    return saved
+
+
+def newest_server_time(instance: str) -> Rows:
+    """The newest processor time of one run of the server program."""
+    mine = server_time.c.instance == instance
+    return select(server_time).where(mine).order_by(server_time.c.until.desc()).limit(1)
+
+
+def save_server_time(dialect: str, values: dict[str, Any]) -> Insert:
+    """Processor time of the server, in place of its shorter self."""
+    key = ["instance", "start"]
+    saved: Insert = _insert(dialect, server_time).values(values).on_conflict_do_update(index_elements=key, set_=values)
+    return saved
+
+
+def idle_within(start: datetime, until: datetime) -> Rows:
+    """What nodes drew between jobs, as far as it lies within a period."""
+    rows = select(node_idle).where(node_idle.c.start < until, node_idle.c.until > start)
+    return rows.order_by(node_idle.c.node, node_idle.c.start)
+
+
+def server_time_within(start: datetime, until: datetime) -> Rows:
+    """What servers used, as far as it lies within a period."""
+    rows = select(server_time).where(server_time.c.start < until, server_time.c.until > start)
+    return rows.order_by(server_time.c.instance, server_time.c.start)

@@ -13,10 +13,11 @@ from pydantic import TypeAdapter
 from sqlalchemy import RowMapping, insert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from joulebox.model import AttemptState, Job, JobState, Problem, Prompt, Purpose
+from joulebox.model import AttemptState, Counted, Job, JobState, Problem, Prompt, Purpose
 from joulebox.protocol import VERSION, LeaseRequest
 from joulebox.server.control import Baseline, Book, ControlRun, Entry, Subject
 from joulebox.server.grid.chain import GridValue
+from joulebox.server.idle import NodeIdle, ServerTime, continued, entered
 from joulebox.server.jobs import (
     RANKS,
     Attempt,
@@ -43,6 +44,7 @@ from joulebox.server.store.tables import attempts, baselines, control_runs, node
 
 _PROMPT: Final = TypeAdapter(Prompt)
 _OFFER: Final = TypeAdapter(LeaseRequest)
+_COUNTED: Final = TypeAdapter(tuple[Counted, ...])
 _P = ParamSpec("_P")
 _T = TypeVar("_T")
 
@@ -374,6 +376,20 @@ class Store:
         async with self._database.write() as connection:
             await _new_baseline(connection, baseline)
 
+    @_whole
+    async def keep_idle(self, stretches: Sequence[NodeIdle], server: ServerTime) -> None:
+        async with self._database.write() as connection:
+            dialect = connection.dialect.name
+            for node in {stretch.node for stretch in stretches}:
+                row = await _row(connection, queries.newest_idle(node))
+                mine = [stretch for stretch in stretches if stretch.node == node]
+                for one in entered(_node_idle(row) if row else None, mine):
+                    values = asdict(one) | {"counted": _COUNTED.dump_python(one.counted, mode="json")}
+                    await connection.execute(queries.save_idle(dialect, values))
+            row = await _row(connection, queries.newest_server_time(server.instance))
+            kept = continued(ServerTime(**row) if row else None, server)
+            await connection.execute(queries.save_server_time(dialect, asdict(kept)))
+
     # --- beside the queue ---------------------------------------------------------------------------------------------
 
     @_whole
@@ -408,6 +424,22 @@ class Store:
             await connection.execute(queries.erase_text(row["job_id"], asdict(replace(prompt, messages=()))))
         await self._database.wipe()
         return True
+
+    # --- what a period holds ------------------------------------------------------------------------------------------
+
+    @_whole
+    async def node_idle(self, start: datetime, until: datetime) -> Sequence[NodeIdle]:
+        """What nodes drew between jobs, in rows that touch the period."""
+        async with self._database.read() as connection:
+            rows = (await connection.execute(queries.idle_within(start, until))).mappings()
+            return [_node_idle(row) for row in rows]
+
+    @_whole
+    async def server_time(self, start: datetime, until: datetime) -> Sequence[ServerTime]:
+        """What servers used, in rows that touch the period."""
+        async with self._database.read() as connection:
+            rows = (await connection.execute(queries.server_time_within(start, until))).mappings()
+            return [ServerTime(**row) for row in rows]
 
     # --- receipts made again, and the grid ----------------------------------------------------------------------------
 
@@ -586,3 +618,8 @@ def _node(row: RowMapping, own: int | None) -> NodeRecord:
     known = {name: row[name] for name in row if name not in {"name", "seen", "replica"}}
     offer = _OFFER.validate_python(known | {"version": VERSION, "node": row["name"]})
     return NodeRecord(offer=offer, seen=row["seen"], elsewhere=row["replica"] not in {None, own})
+
+
+def _node_idle(row: RowMapping) -> NodeIdle:
+    counted = _COUNTED.validate_python(row["counted"])
+    return NodeIdle(**{name: row[name] for name in row if name != "counted"}, counted=counted)

@@ -229,3 +229,28 @@ control_runs = Table(
     Column("low", Float),
     Index("ix_control_runs_node", "node", "at"),
 )
+
+node_idle = Table(
+    "node_idle",
+    metadata,
+    Column("node", String(64), primary_key=True),
+    Column("start", UtcTime, primary_key=True),
+    Column("until", UtcTime, nullable=False),
+    Column("zone", String(32)),
+    Column("cores", Integer, nullable=False),
+    Column("memory_bytes", BigInteger, nullable=False),
+    Column("host", String(32)),
+    Column("counted", JSON, nullable=False),
+    Index("ix_node_idle_until", "until"),
+)
+
+server_time = Table(
+    "server_time",
+    metadata,
+    Column("instance", String(32), primary_key=True),
+    Column("start", UtcTime, primary_key=True),
+    Column("until", UtcTime, nullable=False),
+    Column("host", String(32)),
+    Column("cpu_s", Float, nullable=False),
+    Index("ix_server_time_until", "until"),
+)
