@@ -15,7 +15,7 @@ from collections import deque
 from collections.abc import Coroutine, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
-from typing import Any, Final, Literal, Never
+from typing import Any, Final, Literal
 from weakref import WeakValueDictionary
 
 from joulebox.clock import Clock
@@ -36,7 +36,7 @@ from joulebox.server import control
 from joulebox.server.delivery import deliver, left_behind
 from joulebox.server.grid import check_zone
 from joulebox.server.grid.live import Grid
-from joulebox.server.idle import OwnTime, told
+from joulebox.server.idle import IdleBooks
 from joulebox.server.jobs import (
     FASTEST,
     NODE_PREFIX,
@@ -57,6 +57,7 @@ from joulebox.server.jobs import (
 from joulebox.server.live import PHASES, Bell, Elsewhere, Hold, Live
 from joulebox.server.outlook import Outlook, Scene, outlook
 from joulebox.server.presence import BETWEEN_S, Presence, Visit
+from joulebox.server.problems import refuse_version
 from joulebox.settings import Settings
 from joulebox.units import nanoseconds, seconds
 
@@ -109,7 +110,7 @@ class Desk:
         self._nodes_stale = False
         self._joined: dict[str, datetime] = {}
         self._idle_since: dict[str, datetime] = {}
-        self._own_time = OwnTime(clock.utc(), own_cpu_s())
+        self._idle_books = IdleBooks(queue, clock)
 
     async def open(self, url: str = "") -> None:
         """Take up where an earlier server stopped: every running attempt has its period of grace. Others that share the
@@ -346,8 +347,7 @@ class Desk:
             )
             raise JouleboxError("node_name_taken", sentence, retry_s=BETWEEN_S)
         self._nodes[request.node] = joined
-        if stretches := told(request):
-            await self._queue.keep_idle(stretches, self._own_time.until(self._clock.utc(), own_cpu_s()))
+        await self._idle_books.keep(request)
         anew = _lost(f"node {request.node} began anew")
         for live in [live for live in self._live.values() if live.attempt.node == request.node]:
             await self._close(live, anew)
@@ -709,13 +709,3 @@ def _lost(what: str) -> Ending:
 
 def _stale() -> JouleboxError:
     return JouleboxError("stale_attempt", "This attempt is over: another one may be running. Ask for a new lease.")
-
-
-def refuse_version(version: int) -> Never:
-    """Raises `JouleboxError("protocol_version")`: a node of another version."""
-    older = "node" if version < VERSION else "server"
-    raise JouleboxError(
-        "protocol_version",
-        f"The node speaks version {version}, the server version {VERSION}: update the {older}.",
-        version=VERSION,
-    )

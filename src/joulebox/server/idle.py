@@ -9,9 +9,10 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from math import hypot
-from typing import Final
+from typing import Final, Protocol
 
-from joulebox.host import running_host
+from joulebox.clock import Clock
+from joulebox.host import own_cpu_s, running_host
 from joulebox.model import Counted, IdleStretch
 from joulebox.protocol import LeaseRequest
 
@@ -58,6 +59,27 @@ class OwnTime:
         start, used_s = self._start, cpu_s - self._cpu_s
         self._start, self._cpu_s = max(start, now), cpu_s
         return ServerTime(instance=self._instance, start=start, until=self._start, host=self._host, cpu_s=used_s)
+
+
+class Shelf(Protocol):
+    """What this needs of the queue."""
+
+    async def keep_idle(self, stretches: Sequence[NodeIdle], server: ServerTime) -> None:
+        """Note what nodes drew between jobs, each stretch once however often it is told, and what this server used."""
+
+
+class IdleBooks:
+    """What requests for work tell of the time before them."""
+
+    def __init__(self, shelf: Shelf, clock: Clock) -> None:
+        self._shelf = shelf
+        self._clock = clock
+        self._own = OwnTime(clock.utc(), own_cpu_s())
+
+    async def keep(self, request: LeaseRequest) -> None:
+        """Note it. Raises `JouleboxError("database")`."""
+        if stretches := told(request):
+            await self._shelf.keep_idle(stretches, self._own.until(self._clock.utc(), own_cpu_s()))
 
 
 def told(request: LeaseRequest) -> list[NodeIdle]:

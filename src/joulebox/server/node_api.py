@@ -12,9 +12,9 @@ from starlette.types import Receive, Scope, Send
 
 from joulebox.errors import JouleboxError
 from joulebox.protocol import VERSION, Batch, Finish, LeaseRequest, to_json
-from joulebox.server.desk import Desk, refuse_version
+from joulebox.server.desk import Desk
 from joulebox.server.live import Elsewhere, Hold, Live
-from joulebox.server.problems import bad_request
+from joulebox.server.problems import bad_request, refuse_version
 from joulebox.server.replicas import PASSED, Replicas
 
 _LEASE_REQUEST: Final = TypeAdapter(LeaseRequest)

@@ -5,7 +5,7 @@ The shell also bounds request bodies and adds the headers that every response ca
 
 import logging
 from collections.abc import Mapping, Sequence
-from typing import Any, Final
+from typing import Any, Final, Never
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
@@ -17,6 +17,7 @@ from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from joulebox.errors import REGISTRY, JouleboxError
+from joulebox.protocol import VERSION
 
 _log = logging.getLogger(__name__)
 
@@ -187,3 +188,13 @@ def _bounded(receive: Receive, limit_bytes: int) -> Receive:
         return message
 
     return bounded
+
+
+def refuse_version(version: int) -> Never:
+    """Raises `JouleboxError("protocol_version")`: a node of another version."""
+    older = "node" if version < VERSION else "server"
+    raise JouleboxError(
+        "protocol_version",
+        f"The node speaks version {version}, the server version {VERSION}: update the {older}.",
+        version=VERSION,
+    )
