@@ -24,11 +24,13 @@ models_app = typer.Typer(help="Models on this machine.", no_args_is_help=True, r
 meters_app = typer.Typer(help="Meters of this machine.", no_args_is_help=True, rich_markup_mode=None)
 receipts_app = typer.Typer(help="Receipts of past prompts.", no_args_is_help=True, rich_markup_mode=None)
 control_app = typer.Typer(help="Control prompts of the nodes.", no_args_is_help=True, rich_markup_mode=None)
+db_app = typer.Typer(help="The server's database.", no_args_is_help=True, rich_markup_mode=None)
 rig_app = typer.Typer(help="The simulated lab.", no_args_is_help=True, rich_markup_mode=None)
 app.add_typer(models_app, name="models")
 app.add_typer(meters_app, name="meters")
 app.add_typer(receipts_app, name="receipts")
 app.add_typer(control_app, name="control")
+app.add_typer(db_app, name="db")
 app.add_typer(rig_app, name="rig")
 
 DEFAULT_MODEL = "smollm2-135m-instruct"
@@ -556,6 +558,44 @@ def control_rebaseline(
     with Client(load_settings(server=server).server) as client:
         found = client.rebaseline(node, why)
     print(f"{node}: a new reference begins; it needs {found['reference']['runs']} runs.")
+
+
+@db_app.command("migrate")
+def db_migrate(data_dir: DataOption = None) -> None:
+    """Bring the database's schema up to date, making its tables where there are none. Servers do it when they start."""
+    from joulebox.server.store import carry
+    from joulebox.settings import load_settings
+
+    carry.migrate(load_settings(data_dir=data_dir).database)
+    print("The database has the newest schema.")
+
+
+@db_app.command("copy")
+def db_copy(
+    target: Annotated[str, typer.Argument(help="The empty database to fill.", metavar="TARGET_URL")],
+    source: Annotated[
+        str | None, typer.Option("--from", help="The database to read; without it, the one of the settings.")
+    ] = None,
+    data_dir: DataOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Carry all prompts, attempts, evidence and receipts to another, empty database. Stop the servers first."""
+    from joulebox.console import Progress
+    from joulebox.server.store import carry
+    from joulebox.settings import load_settings
+
+    progress = Progress()
+    carried = carry.copy(
+        source or load_settings(data_dir=data_dir).database,
+        target,
+        lambda table, done, total: progress.share(f"copying {table}", done, total),
+    )
+    progress.clear()
+    if as_json:
+        print(json.dumps({one.table: one.rows for one in carried}))
+    else:
+        print("\n".join(f"{one.table}: {one.rows}" for one in carried))
+        print("Everything is there. Set JOULEBOX_DATABASE_URL to the new database and start the servers.")
 
 
 @rig_app.command("run")
