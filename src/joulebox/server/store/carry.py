@@ -41,8 +41,8 @@ def copy(source: str, target: str, progress: Callable[[str, int, int], None]) ->
     """Copy every row from `source` to the empty `target`, both brought up to date first. `progress` is told the table,
     the rows done and all of them. Nothing arrives unless all does; the source stays as it is.
 
-    Raises `JouleboxError`: `bad_setting`, `database`; `bad_request` where the target holds something already, or a server
-    still uses the source.
+    Raises `JouleboxError`: `bad_setting`, `database`; `bad_request` where the target holds something already, or
+    a server still uses the source.
     """
     return asyncio.run(_copy(database_at(source), database_at(target), progress))
 
