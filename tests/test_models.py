@@ -28,8 +28,8 @@ from joulebox.node.models import (
     check_memory,
     memory_need_bytes,
     model_id,
-    size_text,
 )
+from joulebox.wording import size_text
 
 MIB = 1 << 20
 

@@ -19,6 +19,7 @@ from joulebox.errors import JouleboxError
 from joulebox.model import FINAL_STATES, AttemptState, JobState, Message, Problem, Prompt
 from joulebox.server.control import Baseline, ControlRun, Entry, Subject
 from joulebox.server.jobs import (
+    LONGEST_EVERY,
     LOST_MAX,
     RANKS,
     Claim,
@@ -140,6 +141,41 @@ async def test_askers_take_turns(queue: Queue) -> None:
     expected = [order[number] for number in (0, 3, 4, 1, 5, 2, 8, 6, 7)]
     assert [waiting.id for waiting in await queue.line()] == expected
     assert [(await claimed(queue, f"n{number}")).attempt.job_id for number in range(len(order))] == expected
+
+
+async def test_nothing_starves(queue: Queue) -> None:
+    """However many urgent first prompts come after it, the prompt that has waited longest is taken in time."""
+    old = (await queue.enqueue(PROMPT, "fastest", None, NOW, rank=2, asker="a"))[0].job.id
+    taken = []
+    for number in range(LONGEST_EVERY):
+        await queue.enqueue(PROMPT, "fastest", None, NOW, asker=f"b{number}")
+        taken.append((await claimed(queue, f"n{number}")).attempt.job_id)
+    assert taken.index(old) == LONGEST_EVERY - 1
+    assert len(await queue.line()) == 1
+
+
+async def test_the_loaded_model_goes_first_among_equals(queue: Queue) -> None:
+    """A node stays with the model that it has loaded, but not when another prompt is more urgent."""
+    other, same = await ask(queue, model="k"), await ask(queue)
+    urgent = await ask(queue, model="k")
+    later = (await queue.enqueue(PROMPT, "fastest", None, NOW, rank=1))[0].job.id
+    order = []
+    for number in range(4):
+        request = offer(node=f"n{number}", models=("k", "m"), loaded="m")
+        one = await queue.claim(request, lambda _: "", NOW)
+        assert one is not None
+        order.append(one.attempt.job_id)
+    assert order == [same, other, urgent, later]
+
+
+async def test_a_zone_is_a_line(queue: Queue) -> None:
+    """What is to run in a zone is taken by any node there, however the node spells it, and by no other."""
+    placed = await ask(queue, placement="zone:DE")
+    for zone in ("FR", None):
+        assert await queue.claim(offer(node="n0", zone=zone), lambda _: "", NOW) is None
+    one = await queue.claim(offer(zone=" de"), lambda waiting: waiting.placement, NOW)
+    assert one is not None
+    assert (one.attempt.job_id, one.attempt.reason) == (placed, "zone:DE")
 
 
 async def test_a_stale_token_changes_nothing(queue: Queue) -> None:

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import pytest
 from joulebox.errors import REGISTRY
 from joulebox.model import EngineInfo
 from joulebox.protocol import NodeEvent, to_json
-from server_stage import done, offer, stage, story
+from server_stage import MODEL, done, offer, stage, story
 
 pytestmark = pytest.mark.anyio
 
@@ -42,11 +43,16 @@ WRONG: list[tuple[dict[str, Any], str, str]] = [
     (GOOD | {"prompt": "\ud800"}, "bad_request", "prompt"),
     (GOOD | {"nonsense": 1}, "bad_request", "no field nonsense"),
     (GOOD | {"messages": [{"role": "tool", "content": "x"}]}, "bad_request", "messages.0.role"),
-    (GOOD | {"placement": "greenest"}, "not_supported", "greenest"),
+    (GOOD | {"placement": "soon"}, "bad_request", "zone:DE"),
+    (GOOD | {"placement": "zone:"}, "unknown_zone", "not in the table"),
+    (GOOD | {"placement": "zone:Atlantis"}, "unknown_zone", "Atlantis"),
+    (GOOD | {"placement": "zone:FR"}, "bad_request", "There are nodes in DE."),
     (GOOD | {"placement": "node:"}, "bad_request", "name of a node"),
     (GOOD | {"placement": "node:nobody"}, "bad_request", "There is n1."),
     (GOOD | {"deadline": "2026-12-01T00:00:00Z"}, "not_supported", "deadline"),
-    (GOOD | {"priority": 1}, "not_supported", "priority"),
+    (GOOD | {"priority": 1}, "bad_request", "priority"),
+    (GOOD | {"priority": "control"}, "bad_request", "priority"),
+    (GOOD | {"model": "big"}, "model_too_big", "n1, the largest node that has it, has 8.0 GB"),
     (GOOD | {"max_energy_j": 10.5}, "not_supported", "max_energy_j"),
 ]
 
@@ -54,7 +60,7 @@ WRONG: list[tuple[dict[str, Any], str, str]] = [
 async def test_wrong_prompts(tmp_path: Path) -> None:
     """Each wrong prompt gets its own code, its status, and a sentence that names what is wrong; none is queued."""
     async with stage(tmp_path) as scene:
-        await scene.join()
+        await scene.join(unfit=(replace(MODEL, id="big", memory_bytes=9_000_000_000),))
         for body, code, part in WRONG:
             reply = await scene.http.post("/api/v1/prompts", content=json.dumps(body), headers=JSON)
             problem = reply.json()
@@ -229,6 +235,36 @@ async def test_placement_on_a_node(tmp_path: Path) -> None:
         receipt = (await scene.all_events(placed))[-1].data
         assert receipt["placement"]["policy"] == "node:n2"
         assert receipt["placement"]["reason"] == "the prompt asked for this node"
+
+
+async def test_placement_in_a_zone(tmp_path: Path) -> None:
+    """A prompt placed in a zone waits for a node there, its spelling put right, and says so in status and receipt."""
+    async with stage(tmp_path) as scene:
+        await scene.join()
+        await scene.join(node="n2", instance="b", zone="FR")
+        placed = await scene.ask(placement="zone:fr")
+        assert (await scene.http.post("/node/v1/lease", content=to_json(offer(wait_s=0.0)))).status_code == 204
+        lease = await scene.lease(node="n2", instance="b", zone="FR")
+        assert lease["job_id"] == placed["id"]
+        await scene.finish(lease, done(lease, "x", node="n2"))
+        receipt = (await scene.all_events(placed["id"]))[-1].data
+        assert receipt["placement"] == {
+            "policy": "zone:FR",
+            "reason": "the only node that may take it",
+            "saved_g": None,
+        }
+
+
+async def test_priorities(tmp_path: Path) -> None:
+    """A more urgent class is taken first, and the place in the line counts it."""
+    async with stage(tmp_path) as scene:
+        await scene.join()
+        later = await scene.ask(priority="deferrable")
+        sooner = await scene.ask(priority="benchmark")
+        now = await scene.ask()
+        assert [one["priority"] for one in (later, sooner, now)] == ["deferrable", "benchmark", "interactive"]
+        assert [(await scene.status(one["id"]))["position"] for one in (later, sooner, now)] == [2, 1, 0]
+        assert (await scene.lease())["job_id"] == now["id"]
 
 
 async def test_models_are_merged_from_nodes(tmp_path: Path) -> None:

@@ -269,7 +269,8 @@ def demo(folder: Annotated[Path, typer.Option("--folder", help="Where the receip
 @models_app.command("list")
 def models_list(as_json: JsonOption = False, data_dir: DataOption = None) -> None:
     """Models on this machine, with file size and memory need."""
-    from joulebox.node.models import available_memory_bytes, size_text
+    from joulebox.node.models import available_memory_bytes
+    from joulebox.wording import size_text
 
     registry = _registry(data_dir)
     files = [model.file for model in registry.list()]
@@ -298,7 +299,7 @@ def models_add(
 ) -> None:
     """Take up a model, if it fits this machine's memory."""
     from joulebox.console import Progress
-    from joulebox.node.models import size_text
+    from joulebox.wording import size_text
 
     registry = _registry(data_dir)
     progress = Progress()

@@ -36,7 +36,8 @@ EVENTS_MAX: Final = 100_000
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LeaseRequest:
     """A node asks for work. `instance` is new with every start of the node process. `lost` says that whatever this node
-    was doing under an earlier instance is gone, so the server need not wait for it."""
+    was doing under an earlier instance is gone, so the server need not wait for it. `unfit` are the models that it has
+    and whose memory need is above `memory_bytes`."""
 
     version: int
     node: str
@@ -56,6 +57,7 @@ class LeaseRequest:
     cores: int | None = None
     host: str | None = None
     """The same for all programs on one running machine, and for no other (`host.running_host`)."""
+    unfit: tuple[ModelFile, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

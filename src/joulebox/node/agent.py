@@ -112,6 +112,7 @@ class Agent:
 
     def _offer(self) -> LeaseRequest:
         loaded = self._engine.loaded
+        files = [model.file for model in self._models()]
         return LeaseRequest(
             version=VERSION,
             node=self._machine.node,
@@ -119,7 +120,7 @@ class Agent:
             zone=self._machine.zone,
             memory_bytes=self._memory_bytes,
             engine=self._engine.info,
-            models=tuple(model.file for model in self._models() if model.file.memory_bytes <= self._memory_bytes),
+            models=tuple(file for file in files if file.memory_bytes <= self._memory_bytes),
             channels=self._recorder.channels,
             missing=self._recorder.missing,
             loaded=loaded.file.id if loaded else None,
@@ -128,6 +129,7 @@ class Agent:
             idle=self._idle.stretches(),
             cores=self._machine.cores,
             host=self._host,
+            unfit=tuple(file for file in files if file.memory_bytes > self._memory_bytes),
         )
 
     def _work(self, lease: Lease) -> None:

@@ -18,7 +18,8 @@ from typing import IO, Final
 
 from joulebox.errors import JouleboxError
 from joulebox.node.engine import LocalModel
-from joulebox.node.models import Progress, Registry, file_digest, locked, size_text
+from joulebox.node.models import Progress, Registry, file_digest, locked
+from joulebox.wording import size_text
 
 _BLOCK_BYTES: Final = 1 << 20
 

@@ -22,6 +22,7 @@ from joulebox.errors import JouleboxError
 from joulebox.model import ModelFile, Problem
 from joulebox.node.engine import LocalModel
 from joulebox.node.gguf import Header, read_header
+from joulebox.wording import size_text
 
 Progress = Callable[[int, int], None]
 """Told while something takes long: bytes so far, bytes in all."""
@@ -93,13 +94,6 @@ def _limit_bytes(root: Path) -> int | None:
             with contextlib.suppress(OSError, ValueError):
                 limits.append(int((place / name).read_text()))
     return min(limits, default=None)
-
-
-def size_text(size_bytes: int) -> str:
-    """A size for people, in decimal units: `98 MB`, `1.1 GB`."""
-    if size_bytes >= 1_000_000_000:
-        return f"{size_bytes / 1e9:.1f} GB"
-    return f"{size_bytes / 1e6:.0f} MB"
 
 
 def check_memory(file: ModelFile, available_bytes: int | None = None) -> None:

@@ -42,17 +42,19 @@ from joulebox.server.jobs import (
     NODE_PREFIX,
     RANKS,
     RECENT,
+    ZONE_PREFIX,
     Attempt,
     Claim,
     Delivery,
     Ending,
     News,
     NodeRecord,
+    Priority,
     Queue,
     Record,
     Waiting,
     check,
-    eligible,
+    reach_of,
 )
 from joulebox.server.live import PHASES, Bell, Elsewhere, Hold, Live
 from joulebox.server.outlook import Outlook, Scene, outlook
@@ -73,7 +75,7 @@ class _Poll:
 
     def __init__(self, request: LeaseRequest) -> None:
         self.request = request
-        self.models = frozenset(model.id for model in request.models)
+        self.reach = reach_of(request)
         self.superseded = False
         self.woken: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
@@ -140,7 +142,7 @@ class Desk:
 
     # --- for people ---------------------------------------------------------------------------------------------------
 
-    async def ask(self, prompt: Prompt, placement: str, key: str | None) -> Record:
+    async def ask(self, prompt: Prompt, placement: str, key: str | None, priority: Priority = "interactive") -> Record:
         """Put a prompt in the line; with a known idempotency key, the earlier job.
 
         Raises what `jobs.check` raises.
@@ -148,11 +150,11 @@ class Desk:
         if key is not None and (earlier := await self._queue.by_key(key)) is not None:
             return earlier
         await self._look_at_nodes()
-        check(prompt, placement, {name: node.offer.models for name, node in self._nodes.items()})
+        check(prompt, placement, {name: node.offer for name, node in self._nodes.items()})
         for node in self._nodes.values():
             if any(model.id == prompt.model for model in node.offer.models):
                 self._grid.expect(node.offer.zone)
-        record, new = await self._queue.enqueue(prompt, placement, key, self._clock.utc())
+        record, new = await self._queue.enqueue(prompt, placement, key, self._clock.utc(), rank=RANKS[priority])
         if new:
             self._waits(record)
         return record
@@ -175,7 +177,7 @@ class Desk:
         await self._look_at_nodes()
         scene = Scene(
             line=await self._waiting() if record.job.state is JobState.AVAILABLE else (),
-            offers={name: [model.id for model in node.offer.models] for name, node in self._nodes.items()},
+            reach={name: reach_of(node.offer) for name, node in self._nodes.items()},
             present=[name for name in self._nodes if self._here(name)],
             busy=await self._working(),
             durations_s=tuple(self._durations_s),
@@ -431,14 +433,14 @@ class Desk:
     def _why(self, waiting: Waiting) -> str:
         if waiting.purpose == "control":
             return control.REASON
-        offers = [(name, {model.id for model in node.offer.models}) for name, node in self._nodes.items()]
-        able = [name for name, models in offers if eligible(waiting, name, models)]
-        if waiting.placement != FASTEST:
+        able = [name for name, node in self._nodes.items() if reach_of(node.offer).takes(waiting)]
+        if waiting.placement.startswith(NODE_PREFIX):
             return "the prompt asked for this node"
         if len(able) == 1:
             return "the only node that may take it"
         present = sum(self._here(name) for name in able)
-        return f"the first to be free of {present} connected nodes with {waiting.model}"
+        where = f" in {waiting.placement.removeprefix(ZONE_PREFIX)}" if waiting.placement != FASTEST else ""
+        return f"the first to be free of {present} connected nodes with {waiting.model}{where}"
 
     async def _take_delivery(self, live: Live, finish: Finish) -> Record | None:
         try:
@@ -615,17 +617,17 @@ class Desk:
 
     def _waits(self, record: Record) -> None:
         """A job has come into the line: one waiting node is woken, no more."""
-        waiting = Waiting(id=record.job.id, model=record.job.prompt.model, placement=record.placement)
+        waiting = record.waiting
         self._changed(record.job.id)
-        for name, poll in self._polls.items():
-            if not poll.woken.done() and eligible(waiting, name, poll.models):
+        for poll in self._polls.values():
+            if not poll.woken.done() and poll.reach.takes(waiting):
                 poll.wake()
                 return
         for live in self._live.values():
             node = self._nodes.get(live.attempt.node)
             if live.purpose == "prompt" or live.cancel or node is None:
                 continue
-            if eligible(waiting, live.attempt.node, [model.id for model in node.offer.models]):
+            if reach_of(node.offer).takes(waiting):
                 live.cancel = True
                 self._spawn(self._give_way(live.attempt.job_id))
                 return
@@ -633,7 +635,7 @@ class Desk:
     def _pass_on(self, gave_up: _Poll) -> None:
         """A woken node left without a job: what it was woken for may be another's."""
         for poll in self._polls.values():
-            if poll is not gave_up and not poll.woken.done() and poll.models & gave_up.models:
+            if poll is not gave_up and not poll.woken.done() and poll.reach.models & gave_up.reach.models:
                 poll.wake()
                 return
 

@@ -1,6 +1,7 @@
 """A prompt waits and is tried: the nouns of the queue, its state machine, and the port that a database adapter fills.
 
-The state machine is three pure functions (`check`, `after`, `eligible`); the adapter applies them in one transaction,
+What may be asked, what comes after an attempt and what a node may take is decided by three pure functions (`check`,
+`after`, `Reach.takes`); the adapter applies them in one transaction,
 so a crash leaves either the state before or the state after. A token fences each attempt: once it is closed,
 nothing that comes with its token changes the job.
 """
@@ -12,10 +13,11 @@ from datetime import datetime
 from typing import Any, Final, Literal, Protocol
 
 from joulebox.errors import REGISTRY, JouleboxError
-from joulebox.model import AttemptState, Job, JobState, ModelFile, Problem, Prompt, Purpose
+from joulebox.model import AttemptState, Job, JobState, Problem, Prompt, Purpose
 from joulebox.protocol import LeaseRequest
 from joulebox.server.control import Baseline, Book, Entry
 from joulebox.server.idle import NodeIdle, ServerTime
+from joulebox.wording import size_text
 
 LOST_MAX: Final = 10
 """So many attempts may be lost: a node or server that restarts is not the prompt's fault, so this is lenient."""
@@ -23,9 +25,14 @@ CHARACTERS_PER_TOKEN_MAX: Final = 12
 """No tokenizer packs more; a prompt above this is certainly too long. The engine knows exactly."""
 RECENT: Final = 20
 """So many completed jobs tell how long one takes."""
+Priority = Literal["interactive", "benchmark", "deferrable"]
 RANKS: Final = {"interactive": 0, "benchmark": 1, "deferrable": 2, "control": 9}
 """The priority classes: a lower rank is taken sooner. Within one, askers take turns."""
+LONGEST_EVERY: Final = 8
+"""Every so many claims one takes what has waited longest, whatever its class and turn: so nothing starves. Whoever has
+n prompts older than his is taken after at most `LONGEST_EVERY * (n + 1)` claims of his line."""
 FASTEST: Final = "fastest"
+ZONE_PREFIX: Final = "zone:"
 NODE_PREFIX: Final = "node:"
 
 _ALPHABET: Final = "123456789ABCDEFGHJKLMNPQRSTUVWXYZabcdefghijkmnopqrstuvwxyz"
@@ -54,6 +61,18 @@ class Record:
     placement: str
     cancel: bool
     purpose: Purpose = "prompt"
+    rank: int = RANKS["interactive"]
+
+    @property
+    def priority(self) -> str:
+        """The name of its class."""
+        return next(name for name, rank in RANKS.items() if rank == self.rank)
+
+    @property
+    def waiting(self) -> "Waiting":
+        """The job as it stands in the line."""
+        job = self.job
+        return Waiting(id=job.id, model=job.prompt.model, placement=self.placement, purpose=self.purpose)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -194,29 +213,50 @@ class Page:
 # --- the state machine ------------------------------------------------------------------------------------------------
 
 
-def check(prompt: Prompt, placement: str, offers: Mapping[str, Sequence[ModelFile]]) -> None:
-    """Refuse what no node can ever answer. `offers` are the models of every node that ever joined, by node name.
+def check(prompt: Prompt, placement: str, offers: Mapping[str, LeaseRequest]) -> None:
+    """Refuse what no node can ever answer. `offers` are those of every node that ever joined, by node name.
 
-    Raises `JouleboxError`: `empty_prompt`, `no_node`, `unknown_model`, `prompt_too_long`, `bad_request`.
+    Raises `JouleboxError`: `empty_prompt`, `no_node`, `unknown_model`, `model_too_big`, `prompt_too_long`,
+    `bad_request`.
     """
     if not any(message.content.strip() for message in prompt.messages if message.role != "system"):
         raise JouleboxError("empty_prompt", "The prompt is empty: write something for the model to answer.")
     if not offers:
         raise JouleboxError("no_node", "No node has joined yet: start one with `joulebox node`.")
-    chosen = placement.removeprefix(NODE_PREFIX) if placement != FASTEST else None
-    if chosen is not None and chosen not in offers:
+    asked = {name: offer for name, offer in offers.items() if placement in lines_of(offer)}
+    if not asked and placement.startswith(NODE_PREFIX):
+        chosen = placement.removeprefix(NODE_PREFIX)
         raise JouleboxError(
             "bad_request", f"No node is called {chosen}. There is {_listed(offers)}.", nodes=sorted(offers)
         )
-    asked = {chosen: offers[chosen]} if chosen is not None else offers
-    known = {model.id for models in asked.values() for model in models}
-    files = [model for models in asked.values() for model in models if model.id == prompt.model]
+    if not asked:
+        zones = {offer.zone for offer in offers.values() if offer.zone is not None}
+        where = f"There are nodes in {_listed(zones)}." if zones else "No node has said its zone: set JOULEBOX_ZONE."
+        sentence = f"No node is in the grid zone {placement.removeprefix(ZONE_PREFIX)}. {where}"
+        raise JouleboxError("bad_request", sentence, zones=sorted(zones))
+    files = [model for offer in asked.values() for model in offer.models if model.id == prompt.model]
     if not files:
-        where = f"Node {chosen}" if chosen is not None else "No node"
-        has = "does not have" if chosen is not None else "has"
-        choice = f"There is {_listed(known)}." if known else "Add one with `joulebox models add`."
-        raise JouleboxError("unknown_model", f"{where} {has} the model {prompt.model}. {choice}", models=sorted(known))
+        raise _nobody_has(prompt.model, placement, asked)
     _check_length(prompt, max(model.context_tokens for model in files))
+
+
+def _nobody_has(model: str, placement: str, asked: Mapping[str, LeaseRequest]) -> JouleboxError:
+    """Why none of these nodes can run it: it is too big for those that have it, or none has it."""
+    big = {name: file for name, offer in asked.items() for file in offer.unfit if file.id == model}
+    if big:
+        needs = min(file.memory_bytes for file in big.values())
+        name = max(big, key=lambda one: asked[one].memory_bytes)
+        room = size_text(asked[name].memory_bytes)
+        sentence = f"{model} needs {size_text(needs)} of memory, and {name}, the largest node that has it, has {room}."
+        return JouleboxError("model_too_big", f"{sentence} Choose a smaller model, or a smaller context.")
+    known = {file.id for offer in asked.values() for file in offer.models}
+    where = "No node has"
+    if placement.startswith(NODE_PREFIX):
+        where = f"Node {placement.removeprefix(NODE_PREFIX)} does not have"
+    elif placement.startswith(ZONE_PREFIX):
+        where = f"No node in {placement.removeprefix(ZONE_PREFIX)} has"
+    choice = f"There is {_listed(known)}." if known else "Add one with `joulebox models add`."
+    return JouleboxError("unknown_model", f"{where} the model {model}. {choice}", models=sorted(known))
 
 
 def _check_length(prompt: Prompt, context_tokens: int) -> None:
@@ -264,9 +304,27 @@ def _too_many(count: int, what: str, last: Problem) -> Problem:
     return Problem(code="too_many_attempts", detail=f"The prompt {what} {times}. The last time: {last.detail}")
 
 
-def eligible(waiting: Waiting, node: str, models: Collection[str]) -> bool:
-    """Whether a node may take a job."""
-    return waiting.model in models and waiting.placement in {FASTEST, NODE_PREFIX + node}
+def lines_of(offer: LeaseRequest) -> tuple[str, ...]:
+    """The lines that a node serves: of those who do not mind where, of its zone, of itself."""
+    zone = (ZONE_PREFIX + offer.zone.strip().upper(),) if offer.zone is not None else ()
+    return (FASTEST, *zone, NODE_PREFIX + offer.node)
+
+
+@dataclass(frozen=True, slots=True)
+class Reach:
+    """What a node may take: any of its models, from the lines that it serves."""
+
+    models: frozenset[str]
+    lines: tuple[str, ...]
+
+    def takes(self, waiting: Waiting) -> bool:
+        """Whether the node may take this job."""
+        return waiting.model in self.models and waiting.placement in self.lines
+
+
+def reach_of(offer: LeaseRequest) -> Reach:
+    """What a node that offers this may take."""
+    return Reach(frozenset(model.id for model in offer.models), lines_of(offer))
 
 
 # --- the port ---------------------------------------------------------------------------------------------------------
@@ -302,8 +360,9 @@ class Queue(Protocol):
         """The job that was asked with this idempotency key."""
 
     async def claim(self, request: LeaseRequest, why: Callable[[Waiting], str], now: datetime) -> Claim | None:
-        """Give this node the oldest job it can do, those of people first, `None` where there is none. A job goes to one
-        claimer only; `why` gives the reason for this node, for the receipt."""
+        """Give this node the job of its lines whose turn it is, `None` where there is none; among equals one for the
+        model that is loaded; of `LONGEST_EVERY` claims one takes what has waited longest. A job goes to one claimer
+        only; `why` gives the reason for this node, for the receipt."""
 
     async def close_attempt(
         self, token: str, ending: Ending, attempts_max: int, now: datetime, *, own: bool = False

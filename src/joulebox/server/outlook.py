@@ -6,7 +6,7 @@ from datetime import datetime, timedelta
 from statistics import median
 
 from joulebox.model import JobState
-from joulebox.server.jobs import Record, Waiting, eligible
+from joulebox.server.jobs import Reach, Record, Waiting
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -20,13 +20,13 @@ class Outlook:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Scene:
-    """All that the outlook depends on: the line, what each known node offers, who is present, since when each works.
+    """All that the outlook depends on: the line, what each known node may take, who is present, since when each works.
 
     `durations_s` are those of the last completed jobs, in seconds.
     """
 
     line: Sequence[Waiting]
-    offers: Mapping[str, Collection[str]]
+    reach: Mapping[str, Reach]
     present: Collection[str]
     busy: Mapping[str, datetime]
     durations_s: Sequence[float]
@@ -38,8 +38,8 @@ def outlook(record: Record, why: str | None, scene: Scene, now: datetime) -> Out
         return Outlook(reason=why)
     if record.job.state is not JobState.AVAILABLE:
         return Outlook()
-    me = Waiting(id=record.job.id, model=record.job.prompt.model, placement=record.placement)
-    able = [node for node, models in scene.offers.items() if eligible(me, node, models)]
+    me = record.waiting
+    able = [node for node, reach in scene.reach.items() if reach.takes(me)]
     present = [node for node in able if node in scene.present]
     before = _before(me, present or able, scene)
     if not present:
@@ -54,7 +54,7 @@ def _before(me: Waiting, nodes: Collection[str], scene: Scene) -> int:
     for waiting in scene.line:
         if waiting.id == me.id:
             break
-        count += any(eligible(waiting, node, scene.offers[node]) for node in nodes)
+        count += any(scene.reach[node].takes(waiting) for node in nodes)
     return count
 
 

@@ -13,8 +13,9 @@ from joulebox.model import FINAL_STATES, JobState, Message, Mode, Phase, Prompt,
 from joulebox.server import control
 from joulebox.server.desk import Desk
 from joulebox.server.events import outlook_fields
+from joulebox.server.grid import check_zone
 from joulebox.server.grid.live import Grid
-from joulebox.server.jobs import FASTEST, NODE_PREFIX, NodeRecord, Record
+from joulebox.server.jobs import FASTEST, NODE_PREFIX, ZONE_PREFIX, NodeRecord, Priority, Record
 from joulebox.server.problems import bad_request
 from joulebox.server.recompute import recompute
 from joulebox.server.replicas import Replicas
@@ -24,7 +25,7 @@ Json = dict[str, Any]
 Text = Annotated[str, Field(max_length=1_000_000)]
 CURSOR_MAX: Final = 18
 """Longer numbers fit no database."""
-LATER: Final = ("deadline", "priority", "max_energy_j")
+LATER: Final = ("deadline", "max_energy_j")
 
 
 class MessageBody(BaseModel):
@@ -50,9 +51,11 @@ class PromptBody(BaseModel):
     seed: Annotated[int, Field(ge=0, le=2**31 - 1)] = 0
     stop: Annotated[list[Annotated[str, Field(min_length=1, max_length=200)]], Field(max_length=16)] = []
     mode: Annotated[Mode, Field(description="`quiet` sends nothing until the answer is measured.")] = "live"
-    placement: Annotated[str, Field(max_length=100, description="`fastest` or `node:NAME`.")] = FASTEST
+    placement: Annotated[str, Field(max_length=100, description="`fastest`, `zone:DE` or `node:NAME`.")] = FASTEST
+    priority: Annotated[Priority, Field(description="Who goes first; within a class, askers take turns.")] = (
+        "interactive"
+    )
     deadline: Annotated[Any, Field(description="Not built yet.")] = None
-    priority: Annotated[Any, Field(description="Not built yet.")] = None
     max_energy_j: Annotated[Any, Field(description="Not built yet.")] = None
     idempotency_key: Annotated[str | None, Field(min_length=1, max_length=200)] = None
 
@@ -61,11 +64,6 @@ class PromptBody(BaseModel):
         for name in LATER:
             if getattr(self, name) is not None:
                 raise JouleboxError("not_supported", f"{name} is not built yet: leave it out.")
-        if self.placement != FASTEST and not self.placement.removeprefix(NODE_PREFIX):
-            raise JouleboxError("bad_request", "placement node: needs the name of a node, like node:desk.")
-        if self.placement != FASTEST and not self.placement.startswith(NODE_PREFIX):
-            sentence = f"placement {self.placement} is not built yet: use {FASTEST} or {NODE_PREFIX}NAME."
-            raise JouleboxError("not_supported", sentence)
         if (self.prompt is None) == (self.messages is None):
             raise JouleboxError("bad_request", "Give either prompt or messages, one of the two.")
         turns = [(turn.role, turn.content) for turn in self.messages or ()]
@@ -83,6 +81,18 @@ class PromptBody(BaseModel):
             mode=self.mode,
         )
 
+    def to_placement(self) -> str:
+        """Where it may run, spelled as nodes are. Raises `JouleboxError`: `bad_request`, `unknown_zone`."""
+        kind, _, name = self.placement.partition(":")
+        if self.placement == FASTEST or (kind == "node" and name):
+            return self.placement
+        if kind == "node":
+            raise JouleboxError("bad_request", "placement node: needs the name of a node, like node:desk.")
+        if kind == "zone":
+            return ZONE_PREFIX + check_zone(name)
+        sentence = f"placement {self.placement} is unknown: use {FASTEST}, {ZONE_PREFIX}DE or {NODE_PREFIX}NAME."
+        raise JouleboxError("bad_request", sentence)
+
 
 class Service:
     """Everything the public routes and the pages need. Every method may raise `JouleboxError`."""
@@ -95,7 +105,8 @@ class Service:
 
     async def ask(self, body: PromptBody) -> Json:
         """Take a prompt; the status of its job."""
-        record = await self.desk.ask(body.to_prompt(), body.placement, body.idempotency_key)
+        prompt, placement = body.to_prompt(), body.to_placement()
+        record = await self.desk.ask(prompt, placement, body.idempotency_key, body.priority)
         return await self.describe(record)
 
     async def submit(self, form: Mapping[str, Any]) -> str:
@@ -139,6 +150,7 @@ class Service:
             "model": job.prompt.model,
             "prompt": _question(job.prompt),
             "state": job.state,
+            "priority": record.priority,
             "phase": await self._phase(record),
             **outlook_fields(await self.desk.outlook(record)),
             "node": job.node,

@@ -1,6 +1,5 @@
 """Every statement, named. Changes of state carry the state they start from, so that a stale one changes nothing."""
 
-from collections.abc import Collection
 from datetime import datetime
 from typing import Any, Final
 
@@ -12,6 +11,7 @@ from sqlalchemy import (
     Select,
     Table,
     Update,
+    case,
     cast,
     column,
     delete,
@@ -25,7 +25,7 @@ from sqlalchemy import (
 )
 
 from joulebox.model import AttemptState, JobState
-from joulebox.server.jobs import FASTEST, NODE_PREFIX
+from joulebox.server.jobs import NODE_PREFIX, Reach
 from joulebox.server.store.tables import (
     attempts,
     baselines,
@@ -59,6 +59,7 @@ JOB = (
     jobs.c.error_code,
     jobs.c.error_detail,
     jobs.c.purpose,
+    jobs.c.rank,
 )
 """What a `Record` is made of: everything but the pieces of the answer."""
 
@@ -109,32 +110,36 @@ def outstanding(asker: str) -> Rows:
     return select(func.count()).where(jobs.c.asker == asker, jobs.c.state == JobState.AVAILABLE)
 
 
-def next_job(node: str, models: Collection[str]) -> Rows:
-    """The waiting job whose turn it is on this node. On Postgres, rows that another claimer holds are stepped over.
+def next_job(reach: Reach, loaded: str | None = None, *, longest: bool = False) -> Rows:
+    """The waiting job whose turn it is on a node, or the one that has waited `longest`. Among equals one for the model
+    that is `loaded` goes first. On Postgres, rows that another claimer holds are stepped over.
 
     The head of each line that the node may serve is looked up in the index, so that what waits for others costs
     nothing. The database decides again whether the job still waits, once it holds the row.
     """
+    order = (jobs.c.number,) if longest else TURN
     heads = union_all(
         *(
             select(
                 select(jobs.c.number)
                 .where(jobs.c.state == JobState.AVAILABLE, jobs.c.model == model, jobs.c.placement == placement)
-                .order_by(*TURN)
+                .order_by(*order)
                 .limit(CLAIMERS_MAX)
                 .subquery()
             )
-            for model in models
-            for placement in (FASTEST, NODE_PREFIX + node)
+            for model in sorted(reach.models)
+            for placement in reach.lines
         )
     ).subquery()
-    return (
+    ready = (
         select(*JOB, jobs.c.model)
         .where(jobs.c.number.in_(select(heads.c.number)), jobs.c.state == JobState.AVAILABLE)
-        .order_by(*TURN)
         .limit(1)
         .with_for_update(skip_locked=True, of=jobs)
     )
+    if longest:
+        return ready.where(ASKED).order_by(jobs.c.number)
+    return ready.order_by(jobs.c.rank, jobs.c.turn, case((jobs.c.model == loaded, 0), else_=1), jobs.c.number)
 
 
 def move_job(job_id: str, start: JobState, **values: Any) -> Update:

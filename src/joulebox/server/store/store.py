@@ -19,6 +19,7 @@ from joulebox.server.control import Baseline, Book, ControlRun, Entry, Subject
 from joulebox.server.grid.chain import GridValue
 from joulebox.server.idle import NodeIdle, ServerTime, continued, entered
 from joulebox.server.jobs import (
+    LONGEST_EVERY,
     RANKS,
     Attempt,
     Claim,
@@ -37,6 +38,7 @@ from joulebox.server.jobs import (
     after,
     new_id,
     new_token,
+    reach_of,
 )
 from joulebox.server.store import queries
 from joulebox.server.store.database import database_at
@@ -65,6 +67,7 @@ class Store:
     def __init__(self, url: str) -> None:
         self._database = database_at(url)
         self._replica: int | None = None
+        self._claims = 0
 
     async def open(self) -> None:
         """Open the database and bring it to the newest schema."""
@@ -190,15 +193,17 @@ class Store:
 
     @_whole
     async def claim(self, request: LeaseRequest, why: Callable[[Waiting], str], now: datetime) -> Claim | None:
-        models = [model.id for model in request.models]
-        if not models:
+        reach = reach_of(request)
+        if not reach.models:
             return None
+        longest = self._claims % LONGEST_EVERY == LONGEST_EVERY - 1
+        rows = queries.next_job(reach, request.loaded, longest=longest)
         if not self.shared:  # SQLite's one writer is not troubled for nothing; Postgres locks only what it finds
             async with self._database.read() as connection:
-                if not await _row(connection, queries.next_job(request.node, models)):
+                if not await _row(connection, rows):
                     return None
         async with self._database.write() as connection:
-            row = await _row(connection, queries.next_job(request.node, models))
+            row = await _row(connection, rows)
             if row is None:
                 return None
             attempt = Attempt(
@@ -208,7 +213,7 @@ class Store:
                 node=request.node,
                 instance=request.instance,
                 state=AttemptState.RUNNING,
-                reason=why(Waiting(**{name: row[name] for name in ("id", "model", "placement", "purpose")})),
+                reason=why(_record(row).waiting),
                 leased=now,
                 owner=self._replica,
             )
@@ -216,6 +221,7 @@ class Store:
             await connection.execute(queries.move_job(attempt.job_id, JobState.AVAILABLE, **moved))
             await connection.execute(insert(attempts).values(asdict(attempt)))
             await self._tell(connection, "job", attempt.job_id)
+            self._claims += 1
             return Claim(attempt=attempt, record=await _job(connection, attempt.job_id))
 
     @_whole
@@ -602,9 +608,8 @@ def _record(row: RowMapping) -> Record:
         receipt_id=row["receipt_id"],
         error=error,
     )
-    return Record(
-        job=job, number=row["number"], placement=row["placement"], cancel=row["cancel"], purpose=row["purpose"]
-    )
+    names = ("number", "placement", "cancel", "purpose", "rank")
+    return Record(job=job, **{name: row[name] for name in names})
 
 
 def _attempt(row: RowMapping) -> Attempt:

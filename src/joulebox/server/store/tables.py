@@ -76,6 +76,7 @@ nodes = Table(
     Column("models", JSON, nullable=False),
     Column("channels", JSON, nullable=False),
     Column("missing", JSON, nullable=False),
+    Column("unfit", JSON, nullable=False, server_default="[]"),
     Column("loaded", String(200)),
     Column("temperature_c", Float),
     Column("parts", JSON(none_as_null=True)),
@@ -126,6 +127,7 @@ jobs = Table(
     CheckConstraint(JOB_FINAL, name="finalized"),
     CheckConstraint("attempt >= 0", name="attempt"),
     Index("ix_jobs_waiting", "model", "placement", "rank", "turn", "number", sqlite_where=AVAILABLE),
+    Index("ix_jobs_longest", "model", "placement", "number", sqlite_where=AVAILABLE),
     Index("ix_jobs_asker", "asker", sqlite_where=AVAILABLE),
 )
 
