@@ -34,11 +34,11 @@ def anyio_backend() -> str:
     return "asyncio"
 
 
-def agent_of(url: str, folder: Path, node: str = "n1", script: Script = QUICK) -> Agent:
+def agent_of(url: str, folder: Path, node: str = "n1", script: Script = QUICK, ca_file: Path | None = None) -> Agent:
     path = folder / "m.gguf"
     path.touch()
     return Agent(
-        Client(url),
+        Client(url, ca_file=ca_file),
         Machine(node=node, zone="DE", cores=2, memory_bytes=8_000_000_000),
         Scripted(CLOCK, script),
         Recorder([], CLOCK, 10.0),

@@ -106,7 +106,7 @@ def test_an_address_that_is_none(tmp_path: Path) -> None:
 
 @pytest.mark.anyio
 async def test_connections_keep_alive_by_themselves(tmp_path: Path) -> None:
-    """The kernel probes every accepted connection after 10 s of silence, every 5 s, three times."""
+    """The kernel probes every accepted connection after 6 s of silence, every 2 s, three times."""
     async with stage(tmp_path) as scene:
         host, port = scene.url.removeprefix("http://").split(":")
         with socket.create_connection((host, int(port))) as mine:
@@ -114,8 +114,8 @@ async def test_connections_keep_alive_by_themselves(tmp_path: Path) -> None:
             assert (await scene.http.get("/healthz")).status_code == 200
             with accepted(mine.getsockname()) as theirs:
                 assert theirs.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE) == 1
-                options = (socket.TCP_KEEPIDLE, socket.TCP_KEEPINTVL, socket.TCP_KEEPCNT)
-                assert [theirs.getsockopt(socket.IPPROTO_TCP, option) for option in options] == [10, 5, 3]
+                options = (socket.TCP_KEEPIDLE, socket.TCP_KEEPINTVL, socket.TCP_KEEPCNT, socket.TCP_USER_TIMEOUT)
+                assert [theirs.getsockopt(socket.IPPROTO_TCP, option) for option in options] == [6, 2, 3, 12_000]
                 assert theirs.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY) == 1
 
 

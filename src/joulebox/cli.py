@@ -10,6 +10,7 @@ import typer
 from joulebox.errors import JouleboxError
 
 if TYPE_CHECKING:
+    from joulebox.client import Client
     from joulebox.node.meter_host import MeterHost
     from joulebox.settings import Settings
 
@@ -152,9 +153,6 @@ def ask(
     as_json: JsonOption = False,
 ) -> None:
     """Ask a model: the answer as it comes, then its receipt."""
-    from joulebox.client import Client
-    from joulebox.settings import load_settings
-
     fields: dict[str, object] = {
         "prompt": _text(prompt),
         "system": system,
@@ -162,7 +160,7 @@ def ask(
         "temperature": temperature,
         "seed": seed,
     }
-    with Client(load_settings(server=server).server) as client:
+    with _client(server) as client:
         _ask(client, {"model": model} | fields, as_json=as_json)
 
 
@@ -469,11 +467,9 @@ def receipts_show(
     parts: Annotated[bool, typer.Option("--parts", help="Also what making the machine emitted, part by part.")] = False,
 ) -> None:
     """Print a receipt."""
-    from joulebox.client import Client
     from joulebox.console import show_receipt
-    from joulebox.settings import load_settings
 
-    with Client(load_settings(server=server).server) as client:
+    with _client(server) as client:
         receipt = client.receipt(receipt_id, revision)
     if as_json:
         print(json.dumps(receipt, ensure_ascii=False, indent=2))
@@ -490,12 +486,10 @@ def receipts_recompute(
     as_json: JsonOption = False,
 ) -> None:
     """Make receipts again of their evidence; what differs is a further revision, and earlier ones are kept."""
-    from joulebox.client import Client
     from joulebox.console import recomputed_line
-    from joulebox.settings import load_settings
 
     outcomes = []
-    with Client(load_settings(server=server).server) as client:
+    with _client(server) as client:
         for one in _chosen(client, receipt_id, since, every=every):
             outcomes.append(client.recompute(one))
             if not as_json:
@@ -516,12 +510,9 @@ def receipts_export(
     server: ServerOption = None,
 ) -> None:
     """Print receipts byte for byte as they were made, one a line (JSON Lines)."""
-    from joulebox.client import Client
-    from joulebox.settings import load_settings
-
     if traces is not None and not traces.is_dir():
         raise JouleboxError("bad_request", f"There is no folder {traces}: make it first, or choose another --traces.")
-    with Client(load_settings(server=server).server) as client:
+    with _client(server) as client:
         for one in _chosen(client, receipt_id, since, every=every):
             body = client.receipt_bytes(one)
             for revision in range(1, json.loads(body)["revision"]) if revisions else ():
@@ -534,11 +525,9 @@ def receipts_export(
 @control_app.command("show")
 def control_show(server: ServerOption = None, as_json: JsonOption = False) -> None:
     """Print how each node's control prompt stands against its reference, and its newest runs."""
-    from joulebox.client import Client
     from joulebox.console import control_lines
-    from joulebox.settings import load_settings
 
-    with Client(load_settings(server=server).server) as client:
+    with _client(server) as client:
         nodes = client.nodes()
     if as_json:
         print(json.dumps({node["name"]: node["control"] for node in nodes}, ensure_ascii=False, indent=2))
@@ -553,10 +542,7 @@ def control_rebaseline(
     server: ServerOption = None,
 ) -> None:
     """Begin a new reference for a node's control prompt, dated now; the old one stays in the database."""
-    from joulebox.client import Client
-    from joulebox.settings import load_settings
-
-    with Client(load_settings(server=server).server) as client:
+    with _client(server) as client:
         found = client.rebaseline(node, why)
     print(f"{node}: a new reference begins; it needs {found['reference']['runs']} runs.")
 
@@ -674,6 +660,15 @@ def _check(settings: "Settings") -> None:
     from joulebox.server.grid import factors_for
 
     factors_for(settings.zone, settings, datetime(2026, 1, 1, tzinfo=UTC))
+
+
+def _client(server: str | None) -> "Client":
+    """The server that a command speaks to."""
+    from joulebox.client import Client
+    from joulebox.settings import load_settings
+
+    settings = load_settings(server=server)
+    return Client(settings.server, ca_file=settings.ca_file)
 
 
 def _registry(data_dir: Path | None) -> Any:

@@ -5,8 +5,11 @@ Of a server every failure is a `JouleboxError`: the server's own problem documen
 
 import asyncio
 import json
+import socket
+import ssl
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Final, Self
 from urllib.parse import quote
 
@@ -17,6 +20,9 @@ from joulebox.errors import REGISTRY, JouleboxError
 from joulebox.units import nanoseconds
 
 CONNECT_S: Final = 5.0
+KEEP_ALIVE: Final = (("TCP_KEEPIDLE", 10), ("TCP_KEEPINTVL", 2), ("TCP_KEEPCNT", 4))
+"""Seconds and probes after which a connection whose other end has vanished is given up. The server probes sooner, so
+that this side only begins when the server is silent; the kernel does it, and wakes nobody."""
 RECONNECTS_MAX: Final = 20
 """How often a cut event stream is taken up again in a row before the client gives up."""
 AWAY: Final = ("no_server", "database")
@@ -39,9 +45,12 @@ class ServerEvent:
 
 
 class Client:
-    """A server at a URL. `token` goes into the Authorization header where the server asks for one."""
+    """A server at a URL. `token` goes into the Authorization header where the server asks for one; `ca_file` holds
+    certificates (PEM) that are trusted beside the system's."""
 
-    def __init__(self, server: str, token: str | None = None, timeout_s: float = 30.0) -> None:
+    def __init__(
+        self, server: str, token: str | None = None, timeout_s: float = 30.0, *, ca_file: Path | None = None
+    ) -> None:
         self.server = server.rstrip("/")
         self._clock = SystemClock()
         headers = {"Authorization": f"Bearer {token}"} if token else {}
@@ -50,7 +59,10 @@ class Client:
             if httpx2.URL(self.server).scheme not in ("http", "https"):
                 raise ValueError(self.server)
             # trust_env off: a proxy of the environment must not get between a node and its own server
-            self._http = httpx2.Client(base_url=self.server, headers=headers, timeout=timeout, trust_env=False)
+            transport = httpx2.HTTPTransport(verify=_trust(ca_file), trust_env=False, socket_options=_probed())
+            self._http = httpx2.Client(
+                base_url=self.server, headers=headers, timeout=timeout, trust_env=False, transport=transport
+            )
         except (httpx2.InvalidURL, ValueError) as error:
             raise JouleboxError("bad_setting", f"{server!r} is no server address: write http://HOST:PORT.") from error
 
@@ -197,6 +209,10 @@ class Client:
             raise self._unreachable(error) from error
 
     def _unreachable(self, error: Exception) -> JouleboxError:
+        if "CERTIFICATE_VERIFY_FAILED" in str(error):
+            reason = str(error).partition("certificate verify failed: ")[2].rpartition(" (")[0]
+            sentence = f"The certificate of {self.server} is not trusted{': ' * bool(reason)}{reason}. "
+            return JouleboxError("untrusted_server", f"{sentence}Name its authority's certificate with ca_file.")
         hint = f"No server answers at {self.server}. Start one with `joulebox up`, or name another with --server URL."
         return JouleboxError("no_server", hint, cause=str(error))
 
@@ -261,6 +277,26 @@ async def _bounded_json(reply: httpx2.Response) -> Any:
         return json.loads(body)
     except (ValueError, RecursionError):
         return None
+
+
+def _trust(ca_file: Path | None) -> ssl.SSLContext | bool:
+    """What certificates are checked with. Raises `JouleboxError("bad_setting")`."""
+    if ca_file is None:
+        return True
+    context = ssl.create_default_context()
+    try:
+        context.load_verify_locations(ca_file)
+    except OSError as error:  # what is no certificate too
+        reason = "it holds no certificate" if isinstance(error, ssl.SSLError) else error.strerror
+        sentence = f"Setting ca_file = {str(ca_file)!r} cannot be used: {reason}. Give a file of certificates (PEM)."
+        raise JouleboxError("bad_setting", sentence) from error
+    return context
+
+
+def _probed() -> list[tuple[int, int, int]]:
+    """Socket options for `KEEP_ALIVE`, as far as this system has them."""
+    probes = [(socket.IPPROTO_TCP, getattr(socket, name), value) for name, value in KEEP_ALIVE if hasattr(socket, name)]
+    return [(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1), *probes]
 
 
 def _part(name: str) -> str:

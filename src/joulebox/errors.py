@@ -33,6 +33,7 @@ REGISTRY: Final[dict[str, Failure]] = {
     "internal": Failure(status=500, exit_code=1, title="Something broke inside Joulebox", definite=False),
     # server and client
     "no_server": Failure(status=503, exit_code=1, title="No server answers"),
+    "untrusted_server": Failure(status=502, exit_code=1, title="The server's certificate is not trusted"),
     "port_in_use": Failure(status=500, exit_code=1, title="The port is taken"),
     "unknown_zone": Failure(status=422, exit_code=2, title="The grid zone is not in the table"),
     "bad_setting": Failure(status=422, exit_code=2, title="A setting cannot be used"),
@@ -43,6 +44,7 @@ REGISTRY: Final[dict[str, Failure]] = {
     "bad_evidence": Failure(status=422, exit_code=1, title="The evidence cannot be read"),
     "protocol_version": Failure(status=426, exit_code=1, title="Node and server speak different versions"),
     "too_many_attempts": Failure(status=500, exit_code=1, title="The prompt failed on every attempt"),
+    "attempt_too_long": Failure(status=500, exit_code=1, title="The attempt took longer than any may"),
     "cancelled": Failure(status=409, exit_code=1, title="The prompt was cancelled"),
     "energy_interrupted": Failure(status=500, exit_code=1, title="The measurement was cut off"),
     # engines and models

@@ -93,6 +93,10 @@ class Settings(BaseModel):
     host: Annotated[str, Field(description="Address the server listens on.")] = "127.0.0.1"
     port: Annotated[int, Field(ge=0, le=65535, description="Port the server listens on.")] = 8080
     server: Annotated[str, Field(description="Where node and command line find the server.")] = "http://127.0.0.1:8080"
+    ca_file: Annotated[
+        Path | None,
+        Field(description="Certificates (PEM) that are trusted beside the system's, for a server of your own."),
+    ] = None
     zone: Annotated[
         str | None,
         Field(description="Grid zone of the node (Electricity Maps key, e.g. `DE`); without it, the world mean."),
@@ -175,6 +179,10 @@ class Settings(BaseModel):
         int, Field(ge=0, description="After so many prompts the control prompt is due as well; 0: only by time.")
     ] = 100
     grace_s: Annotated[float, Field(gt=0, description="How long a silent node keeps its job until rescue.")] = 15.0
+    attempt_max_s: Annotated[
+        float,
+        Field(gt=0, le=2_000_000, description="An attempt that is not over after this is stopped, whatever it says."),
+    ] = 21_600.0
     attempts_max: Annotated[int, Field(ge=1, le=20, description="How often a failing prompt is tried.")] = 3
 
     @field_validator("start_max_c")

@@ -33,6 +33,8 @@ NAME_TAKEN_WAIT_S: Final = 8.0
 RETRIED: Final = frozenset({"engine_died", "energy_interrupted", "internal"})
 """Failures that another attempt may mend."""
 TRY_AGAIN: Final = frozenset({"no_server", "database", "internal"})
+"""Answers after which a node asks again."""
+KEPT: Final = TRY_AGAIN | {"untrusted_server"}
 """Answers to a delivery after which it is tried again."""
 BREAKS_MAX: Final = 5
 """A delivery that breaks the server so often is dropped: the node must not stop working because of it."""
@@ -199,7 +201,7 @@ class Agent:
                     break
                 except JouleboxError as error:
                     breaks += error.code == "internal"
-                    if error.code not in TRY_AGAIN or breaks >= BREAKS_MAX:
+                    if error.code not in KEPT or breaks >= BREAKS_MAX:
                         LOG.warning("the server does not take a result: %s", error.detail)
                         self._spool.done(token)
                         break

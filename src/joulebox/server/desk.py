@@ -132,7 +132,7 @@ class Desk:
         for poll in self._polls.values():
             poll.wake()
         for live in self._live.values():
-            self._stop_grace(live)
+            self._stop_timers(live)
             if live.hold is not None:
                 live.hold.end()
         for bell in [self.line_bell, *self._bells.values()]:
@@ -384,6 +384,7 @@ class Desk:
             await self._close(live, _lost(f"node {claim.attempt.node} left before it took the prompt"))
             return None
         self._start_grace(live)
+        self._limit(live, self._settings.attempt_max_s)
         self._changed(claim.attempt.job_id)
         self._grid.expect(poll.request.zone)
         job = claim.record.job
@@ -481,7 +482,7 @@ class Desk:
     def _over(self, live: Live, record: Record) -> None:
         live.over = True
         self._idle_since[live.attempt.node] = self._clock.utc()
-        self._stop_grace(live)
+        self._stop_timers(live)
         self._live.pop(live.attempt.token, None)
         if live.hold is not None:
             live.hold.say("bye")
@@ -531,7 +532,7 @@ class Desk:
                     live.hold.say("cancel")
             return
         live.over = True
-        self._stop_grace(live)
+        self._stop_timers(live)
         self._live.pop(live.attempt.token, None)
         if live.hold is not None:
             live.hold.say("bye" if held is None else "move")
@@ -541,6 +542,8 @@ class Desk:
         live = Live(attempt=attempt, placement=record.placement, cancel=record.cancel, purpose=record.purpose)
         self._live[attempt.token] = live
         self._start_grace(live)
+        ran_s = (self._clock.utc() - attempt.leased).total_seconds()
+        self._limit(live, max(0.0, self._settings.attempt_max_s - ran_s))
         return live
 
     async def _take_up(self) -> None:
@@ -606,12 +609,40 @@ class Desk:
             return
         try:
             record = await self._close(live, _lost(f"node {live.attempt.node} went silent"), own=True)
-            if record is None:  # another server has taken it up, or its end
-                live.over = True
-                self._live.pop(live.attempt.token, None)
+            self._given_up(live, record)
         except Exception:  # noqa: BLE001 - an attempt without a timer would stay silent for ever
             _log.exception("attempt %d of job %s is not rescued yet", live.attempt.number, live.attempt.job_id)
             self._start_grace(live)
+
+    def _given_up(self, live: Live, record: Record | None) -> None:
+        if record is None:  # another server has taken it up, or its end
+            live.over = True
+            self._stop_timers(live)
+            self._live.pop(live.attempt.token, None)
+
+    def _limit(self, live: Live, left_s: float) -> None:
+        """The backstop: a node that answers every probe and never ends is stopped all the same."""
+        loop = asyncio.get_running_loop()
+        live.limit = loop.call_later(left_s, lambda: self._spawn(self._cut_short(live)))
+
+    async def _cut_short(self, live: Live) -> None:
+        if live.over or self.closing:
+            return
+        most_s = self._settings.attempt_max_s
+        sentence = f"Node {live.attempt.node} was not done after {most_s:g} s (attempt_max_s): ask for less."
+        try:
+            if live.hold is not None:
+                live.hold.say("cancel")
+            ending = Ending(AttemptState.FAILED, Problem(code="attempt_too_long", detail=sentence), retry=False)
+            self._given_up(live, await self._close(live, ending, own=True))
+        except Exception:  # noqa: BLE001 - it is the last resort
+            _log.exception("attempt %d of job %s is not stopped yet", live.attempt.number, live.attempt.job_id)
+            self._limit(live, self._settings.grace_s)
+
+    def _stop_timers(self, live: Live) -> None:
+        self._stop_grace(live)
+        if live.limit is not None:
+            live.limit.cancel()
 
     # --- who is told --------------------------------------------------------------------------------------------------
 

@@ -62,6 +62,7 @@ class Live:
     phase: Phase | None = None
     hold: "Hold | None" = None
     grace: asyncio.TimerHandle | None = None
+    limit: asyncio.TimerHandle | None = None
     finishing: int = 0
     over: bool = False
 
