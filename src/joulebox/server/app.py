@@ -32,7 +32,7 @@ REQUESTS_MAX: Final = 8192
 """Requests held at once: every waiting node is one, and every person who watches a prompt."""
 KEEP_ALIVE: Final = ((socket.TCP_KEEPIDLE, 6), (socket.TCP_KEEPINTVL, 2), (socket.TCP_KEEPCNT, 3))
 """A node whose machine has vanished is noticed after 6 + 3 * 2 s; probes cost the node no wake-up."""
-UNHEARD_MS: Final = 12_000
+UNHEARD_S: Final = 12
 """The same where something was sent to it, such as the word to cancel: the kernel probes no connection that waits for
 an acknowledgement, and sends again for a quarter of an hour."""
 STOP_S: Final = 3.0
@@ -98,7 +98,7 @@ def listen(host: str, port: int) -> socket.socket:
         for option, value in KEEP_ALIVE:
             sock.setsockopt(socket.IPPROTO_TCP, option, value)
         if hasattr(socket, "TCP_USER_TIMEOUT"):
-            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, UNHEARD_MS)
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, 1000 * UNHEARD_S)
         sock.bind(address)
         sock.listen(BACKLOG)
     except OSError as error:
