@@ -38,6 +38,12 @@ class Database(Protocol):
     def write(self) -> AbstractAsyncContextManager[AsyncConnection]:
         """A connection to change with: all of it happens or nothing."""
 
+    def single(self) -> AbstractAsyncContextManager[AsyncConnection]:
+        """A connection for one statement that changes something, kept as soon as it is carried out."""
+
+    def say(self, news: str) -> None:
+        """Let every program that shares this database hear it soon. Only where it is shared."""
+
     async def listen(self, number: int, heard: Callable[[str | None], None]) -> None:
         """Be known to the others by `number` as long as this program lives, and hear what they say; `None`: for a while
         nothing could be heard. Only where it is shared."""

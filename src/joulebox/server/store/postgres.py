@@ -7,12 +7,12 @@ without the password.
 import asyncio
 import logging
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager, suppress
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from typing import Any, Final
 
-from sqlalchemy import text
+from sqlalchemy import event, text
 from sqlalchemy.engine import URL
-from sqlalchemy.exc import DBAPIError, IntegrityError
+from sqlalchemy.exc import DBAPIError, DisconnectionError, IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
 from joulebox.errors import JouleboxError
@@ -39,7 +39,11 @@ class Postgres:
             raise JouleboxError("bad_setting", f"Setting database_url uses {url.drivername}: use {DRIVER}.")
         self._url = url.set(drivername=DRIVER)
         self._engine: AsyncEngine | None = None
+        self._at_once: AsyncEngine | None = None
         self._listening: asyncio.Task[None] | None = None
+        self._ears: Any = None
+        self._unsaid: list[str] = []
+        self._saying: asyncio.Task[None] | None = None
 
     async def open(self) -> None:
         """Connect and bring the schema up to date.
@@ -52,9 +56,10 @@ class Postgres:
                 pool_size=CONNECTIONS,
                 max_overflow=0,
                 pool_timeout=STATEMENT_S,
-                pool_pre_ping=True,
                 connect_args={"timeout": CONNECT_S, "command_timeout": STATEMENT_S},
             )
+            event.listen(self._engine.sync_engine, "checkout", _refuse_cut)
+            self._at_once = self._engine.execution_options(isolation_level="AUTOCOMMIT")
         except ModuleNotFoundError as error:
             sentence = "Postgres needs the extra: pip install 'joulebox[postgres]'."
             raise JouleboxError("bad_setting", sentence) from error
@@ -68,6 +73,8 @@ class Postgres:
 
     async def close(self) -> None:
         """Close every connection."""
+        if self._saying is not None:
+            await asyncio.wait({self._saying}, timeout=CONNECT_S)
         if self._listening is not None:
             self._listening.cancel()
             with suppress(asyncio.CancelledError):
@@ -75,13 +82,20 @@ class Postgres:
             self._listening = None
         if self._engine is not None:
             await self._engine.dispose()
-            self._engine = None
+            self._engine = self._at_once = None
 
     @asynccontextmanager
     async def read(self) -> AsyncIterator[AsyncConnection]:
-        """A connection to look with. Raises `JouleboxError("database")`."""
-        async with self._begin() as connection:
+        """A connection to look with, each statement by itself: between two of them others may change something.
+
+        Raises `JouleboxError("database")`.
+        """
+        async with self._begin(at_once=True) as connection:
             yield connection
+
+    def single(self) -> AbstractAsyncContextManager[AsyncConnection]:
+        """One statement without BEGIN and COMMIT around it. Raises `JouleboxError("database")`."""
+        return self.read()
 
     @asynccontextmanager
     async def write(self) -> AsyncIterator[AsyncConnection]:
@@ -93,12 +107,33 @@ class Postgres:
         """Hold the advisory lock `number` and hear what is said, on a connection of its own that is made again when it
         is cut. Raises `JouleboxError("database")` where it cannot be made now."""
         try:
-            ears = await self._ears(number, heard)
+            self._ears = await self._listener(number, heard)
         except Exception as error:
             raise JouleboxError("database", self._sentence(error)) from error
-        self._listening = asyncio.create_task(self._keep_listening(number, heard, ears))
+        self._listening = asyncio.create_task(self._keep_listening(number, heard))
 
-    async def _ears(self, number: int, heard: Callable[[str | None], None]) -> Any:
+    def say(self, news: str) -> None:
+        """Tell the others, outside any transaction: a NOTIFY inside would let one commit wait for the other. What comes
+        while one statement is under way goes out with the next; what cannot be said now is said when it can."""
+        self._unsaid.append(news)
+        if self._saying is None:
+            self._saying = asyncio.create_task(self._say())
+
+    async def _say(self) -> None:
+        statement = "SELECT pg_notify($1, news) FROM unnest($2::text[]) AS news"
+        try:
+            while self._unsaid and self._ears is not None and not self._ears.is_closed():
+                news, self._unsaid = self._unsaid, []
+                try:
+                    await self._ears.execute(statement, CHANNEL, news, timeout=STATEMENT_S)
+                except Exception as error:  # noqa: BLE001 - whatever it is, it is said again
+                    _log.warning("%s", self._sentence(error))
+                    self._unsaid = news + self._unsaid
+                    break
+        finally:
+            self._saying = None
+
+    async def _listener(self, number: int, heard: Callable[[str | None], None]) -> Any:
         import asyncpg
 
         address = self._url.set(drivername="postgresql").render_as_string(hide_password=False)
@@ -107,24 +142,26 @@ class Postgres:
         await ears.add_listener(CHANNEL, lambda _connection, _pid, _channel, said: heard(said))
         return ears
 
-    async def _keep_listening(self, number: int, heard: Callable[[str | None], None], ears: Any) -> None:
+    async def _keep_listening(self, number: int, heard: Callable[[str | None], None]) -> None:
         loop = asyncio.get_running_loop()
         try:
             while True:
                 cut = loop.create_future()
-                ears.add_termination_listener(lambda _, cut=cut: cut.done() or cut.set_result(None))
-                if not ears.is_closed():
+                self._ears.add_termination_listener(lambda _, cut=cut: cut.done() or cut.set_result(None))
+                if not self._ears.is_closed():
                     await cut
-                ears = await self._again(number, heard)
+                self._ears = await self._again(number, heard)
+                if self._unsaid and self._saying is None:
+                    self._saying = loop.create_task(self._say())
                 heard(None)
         finally:
-            ears.terminate()
+            self._ears.terminate()
 
     async def _again(self, number: int, heard: Callable[[str | None], None]) -> Any:
         while True:
             await asyncio.sleep(AGAIN_S)
             try:
-                return await self._ears(number, heard)
+                return await self._listener(number, heard)
             except Exception as error:  # noqa: BLE001 - whatever it is, the next try comes
                 _log.warning("%s", self._sentence(error))
 
@@ -132,11 +169,12 @@ class Postgres:
         """Postgres removes old rows by itself (autovacuum); nothing is left to do here."""
 
     @asynccontextmanager
-    async def _begin(self) -> AsyncIterator[AsyncConnection]:
-        if self._engine is None:
+    async def _begin(self, *, at_once: bool = False) -> AsyncIterator[AsyncConnection]:
+        engine = self._at_once if at_once else self._engine
+        if self._engine is None or engine is None:
             raise JouleboxError("database", "The database is closed: the server is stopping.")
         try:
-            async with self._engine.begin() as connection:
+            async with engine.begin() as connection:
                 yield connection
         except IntegrityError:
             raise
@@ -151,6 +189,12 @@ class Postgres:
             if sign in text_.lower():
                 return sentence.format(where=where)
         return f"The database {where} cannot be used: {text_.removesuffix('.')}."
+
+
+def _refuse_cut(connection: Any, _record: Any, _proxy: Any) -> None:
+    """The pool makes another connection where this one was cut: known without asking, so that asking costs nothing."""
+    if connection.driver_connection.is_closed():
+        raise DisconnectionError
 
 
 _SENTENCES: Final = (

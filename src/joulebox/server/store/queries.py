@@ -23,6 +23,7 @@ from sqlalchemy import (
     union_all,
     update,
 )
+from sqlalchemy.sql.dml import ReturningInsert, ReturningUpdate
 
 from joulebox.model import AttemptState, JobState
 from joulebox.server.jobs import NODE_PREFIX, Reach
@@ -67,6 +68,8 @@ TURN = (jobs.c.rank, jobs.c.turn, jobs.c.number)
 """The order of the line: more urgent classes first; then of each asker the first prompt before anybody's second; then
 the order of asking."""
 Rows = Select[Any]
+Asked = Select[Any] | ReturningUpdate[Any] | ReturningInsert[Any]
+"""What gives rows: a look, or a change that says what it changed."""
 CLAIMERS_MAX: Final = 32
 """As many heads of each line are looked at, so that so many may claim from it at the same moment."""
 _LOCKS: Final = table("pg_locks", *map(column, ("locktype", "objsubid", "granted", "database", "classid", "objid")))
@@ -132,7 +135,7 @@ def next_job(reach: Reach, loaded: str | None = None, *, longest: bool = False) 
         )
     ).subquery()
     ready = (
-        select(*JOB, jobs.c.model)
+        select(jobs.c.number)
         .where(jobs.c.number.in_(select(heads.c.number)), jobs.c.state == JobState.AVAILABLE)
         .limit(1)
         .with_for_update(skip_locked=True, of=jobs)
@@ -142,9 +145,16 @@ def next_job(reach: Reach, loaded: str | None = None, *, longest: bool = False) 
     return ready.order_by(jobs.c.rank, jobs.c.turn, case((jobs.c.model == loaded, 0), else_=1), jobs.c.number)
 
 
-def move_job(job_id: str, start: JobState, **values: Any) -> Update:
+def take_job(number: Rows, node: str) -> ReturningUpdate[Any]:
+    """The waiting job of that number, if there is one, now runs on a node."""
+    mine = jobs.c.number == number.correlate(None).scalar_subquery()
+    moved = update(jobs).where(mine, jobs.c.state == JobState.AVAILABLE)
+    return moved.values(state=JobState.RUNNING, attempt=jobs.c.attempt + 1, node=node).returning(*JOB)
+
+
+def move_job(job_id: str, start: JobState, **values: Any) -> ReturningUpdate[Any]:
     """Change a job that is in state `start`."""
-    return update(jobs).where(jobs.c.id == job_id, jobs.c.state == start).values(**values)
+    return update(jobs).where(jobs.c.id == job_id, jobs.c.state == start).values(**values).returning(*JOB)
 
 
 def mark_cancel(job_id: str) -> Update:
@@ -162,9 +172,10 @@ def attempt(token: str) -> Rows:
     return select(attempts).where(attempts.c.token == token)
 
 
-def close_attempt(token: str, **values: Any) -> Update:
+def close_attempt(token: str, **values: Any) -> ReturningUpdate[Any]:
     """End an attempt that runs."""
-    return update(attempts).where(attempts.c.token == token, attempts.c.state == AttemptState.RUNNING).values(**values)
+    running = (attempts.c.token == token) & (attempts.c.state == AttemptState.RUNNING)
+    return update(attempts).where(running).values(**values).returning(attempts.c.job_id, attempts.c.node)
 
 
 def running_attempts() -> Rows:
@@ -236,11 +247,6 @@ def forget_dead_replicas(own: int) -> Delete:
     """Servers that are gone and look after nothing."""
     busy = select(attempts.c.owner).where(attempts.c.state == AttemptState.RUNNING, attempts.c.owner.is_not(None))
     return delete(replicas).where(~alive(replicas.c.id), replicas.c.id != own, replicas.c.id.not_in(busy))
-
-
-def tell(news: str) -> Select[Any]:
-    """Let every server that shares the database know, once this transaction is kept."""
-    return select(func.pg_notify(CHANNEL, news))
 
 
 def attempt_counts(job_id: str) -> Rows:
@@ -326,10 +332,11 @@ def all_nodes() -> Rows:
     return select(nodes).order_by(nodes.c.name)
 
 
-def add_job(dialect: str, values: dict[str, Any]) -> Insert:
+def add_job(dialect: str, values: dict[str, Any]) -> ReturningInsert[Any]:
     """A new job, unless one was asked with the same idempotency key."""
-    added: Insert = _insert(dialect, jobs).values(values).on_conflict_do_nothing(index_elements=["idempotency_key"])
-    return added
+    added = _insert(dialect, jobs).values(values).on_conflict_do_nothing(index_elements=["idempotency_key"])
+    new: ReturningInsert[Any] = added.returning(*JOB)
+    return new
 
 
 def save_node(dialect: str, values: dict[str, Any], replica: int | None) -> Insert:

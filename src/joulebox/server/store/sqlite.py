@@ -6,7 +6,7 @@ One server at a time holds a file (the live side of the queue is in its memory):
 import asyncio
 import fcntl
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
 from typing import IO, Any, Final
 
@@ -77,6 +77,13 @@ class Sqlite:
         """The only writer until it ends; all of it happens or nothing. Raises `JouleboxError("database")`."""
         async with self._turn, self._begin(immediate=True) as connection:
             yield connection
+
+    def single(self) -> AbstractAsyncContextManager[AsyncConnection]:
+        """The same as `write`: SQLite begins and ends a transaction for nothing. Raises `JouleboxError("database")`."""
+        return self.write()
+
+    def say(self, news: str) -> None:
+        """There is nobody else to tell."""
 
     async def listen(self, number: int, heard: Callable[[str | None], None]) -> None:
         """There is nobody else to hear."""

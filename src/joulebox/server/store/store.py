@@ -101,9 +101,10 @@ class Store:
         if speaker != str(self._replica):
             heard(News(kind=kind, subject=subject))  # type: ignore[arg-type]
 
-    async def _tell(self, connection: AsyncConnection, kind: str, subject: str) -> None:
+    def _tell(self, kind: str, subject: str) -> None:
+        """Say what has just been kept. Should this server die before it is heard, a waiting node asks again anyway."""
         if self._replica is not None:
-            await connection.execute(queries.tell(f"{self._replica} {kind} {subject}"))
+            self._database.say(f"{self._replica} {kind} {subject}")
 
     @_whole
     async def take_up(self) -> Sequence[tuple[Attempt, Record]]:
@@ -159,31 +160,30 @@ class Store:
         rank: int = RANKS["interactive"],
         asker: str | None = None,
     ) -> tuple[Record, bool]:
-        async with self._database.write() as connection:
-            if key is not None and (row := await _row(connection, queries.job_by_key(key))):
-                return _record(row), False
-            job_id = new_id()
-            values = {
-                "id": job_id,
-                "state": JobState.AVAILABLE,
-                "model": prompt.model,
-                "placement": placement,
-                "prompt": asdict(prompt),
-                "created": now,
-                "available": now,
-                "attempt": 0,
-                "cancel": False,
-                "idempotency_key": key,
-                "purpose": purpose,
-                "rank": rank,
-                "turn": await _scalar(connection, queries.outstanding(asker)) if asker is not None else 0,
-                "asker": asker,
-            }
-            added = await connection.execute(queries.add_job(connection.dialect.name, values))
-            if added.rowcount != 1 and key is not None:  # asked at the same moment, through another server
+        values = {
+            "id": new_id(),
+            "state": JobState.AVAILABLE,
+            "model": prompt.model,
+            "placement": placement,
+            "prompt": asdict(prompt),
+            "created": now,
+            "available": now,
+            "attempt": 0,
+            "cancel": False,
+            "idempotency_key": key,
+            "purpose": purpose,
+            "rank": rank,
+            "turn": queries.outstanding(asker).scalar_subquery() if asker is not None else 0,
+            "asker": asker,
+        }
+        async with self._database.single() as connection:
+            row = await _row(connection, queries.add_job(connection.dialect.name, values))
+        if row is None and key is not None:
+            async with self._database.read() as connection:
                 return _record(await _one(connection, queries.job_by_key(key))), False
-            await self._tell(connection, "ready", job_id)
-            return await _job(connection, job_id), True
+        assert row is not None
+        self._tell("ready", row["id"])
+        return _record(row), True
 
     @_whole
     async def by_key(self, key: str) -> Record | None:
@@ -197,32 +197,31 @@ class Store:
         if not reach.models:
             return None
         longest = self._claims % LONGEST_EVERY == LONGEST_EVERY - 1
-        rows = queries.next_job(reach, request.loaded, longest=longest)
+        number = queries.next_job(reach, request.loaded, longest=longest)
         if not self.shared:  # SQLite's one writer is not troubled for nothing; Postgres locks only what it finds
             async with self._database.read() as connection:
-                if not await _row(connection, rows):
+                if not await _row(connection, number):
                     return None
         async with self._database.write() as connection:
-            row = await _row(connection, rows)
+            row = await _row(connection, queries.take_job(number, request.node))
             if row is None:
                 return None
+            record = _record(row)
             attempt = Attempt(
                 token=new_token(),
-                job_id=row["id"],
-                number=row["attempt"] + 1,
+                job_id=record.job.id,
+                number=record.job.attempt,
                 node=request.node,
                 instance=request.instance,
                 state=AttemptState.RUNNING,
-                reason=why(_record(row).waiting),
+                reason=why(record.waiting),
                 leased=now,
                 owner=self._replica,
             )
-            moved = {"state": JobState.RUNNING, "attempt": attempt.number, "node": attempt.node}
-            await connection.execute(queries.move_job(attempt.job_id, JobState.AVAILABLE, **moved))
             await connection.execute(insert(attempts).values(asdict(attempt)))
-            await self._tell(connection, "job", attempt.job_id)
-            self._claims += 1
-            return Claim(attempt=attempt, record=await _job(connection, attempt.job_id))
+        self._claims += 1
+        self._tell("job", record.job.id)
+        return Claim(attempt=attempt, record=record)
 
     @_whole
     async def close_attempt(
@@ -233,11 +232,12 @@ class Store:
             closed = queries.close_attempt(token, state=ending.state, finished=now, problem=problem)
             if own and self._replica is not None:
                 closed = closed.where(attempts.c.owner == self._replica)
-            if (await connection.execute(closed)).rowcount != 1:
+            ended = await _row(connection, closed)
+            if ended is None:
                 return None
+            job_id = ended["job_id"]
             if ending.trace is not None:
                 await _keep_trace(connection, token, ending.trace)
-            job_id = (await _one(connection, queries.attempt(token)))["job_id"]
             rows = (await connection.execute(queries.attempt_counts(job_id))).mappings()
             counts = {row["state"]: int(row["count"]) for row in rows}
             job = await _job(connection, job_id)
@@ -253,9 +253,9 @@ class Store:
                 values: dict[str, Any] = {"available": now, "node": None, "turn": 0}
             else:
                 values = {"finalized": now} | _error(error)
-            await connection.execute(queries.move_job(job_id, JobState.RUNNING, state=state, **values))
-            await self._tell(connection, "ready" if state is JobState.AVAILABLE else "job", job_id)
-            return await _job(connection, job_id)
+            record = _record(await _one(connection, queries.move_job(job_id, JobState.RUNNING, state=state, **values)))
+        self._tell("ready" if state is JobState.AVAILABLE else "job", job_id)
+        return record
 
     @_whole
     async def earlier(self, job_id: str, number: int) -> Sequence[tuple[int, bytes | None]]:
@@ -267,9 +267,10 @@ class Store:
     async def complete(self, token: str, delivery: Delivery, now: datetime) -> Record | None:
         async with self._database.write() as connection:
             closed = queries.close_attempt(token, state=AttemptState.DONE, finished=now)
-            if (await connection.execute(closed)).rowcount != 1:
+            ended = await _row(connection, closed)
+            if ended is None:
                 return None
-            job_id = (await _one(connection, queries.attempt(token)))["job_id"]
+            job_id = ended["job_id"]
             values = {
                 "state": JobState.COMPLETED,
                 "finalized": now,
@@ -279,14 +280,12 @@ class Store:
                 "answer_seq": delivery.answer_seq,
                 "receipt_id": delivery.receipt.id if delivery.receipt else None,
             } | _error(delivery.error)
-            await connection.execute(queries.move_job(job_id, JobState.RUNNING, **values))
+            record = _record(await _one(connection, queries.move_job(job_id, JobState.RUNNING, **values)))
             await _keep_evidence(connection, token, job_id, delivery, now)
             if delivery.control is not None:
-                await _keep_control(
-                    connection, delivery.control, (await _one(connection, queries.attempt(token)))["node"]
-                )
-            await self._tell(connection, "job", job_id)
-            return await _job(connection, job_id)
+                await _keep_control(connection, delivery.control, ended["node"])
+        self._tell("job", job_id)
+        return record
 
     @_whole
     async def cancel(self, job_id: str, now: datetime) -> Record | None:
@@ -295,9 +294,9 @@ class Store:
                 moved = queries.move_job(job_id, start, state=JobState.CANCELLED, finalized=now, cancel=True)
                 await connection.execute(moved)
             await connection.execute(queries.mark_cancel(job_id))
-            await self._tell(connection, "job", job_id)
             row = await _row(connection, queries.job(job_id))
-            return _record(row) if row else None
+        self._tell("job", job_id)
+        return _record(row) if row else None
 
     @_whole
     async def record(self, job_id: str) -> Record | None:
@@ -353,8 +352,8 @@ class Store:
             saved = queries.save_node(connection.dialect.name, values, self._replica)
             if (await connection.execute(saved)).rowcount != 1:
                 return False
-            await self._tell(connection, "node", node.offer.node)
-            return True
+        self._tell("node", node.offer.node)
+        return True
 
     @_whole
     async def nodes(self) -> Sequence[NodeRecord]:
@@ -521,15 +520,11 @@ class Store:
 # --- rows to nouns ----------------------------------------------------------------------------------------------------
 
 
-async def _row(connection: AsyncConnection, rows: queries.Rows) -> RowMapping | None:
+async def _row(connection: AsyncConnection, rows: queries.Asked) -> RowMapping | None:
     return (await connection.execute(rows)).mappings().first()
 
 
-async def _scalar(connection: AsyncConnection, rows: queries.Rows) -> Any:
-    return (await connection.execute(rows)).scalar_one()
-
-
-async def _one(connection: AsyncConnection, rows: queries.Rows) -> RowMapping:
+async def _one(connection: AsyncConnection, rows: queries.Asked) -> RowMapping:
     return (await connection.execute(rows)).mappings().one()
 
 
