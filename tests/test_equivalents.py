@@ -21,8 +21,8 @@ amounts = st.floats(1e-6, 1e12)
         ("lamp", 600.0, None, 60.0),  # ten watts for a minute
         ("phone", 11.6 * 3600, None, 100.0),  # 11.6 Wh: one charge
         ("kettle", 4.186 * 80 * 250, None, 250.0),  # a cup from 20 °C
-        ("car", None, 143.0, 1000.0),
-        ("train", None, 33.0, 1000.0),
+        ("car", None, 170.0, 1000.0),
+        ("train", None, 35.0, 1000.0),
     ],
 )
 def test_by_hand(key: str, energy_j: float | None, carbon_g: float | None, value: float) -> None:

@@ -19,6 +19,7 @@ from joulebox.accounting.carbon import (
     per_unit,
     sci,
 )
+from joulebox.accounting.chips import CHIPS, CPUS
 from joulebox.accounting.embodied import _DIE_KG_PER_CM2, embodied_of_parts
 from joulebox.accounting.equivalents import equivalents
 from joulebox.model import CarbonFactors, Embodied, Figure, Intensity, Usage
@@ -221,6 +222,22 @@ def test_the_page_on_carbon_tells_every_source_of_a_part() -> None:
     text = (ROOT / "docs" / "explanation" / "carbon.md").read_text("utf-8")
     for words in ("ACT", "imec", "UBA", "Boavizta", "TechInsights", "Tannu", "R740", "HGX H100", "ADEME", "worldsteel"):
         assert words in text
+
+
+def test_the_page_on_carbon_lists_what_is_not_confirmed() -> None:
+    """Each area for which no publication was found stands in the page's table of those, and no other."""
+    text = (ROOT / "docs" / "explanation" / "carbon.md").read_text("utf-8")
+    table = text[text.index("**Not confirmed") : text.index("**Not checked again")]
+    open_dies = [(one.name, die) for one in CPUS for die in one.dies if not die.confirmed]
+    for name, die in open_dies:
+        (row,) = [line for line in table.splitlines() if line.startswith("|") and name in line]
+        assert f"{die.areas[0].mm2:g}" in row
+        assert str(die.cores) in row
+    open_chips = [name.removeprefix("two of ") for name, chip in CHIPS.items() if not chip.confirmed]
+    assert all(f"| {name}" in table for name in open_chips)
+    named = {name for name, _ in open_dies} | set(open_chips)
+    listed = [line for line in table.splitlines()[4:] if line.startswith("|")]
+    assert all(any(name in line for name in named) for line in listed)
 
 
 def test_the_page_on_carbon_has_the_figures_of_the_code() -> None:

@@ -1,7 +1,8 @@
 """TE, what making the machine emitted, added up from the parts its node saw: low, central, high. Pure.
 
-Published figures only, each with its source; `docs/explanation/carbon.md` is the long form. What is not known is listed
-as unknown: it adds nothing to the central figure, and to the high one the most such a part has here. The ranges of the
+Published figures, each with its source, and conventions that are called so; `docs/explanation/carbon.md` is the long
+form and tells which were checked against what. What is not known is listed as unknown: it adds nothing to the central
+figure, and to the high one the most such a part has here. The ranges of the
 parts are added as they are (all low, all high), wider than chance would have it. Cradle to gate: transport and end of
 life are not in it.
 """
@@ -10,7 +11,7 @@ from collections.abc import Sequence
 from math import ceil
 from typing import Final, NamedTuple
 
-from joulebox.accounting.chips import AMD_CARDS, CARDS, CHIPS, CPUS, FOOTPRINTS, Area, Chip
+from joulebox.accounting.chips import AMD_CARDS, APPROXIMATE, CARDS, CHIPS, CPUS, FOOTPRINTS, Area, Card, Die
 from joulebox.model import CpuPart, DiskPart, Embodied, EmbodiedPart, GpuPart, MachineParts
 
 
@@ -24,12 +25,13 @@ class Range(NamedTuple):
 
 DESKTOP_KG: Final = Range(196.0, 301.0, 490.0)
 DESKTOP_SOURCE: Final = (
-    "generic desktop computer, not this machine: median and 10th to 90th percentile of 259 product footprints, "
-    "Boavizta open data (ODbL); JOULEBOX_EMBODIED_KG sets the maker's figure"
+    "generic desktop computer, not this machine: median and 10th to 90th percentile of 259 product footprints, worked "
+    "out from Boavizta's open data of 2023 (ODbL); JOULEBOX_EMBODIED_KG sets the maker's figure"
 )
 SERVER_HIGH_KG: Final = 1946.0
 _SHARE_SOURCE: Final = (
-    "unknown: median of 259 desktop computers stands in; high: 90th percentile of 55 servers, Boavizta open data (ODbL)"
+    "unknown: median of 259 desktop computers stands in; high: 90th percentile of 55 servers, worked out from "
+    "Boavizta's open data of 2023 (ODbL)"
 )
 PARTS_SOURCE: Final = (
     "added up from the parts the node saw, cradle to gate; JOULEBOX_EMBODIED_KG sets the maker's figure"
@@ -40,9 +42,11 @@ VIRTUAL_SOURCE: Final = (
 )
 
 _ACT: Final = "ACT (Gupta et al., ISCA 2022; MIT)"
-_UBA: Final = "UBA Green Cloud Computing (TEXTE 94/2021), arranged by Boavizta (2021)"
-_AREA: Final = Range(0.75, 1.0, 1.25)
-"""The rule of an area misses dies sold with cores turned off."""
+_UBA: Final = "UBA, Green Cloud Computing (TEXTE 94/2021), as Boavizta uses it"
+_PUBLISHED: Final = Range(0.9, 1.0, 1.25)
+_APPROXIMATE: Final = Range(0.75, 1.0, 1.25)
+"""Publications of one die differ by as much (the I/O die of Zen 4: 387 to 419 mm2, a tile of Sapphire Rapids: 394 to
+477); an area that nobody was found to publish may be further off. Conventions."""
 _DIE_KG_PER_CM2: Final = {
     3: Range(1.75, 3.80, 4.65),
     5: Range(1.54, 2.90, 3.64),
@@ -59,14 +63,15 @@ _PACKAGE_KG: Final = Range(0.15, 4.6, 9.14)
 """Low: ACT, one package; high: UBA's constant of a server CPU; central: the middle of the two."""
 _DRAM_KG_PER_GB: Final = Range(0.065, 0.72, 1.39)
 """Low: ACT (SK hynix, 10 nm class DDR4). Central: 2.20 kg per cm2 (UBA) at 0.244 Gb per mm2 (TechInsights, D1z). High:
-533 kg for 384 GB in Dell's LCA of the R740 (2019), as Cloud Carbon Footprint uses it."""
+533 kg for 384 GB in Dell's LCA of the R740 (2019), as ACT's repository quotes it."""
 _MODULE_KG: Final = 5.22
 _MODULE_GB: Final = Range(64.0, 16.0, 8.0)
-_CARD_DRAM_KG_PER_GB: Final = Range(0.065, 0.86, 8.0)
-"""Memory of graphics cards. Central: 42 % of NVIDIA's 1312 kg for 640 GB (PCF of HGX H100, 2025). High: what ADEME's
+_CARD_DRAM_KG_PER_GB: Final = Range(0.065, 0.85, 8.0)
+"""Memory of graphics cards. Central: 546 of NVIDIA's 1312 kg, for 640 GB (PCF of HGX H100, 2025). High: what ADEME's
 model of 2026 gives a GB between H100 and H200, as BoaviztAPI 2.5 computes it."""
 _CARD_KG: Final = Range(15.0, 54.0, 100.0)
-"""Board, cooler and the rest of a card. Central: 33 % of the same PCF, an eighth of it; the range is a convention."""
+"""Board, cooler and the rest of a card. Central: an eighth of what is neither memory (546 kg) nor chips (332
+kg) in the same PCF; the range is a convention."""
 _SSD_KG_PER_GB: Final = Range(0.0107, 0.0435, 0.16)
 """Low: ACT (Western Digital, 2019). Central: 2.20 kg per cm2 at 50.6 GB per cm2. High: mean of 94 LCAs (Tannu and Nair,
 HotCarbon 2022)."""
@@ -146,6 +151,13 @@ def _die_kg(areas: Sequence[Area]) -> Range:
     return _sum(*(_times(_DIE_KG_PER_CM2[area.process_nm], area.mm2 / 100) for area in areas))
 
 
+def _silicon_kg(least: Sequence[Area], most: Sequence[Area], confirmed: bool) -> Range:
+    """From the dies it has at least, to the most it may have."""
+    low, central, _ = _die_kg(least)
+    spread = _PUBLISHED if confirmed else _APPROXIMATE
+    return Range(low * spread.low, central * spread.central, _die_kg(most).high * spread.high)
+
+
 def _told(areas: Sequence[Area]) -> str:
     return " + ".join(f"{area.mm2:.0f} mm² at {area.process_nm} nm" for area in areas)
 
@@ -156,13 +168,17 @@ def _cpu(cpu: CpuPart | None) -> EmbodiedPart:
     family = next((one for one in CPUS if one.is_of(cpu)), None)
     sockets = max(cpu.sockets, 1)
     name = f"CPU {cpu.name}" if sockets == 1 else f"{sockets} CPUs {cpu.name}"
-    if family is None or cpu.cores < 1:
+    die = family.die(ceil(cpu.cores / sockets)) if family and cpu.cores > 0 else None
+    if family is None or die is None:
         return _unknown(name, sockets * _LARGEST_CPU_KG, "no area of its dies is in the table")
-    areas = family.areas(ceil(cpu.cores / sockets))
-    dies = _die_kg(areas)
-    silicon = Range(*(kg * ratio for kg, ratio in zip(dies, _AREA, strict=True)))
-    source = f"{family.name}, {_told(areas)} ± 25 % ({family.source}); {_ACT}, imec; package: ACT, UBA"
-    return _part(name, _times(_sum(silicon, _PACKAGE_KG), sockets), source)
+    kg = _sum(_silicon_kg(die.areas, family.largest.areas, die.confirmed), _PACKAGE_KG)
+    source = f"{family.name}, {_dies(die, family.largest)} ({family.source}); {_ACT}, imec; package: ACT, UBA"
+    return _part(name, _times(kg, sockets), source)
+
+
+def _dies(die: Die, largest: Die) -> str:
+    told = _told(die.areas) + ("" if die.confirmed else f", {APPROXIMATE}")
+    return told if die == largest else f"{told}; at most {_told(largest.areas)}"
 
 
 def _gpu(index: int, gpu: GpuPart) -> EmbodiedPart:
@@ -173,22 +189,31 @@ def _gpu(index: int, gpu: GpuPart) -> EmbodiedPart:
     card = CARDS.get(key) or AMD_CARDS.get(gpu.pci)
     if card is None:
         return _unknown(name, _LARGEST_CARD_KG, "this model is not in the table")
-    memory_gb = gpu.memory_bytes / GB if gpu.memory_bytes and gpu.memory_bytes > 0 else card.memory_gb
+    if gpu.memory_bytes and gpu.memory_bytes > 0:
+        card = Card(card.chip, gpu.memory_bytes / GB)
     chip = CHIPS[card.chip]
+    others = "" if card.others_gb is None else f" (others of its name: {card.others_gb:g} GB)"
     source = (
-        f"{card.chip}, {_told(chip.areas)} ({chip.source}), {memory_gb:.0f} GB; {_ACT}, imec; memory, board and "
-        "cooler: NVIDIA's PCF of HGX H100 (2025), ACT, ADEME"
+        f"{card.chip}, {_told(chip.areas)} ({chip.source}{'' if chip.confirmed else f'; {APPROXIMATE}'}), "
+        f"{card.memory_gb:.0f} GB{others}; {_ACT}, imec; memory, board and cooler: NVIDIA's PCF of HGX H100 (2025), "
+        "ACT, ADEME's model of 2026 as BoaviztAPI 2.5 computes it"
     )
-    return _part(name, _card_kg(chip, memory_gb), source)
+    return _part(name, _card_kg(card), source)
 
 
-def _card_kg(chip: Chip, memory_gb: float) -> Range:
-    return _sum(_die_kg(chip.areas), _PACKAGE_KG, _times(_CARD_DRAM_KG_PER_GB, memory_gb), _CARD_KG)
+def _card_kg(card: Card) -> Range:
+    chip, sizes_gb = CHIPS[card.chip], (card.memory_gb, card.others_gb or card.memory_gb)
+    memory = Range(
+        _CARD_DRAM_KG_PER_GB.low * min(sizes_gb),
+        _CARD_DRAM_KG_PER_GB.central * card.memory_gb,
+        _CARD_DRAM_KG_PER_GB.high * max(sizes_gb),
+    )
+    return _sum(_silicon_kg(chip.areas, chip.areas, chip.confirmed), _PACKAGE_KG, memory, _CARD_KG)
 
 
-_LARGEST_CPU_KG: Final = max(_die_kg(one.areas(one.cores_max)).high for one in CPUS) * _AREA.high + _PACKAGE_KG.high
+_LARGEST_CPU_KG: Final = max(_die_kg(one.largest.areas).high for one in CPUS) * _APPROXIMATE.high + _PACKAGE_KG.high
 _LARGEST_CARD_KG: Final = max(
-    *(_card_kg(CHIPS[card.chip], card.memory_gb).high for card in (*CARDS.values(), *AMD_CARDS.values())),
+    *(_card_kg(card).high for card in (*CARDS.values(), *AMD_CARDS.values())),
     *(footprint.kg[2] for footprint in FOOTPRINTS.values()),
 )
 
@@ -226,7 +251,7 @@ def _disks(disks: Sequence[DiskPart]) -> list[EmbodiedPart]:
 
 def _frame(form: str | None) -> list[EmbodiedPart]:
     """Board, power supply, case and assembly: no kernel tells them, they follow the form of the machine."""
-    board = _part("Mainboard", _BOARD_KG, f"{_UBA}; EcoDiag (CNRS EcoInfo)")
+    board = _part("Mainboard", _BOARD_KG, f"{_UBA}; high: EcoDiag (CNRS EcoInfo); low: half, a convention")
     assembly = _part("Assembly", _ASSEMBLY_KG, f"{_UBA}; range ± 50 %, a convention")
     if form == "laptop":
         rest = _unknown("Display, battery and case of a laptop", _LAPTOP_HIGH_KG, "no figures here")

@@ -13,9 +13,9 @@ PHONE_J: Final = (14.46 - 22 * 0.13) * J_PER_WH
 """Charging a phone once: what phone and charger draw in a day, less what the full phone draws in 22 h of it."""
 WATER_J_PER_G_K: Final = 4.186
 WARMED_K: Final = 80.0
-CAR_G_PER_KM: Final = 143.0
-TRAIN_G_PER_KM: Final = 33.0
-_EEA: Final = "European Environment Agency, Transport and environment report 2020: EU, 2018, well to wheel"
+CAR_G_PER_KM: Final = 170.0
+TRAIN_G_PER_KM: Final = 35.0
+_TRAVEL: Final = "UK Government conversion factors 2022, as Our World in Data gives them (2023)"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,15 +86,15 @@ def _of_carbon(carbon_g: float) -> tuple[Equivalent, ...]:
             name="As far in a car",
             value=carbon_g / CAR_G_PER_KM * 1000,
             unit="m",
-            formula="grams ÷ 143 g per passenger and km",
-            source=_EEA,
+            formula="grams ÷ 170 g per passenger and km, petrol",
+            source=_TRAVEL,
         ),
         Equivalent(
             key="train",
             name="As far in a train",
             value=carbon_g / TRAIN_G_PER_KM * 1000,
             unit="m",
-            formula="grams ÷ 33 g per passenger and km",
-            source=_EEA,
+            formula="grams ÷ 35 g per passenger and km, national rail",
+            source=_TRAVEL,
         ),
     )
