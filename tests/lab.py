@@ -88,7 +88,7 @@ def campaign(
     clock.sleep_until(quiet_since_ns + nanoseconds(first_s))
     random_s = [SHORTEST_S * (LONGEST_S / SHORTEST_S) ** chance.random() for _ in range(PROMPTS)]
     for number, duration_s in enumerate(durations_s or random_s):
-        engine.script = _script(duration_s, chance)
+        engine.script = script_of(duration_s, chance)
         lease = Lease(
             token=f"t{number}",
             job_id=f"job{number}",
@@ -114,7 +114,7 @@ def campaign(
         clock.sleep_until(clock.now_ns() + nanoseconds(idle_s))
 
 
-def _script(duration_s: float, chance: random.Random) -> Script:
+def script_of(duration_s: float, chance: random.Random) -> Script:
     tokens = max(3, round(duration_s * 20))
     prefill_s = duration_s * chance.uniform(0.1, 0.4)
     return Script(

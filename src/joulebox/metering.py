@@ -107,6 +107,10 @@ class Curve:
         index = bisect_left(self.t_ns, t_ns)
         return self.t_ns[index] if index < len(self.t_ns) else None
 
+    def times(self, start_ns: int, end_ns: int) -> tuple[int, ...]:
+        """The times of the readings from one moment to another, both included."""
+        return self.t_ns[bisect_left(self.t_ns, start_ns) : bisect_right(self.t_ns, end_ns)]
+
     def gap_s(self, start_ns: int, end_ns: int) -> float:
         """The longest stretch without a reading that touches `start_ns`..`end_ns`, in seconds."""
         low = max(bisect_right(self.t_ns, start_ns) - 1, 0)
@@ -115,10 +119,11 @@ class Curve:
         return max(stretches, default=0.0)
 
 
-def curve_of(series: Series) -> Curve:
+def curve_of(series: Series, changes_ns: Sequence[int] = ()) -> Curve:
     """The running total of a channel: joules of a counter or a power, core-seconds of the busy counter.
 
-    Raises `ValueError` for a channel that is neither (a temperature).
+    `changes_ns`: moments at which the machine is known to have begun something else, which powers that are only looked
+    at are stretched to. Raises `ValueError` for a channel that is neither (a temperature).
     """
     channel = series.channel
     if channel.sampling is Sampling.COUNTER:
@@ -136,7 +141,7 @@ def curve_of(series: Series) -> Curve:
         )
     if channel.kind is not ReadingKind.POWER_W:
         raise ValueError(f"channel {channel.name} is neither counter nor power")
-    return _summed(series)
+    return _summed(series, changes_ns)
 
 
 def _unwrapped(series: Series) -> Curve:
@@ -183,8 +188,9 @@ def _wrap_most_w(channel: Channel, steps_raw: Sequence[int], waits_s: Sequence[f
     return min(PLAUSIBLE_W, max(WRAP_TIMES * peak_w, WRAP_FROM_W))
 
 
-def _summed(series: Series) -> Curve:
-    """Joules of a power: each mean counts for the tick before it, each snapshot for half a tick on either side."""
+def _summed(series: Series, changes_ns: Sequence[int]) -> Curve:
+    """Joules of a power: each mean counts for the tick before it, each snapshot for half a tick on either side, or up
+    to a moment at which the machine is known to have changed."""
     channel = series.channel
     moved = [i for i in range(1, len(series.raw)) if series.raw[i] != series.raw[i - 1]]
     ticks = _ticks([series.t_ns[i] for i in moved], channel, _apart_s(series.t_ns))
@@ -194,7 +200,11 @@ def _summed(series: Series) -> Curve:
     shown = [max(1, round((later - earlier) / tick_ns)) for earlier, later in pairwise(ticks.t_ns)]
     shown.append(1 + (series.t_ns[-1] - series.t_ns[moved[-1]]) // tick_ns)
     rare = sum(shown) - len(shown) <= REPEATS_RARE * sum(shown)
-    times, watts, doubts = [], [], []
+    # What was shown before the first change had been shown since the first reading.
+    still = max(0, (ticks.t_ns[0] - series.t_ns[0] + nanoseconds(channel.lag_s)) // tick_ns)
+    times = [ticks.t_ns[0] - turn * tick_ns for turn in range(still, 0, -1)]
+    watts = [series.raw[0] * channel.step] * still
+    doubts = []
     for place, (index, start_ns, turns) in enumerate(zip(moved, ticks.t_ns, shown, strict=True)):
         shown_w = series.raw[index] * channel.step
         next_w = series.raw[moved[min(place + 1, len(moved) - 1)]] * channel.step
@@ -204,11 +214,30 @@ def _summed(series: Series) -> Curve:
         watts += [(shown_w + next_w) / 2 if rare else shown_w] * (turns - 1)
         lost_j = abs(next_w - shown_w) / 2 * ticks.every_s if rare else 0.0
         doubts += [(start_ns + turn * tick_ns, lost_j) for turn in range(1, turns) if lost_j]
+    if channel.sampling is Sampling.SNAPSHOT:
+        times, watts = _stretched(times, watts, sorted(set(changes_ns)))
     totals = [0.0]
     for (before_w, after_w), (start_ns, end_ns) in zip(pairwise(watts), pairwise(times), strict=True):
         mean_w = after_w if channel.sampling is Sampling.MEAN else (before_w + after_w) / 2
         totals.append(totals[-1] + mean_w * seconds(end_ns - start_ns))
     return Curve(tuple(times), tuple(totals), blur_s=ticks.blur_s, margin_s=ticks.margin_s, doubts=tuple(doubts))
+
+
+def _stretched(
+    times: Sequence[int], watts: Sequence[float], changes_ns: Sequence[int]
+) -> tuple[list[int], list[float]]:
+    """Looks at a power with what was seen last before, and first after, each change on either side of it; what came
+    and went between two looks is taken to be what came after it."""
+    seen: list[tuple[int, float]] = []
+    changes = list(changes_ns)
+    for index, (t_ns, watt) in enumerate(zip(times, watts, strict=True)):
+        passed = [one for one in changes if one <= t_ns]
+        changes = changes[len(passed) :]
+        inside = [one for one in passed if index and times[index - 1] < one - 1 and one < t_ns]
+        if inside:
+            seen += [(inside[0] - 1, watts[index - 1]), (inside[0], watt)]
+        seen.append((t_ns, watt))
+    return [t_ns for t_ns, _ in seen], [watt for _, watt in seen]
 
 
 @dataclass(frozen=True, slots=True)
@@ -250,7 +279,7 @@ def _ticks(seen_ns: Sequence[int], channel: Channel, apart_s: float) -> _Ticks:
     unmet_s = max(apart_s - (max(off_s) - min(off_s)), 0.0)
     base_s = line.intercept + min(off_s) - unmet_s / 2
     times = tuple(seen_ns[0] + nanoseconds(base_s + line.slope * turn) - lag_ns for turn in turns)
-    return _Ticks(times, line.slope, unmet_s + 2 * apart_s / len(seen_ns), margin_s)
+    return _Ticks(times, line.slope, 2 * apart_s / len(seen_ns), margin_s + unmet_s / 2)
 
 
 def _turns(late_s: Sequence[float], tick_s: float) -> list[int]:
@@ -329,16 +358,22 @@ def idle_spread(
     start_ns, end_ns = max(start_ns, curve.t_ns[0]), min(end_ns, curve.t_ns[-1])
     room_s = seconds(end_ns - start_ns) - quiet_s
     shortest_s = max(channel.tick_s, _apart_s(curve.t_ns))
-    tried_s = max(min(length_s, room_s / WINDOWS_MIN), shortest_s)
+    if not shortest_s or room_s <= 0:
+        return None
+    # Windows begin and end at readings: between them a straight line would hide what came and went.
+    tried_s = max(1, int(min(length_s, room_s / WINDOWS_MIN) / shortest_s + 0.01)) * shortest_s
     windows = int(room_s / max(tried_s, quiet_s))
     if windows < 2:
         return None
     errors = []
     quiet_ns, tried_ns = nanoseconds(quiet_s), nanoseconds(tried_s)
-    pace_ns = nanoseconds(max(tried_s / 2, room_s / 400))
-    for from_ns in range(start_ns + quiet_ns, end_ns - tried_ns + 1, pace_ns):
+    starts_ns = curve.times(start_ns + quiet_ns, end_ns - tried_ns)
+    pace = max(1, int(max(tried_s / 2, room_s / 400) / shortest_s))
+    for from_ns in starts_ns[::pace]:
         before, here, then = (curve.at(t_ns) for t_ns in (from_ns - quiet_ns, from_ns, from_ns + tried_ns))
         errors.append(then - here - (here - before) * tried_s / quiet_s)
+    if not errors:
+        return None
     rms_j = sqrt(sum(error * error for error in errors) / len(errors))
     return IdleSpread(guard_s=quiet_s, length_s=tried_s, rms_j=rms_j, windows=windows)
 

@@ -137,7 +137,7 @@ def _answer(side: Sequence[Metered]) -> tuple[float, float]:
 def _active(side: Sequence[Metered]) -> tuple[float, float]:
     """The same of what lies above idle."""
     total_j = sum(one.scale.slope * one.found.active for one in side)
-    parts = added([[*one.systematic(one.found.active, 0.0), *one.edges(), one.idle("active")] for one in side])
+    parts = added([[*one.systematic(one.found.active, 0.0), *one.edges("active"), one.idle("active")] for one in side])
     return total_j, combined(parts)
 
 

@@ -6,9 +6,16 @@ readings is taken out at the power that the guards themselves measured: idle bef
 """
 
 from dataclasses import dataclass
+from itertools import pairwise
+from math import exp, sqrt
+from typing import Final
 
 from joulebox.metering import AFTER_S, Curve
 from joulebox.units import nanoseconds, seconds
+
+TAIL_S: Final = 0.8
+"""How fast clocks and voltages are taken to come down after the work at most; they may also stay up. Half of what this
+means is taken off, and the interval holds all of it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,7 +40,8 @@ class Estimate:
 
     `answer` is everything from start to end; `active` what lies above `idle_rate`; `tail` what lies above it
     afterwards, up to `tail_s` after the end. `before_s` and `after_s` are the stretches taken out at `idle_rate` and
-    `after_rate`.
+    `after_rate`; `fading` is how much of the rise seen after the answer is expected to have been missed (a share, and
+    as much again is possible): a tail that dies away was higher before. `late_s` is how old a reading is on average.
     """
 
     answer: float
@@ -44,6 +52,36 @@ class Estimate:
     before_s: float
     after_s: float
     tail_s: float
+    fading: float
+    late_s: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Split:
+    """An answer's two phases. `cut_rate` is the rate at the cut, `gap_s` the effective stretch around it over which the
+    machine's power was taken to be even."""
+
+    prefill: float
+    decode: float
+    cut_rate: float
+    gap_s: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Works:
+    """How the machine worked in prefill and decode: how long they took, and of that how long in a phase that no reading
+    fell into; and how much its rate differed from one reading to the next within a phase (`None`: not told), with so
+    many degrees of freedom."""
+
+    lasted_s: tuple[float, float]
+    unseen_s: tuple[float, float]
+    uneven_rate: float | None
+    freedom: int
+
+    @property
+    def duration_s(self) -> float:
+        """Both phases."""
+        return sum(self.lasted_s)
 
 
 def estimate(curve: Curve, window: Window) -> Estimate | None:
@@ -63,7 +101,11 @@ def estimate(curve: Curve, window: Window) -> Estimate | None:
     after_rate = curve.rate(after, follow)
     before_s = seconds(window.start_ns - before)
     after_s = seconds(after - window.end_ns)
+    late_s = window.tick_s / 2 + window.lag_s if curve.slack_s else 0.0
+    fading = _faded(after_s, seconds(follow - after)) / 2
+    # A fast counter shows at either end what was drawn until half a tick ago; a tail fades.
     answer = curve.between(before, after) - idle_rate * before_s - after_rate * after_s
+    answer += (after_rate - idle_rate) * (late_s - fading * after_s)
     tail_s = seconds(last - window.end_ns)
     tail = curve.between(before, last) - idle_rate * before_s - answer - idle_rate * tail_s
     return Estimate(
@@ -75,4 +117,79 @@ def estimate(curve: Curve, window: Window) -> Estimate | None:
         before_s=before_s,
         after_s=after_s,
         tail_s=tail_s,
+        fading=fading,
+        late_s=late_s,
+    )
+
+
+def _faded(after_s: float, follow_s: float) -> float:
+    """By which share a tail that dies away with `TAIL_S` is higher over `after_s` than over the `follow_s` after it."""
+    if after_s <= 0 or follow_s <= 0:
+        return 0.0
+    first = (1 - exp(-after_s / TAIL_S)) / after_s
+    return first / (exp(-after_s / TAIL_S) * (1 - exp(-follow_s / TAIL_S)) / follow_s) - 1
+
+
+def split(curve: Curve, window: Window, found: Estimate, first_ns: int, shift_s: float = 0.0) -> Split | None:
+    """The answer's energy before and after its first token, or `None` where no reading tells them apart.
+
+    Both ends are those of the answer, between guards. At the cut the machine works: between the two readings around it
+    each phase is taken to draw what it draws in the rest of its time. `shift_s` asks what it would be if the meter's
+    ticks were so much later than they are taken to be.
+    """
+    shift_ns = nanoseconds(shift_s)
+    before = curve.last_at_or_before(window.start_ns - nanoseconds(curve.margin_s))
+    low, high = curve.last_at_or_before(first_ns - shift_ns), curve.first_at_or_after(first_ns - shift_ns)
+    if before is None or low is None or high is None:
+        return None
+    begun = curve.at(before) + found.idle_rate * (found.before_s + found.late_s - shift_s)
+    whole = found.answer + (found.idle_rate - found.after_rate) * shift_s
+    least_s = max(window.tick_s / 2, 2 * curve.margin_s)
+    low_s, high_s = seconds(low + shift_ns - window.start_ns), seconds(window.end_ns - high - shift_ns)
+    gap_s, into_s = seconds(high - low), seconds(first_ns - low - shift_ns)
+    first_rate = (curve.at(low) - begun) / low_s if low_s > least_s else None
+    then_rate = (begun + whole - curve.at(high)) / high_s if high_s > least_s else None
+    if first_rate is None and then_rate is None:
+        return None
+    cut, stretch_s = _cut(curve.at(low), curve.at(high), first_rate, then_rate, into_s, gap_s)
+    cut_rate = first_rate if first_rate is not None else then_rate or 0.0
+    prefill = cut + cut_rate * found.late_s - begun
+    return Split(prefill=prefill, decode=whole - prefill, cut_rate=cut_rate, gap_s=stretch_s)
+
+
+def _cut(
+    low: float, high: float, first_rate: float | None, then_rate: float | None, into_s: float, gap_s: float
+) -> tuple[float, float]:
+    """The total `into_s` after one reading and before the next, `gap_s` apart, and over how long power had to be
+    guessed."""
+    if not gap_s:
+        return low, 0.0
+    if first_rate is None:
+        return high - (then_rate or 0.0) * (gap_s - into_s), gap_s - into_s
+    if then_rate is None:
+        return low + first_rate * into_s, into_s
+    share = into_s / gap_s
+    rest = high - low - first_rate * into_s - then_rate * (gap_s - into_s)
+    return low + first_rate * into_s + rest * share, gap_s * share * (1 - share)
+
+
+def works(curve: Curve, window: Window, first_ns: int | None) -> Works:
+    """How evenly the machine worked in either phase, as far as the readings tell."""
+    cut_ns = window.end_ns if first_ns is None else first_ns
+    spans = ((window.start_ns, cut_ns), (cut_ns, window.end_ns))
+    squares, steps, freedom = 0.0, 0, 0
+    unseen_s = []
+    for start_ns, end_ns in spans:
+        times = curve.times(start_ns, end_ns - 1)
+        rates = [curve.rate(a, b) for a, b in pairwise(times)]
+        squares += sum((later - earlier) ** 2 for earlier, later in pairwise(rates)) / 2
+        steps += max(len(rates) - 1, 0)
+        inside = curve.times(start_ns + 1, end_ns - 2)
+        freedom += max(len(inside) - 1, 0)
+        unseen_s.append(0.0 if inside else seconds(end_ns - start_ns))
+    return Works(
+        lasted_s=(seconds(cut_ns - window.start_ns), seconds(window.end_ns - cut_ns)),
+        unseen_s=(unseen_s[0], unseen_s[1]),
+        uneven_rate=sqrt(squares / steps) if steps and freedom else None,
+        freedom=freedom,
     )

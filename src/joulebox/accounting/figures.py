@@ -1,19 +1,30 @@
 """From a Trace to named energy figures: which channels count, what each figure is, how sure, and its grade. Pure."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from math import sqrt
+from dataclasses import dataclass, field
+from math import hypot, sqrt
 from typing import Final, Literal
 
-from joulebox.accounting.energy import Estimate, Window, estimate
+from joulebox.accounting.energy import Estimate, Split, Window, Works, estimate, split, works
 from joulebox.accounting.power_model import profile_of
-from joulebox.accounting.uncertainty import COVERAGE_FACTOR, Sham, added, baseline, boundary, combined, sham_windows
+from joulebox.accounting.uncertainty import (
+    COVERAGE_FACTOR,
+    Noise,
+    added,
+    between_snapshots,
+    boundary,
+    combined,
+    cutting,
+    noise,
+)
 from joulebox.metering import POWER_KINDS, WHOLE_SCOPES, Curve, alternatives, curve_of, guard_s
 from joulebox.model import (
+    CalibrationRef,
     Channel,
     Energy,
     Figure,
     Grade,
+    IdleSpread,
     PhaseFigure,
     PhaseMethod,
     Power,
@@ -54,7 +65,8 @@ class Metered:
     window: Window
     scale: Scale
     found: Estimate
-    sham: Sham | None
+    noise: Noise
+    works: Works
     calibrated: bool = False
     """Its gain was found at the wall, and no big part of the machine lacks a meter."""
 
@@ -70,22 +82,40 @@ class Metered:
             parts.append(UncertaintyPart(source=scale.offset_source, j=duration_s * scale.offset_u_w / COVERAGE_FACTOR))
         return parts
 
-    def edges(self) -> list[UncertaintyPart]:
-        """What tick, resolution, guards and lost ticks leave open."""
-        window, tick_ns = self.window, nanoseconds(self.window.tick_s)
-        found = boundary(self.channel, self.curve, self.found, window.duration_s)
-        if lost := self.curve.doubt(window.start_ns, window.end_ns + tick_ns):
-            found["lost ticks"] = lost / sqrt(3)
-        return [UncertaintyPart(source=source, j=self.scale.slope * units) for source, units in found.items()]
+    def edges(self, name: str = "answer") -> list[UncertaintyPart]:
+        """What ticks, lost ones too, resolution, guards and the idle machine's noise leave open at the ends of a
+        figure. The noise before the answer is in `active` and `tail` part of their baseline."""
+        parts = boundary(self.channel, self.curve, self.found, self.works, self.noise.after)
+        parts["idle noise"] = hypot(self.noise.before, self.noise.after) if name == "answer" else self.noise.after
+        return self._parts(parts | self._lost())
 
     def idle(self, name: Literal["active", "tail"]) -> UncertaintyPart:
         """What the idle power taken off leaves open in `active` or `tail`."""
-        sham, found = self.sham, self.found
-        spread, duration_s = 0.0, self.window.duration_s if name == "active" else found.tail_s
-        if sham is not None:
-            spread = sham.active if name == "active" else sham.tail
-        whole = baseline(sham, spread, found.idle_rate, duration_s)
-        return UncertaintyPart(source="idle baseline", j=self.scale.slope * whole)
+        (part,) = self._parts({"idle baseline": self.noise.active if name == "active" else self.noise.tail})
+        return part
+
+    def phase(self, name: str, cut: Split, swing: float) -> list[UncertaintyPart]:
+        """What is open in prefill or decode besides gain and offset: the cut between them, and the other end."""
+        decode = name == "decode"
+        parts = cutting(self.channel, self.curve, self.found, self.works, cut, swing)
+        end = boundary(self.channel, self.curve, self.found, self.works, self.noise.after)
+        shared = ("resolution", *(("guards", "stamps") if decode else ()))
+        parts |= {source: units for source, units in end.items() if source in shared}
+        parts["idle noise"] = self.noise.after if decode else self.noise.before
+        if self.channel.sampling is Sampling.SNAPSHOT:
+            parts["snapshots"] = between_snapshots(self.channel, self.found, self.works, (int(decode),))
+        return self._parts(parts | self._lost())
+
+    def _lost(self) -> dict[str, float]:
+        lost = self.curve.doubt(self.window.start_ns, self.window.end_ns + nanoseconds(self.window.tick_s))
+        return {"lost ticks": lost / sqrt(3)} if lost else {}
+
+    def doubts_s(self) -> tuple[float, float, float]:
+        """How much later than taken its ticks may be: as taken, the least and the most."""
+        return 0.0, -self.curve.margin_s, self.curve.margin_s
+
+    def _parts(self, units: Mapping[str, float]) -> list[UncertaintyPart]:
+        return [UncertaintyPart(source=source, j=self.scale.slope * value) for source, value in units.items()]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -99,6 +129,8 @@ class Reckoning:
     """Also the channels that do not count: what others must agree with."""
     unmeasured: bool
     """Meters were there, but the guards hold too few readings to say anything."""
+    parts: Mapping[str, tuple[UncertaintyPart, ...]] = field(default_factory=dict)
+    """What each figure's interval is made of (k = 1); of phases where they are known."""
 
 
 def reckon(trace: Trace) -> Reckoning:
@@ -115,20 +147,25 @@ def reckon(trace: Trace) -> Reckoning:
         wished = bool(sets) or any(channel.kind is ReadingKind.BUSY_RATIO for channel in channels)
         return Reckoning(energy=_nothing(trace), power=nothing, metered=(), seen=(), unmeasured=wished)
     scope = MODELLED if modelled else scope_name(one.channel.scope for one in chosen)
-    answer, parts = _figure(chosen, scope, "answer")
+    found = {name: _figure(chosen, scope, name) for name in ("answer", "active", "tail")}
+    phases = list(_phases(chosen, trace, window, modelled=modelled))
+    parts = {name: parts for name, (_, parts) in found.items()} | {name: parts for name, _, parts in phases}
+    answer = found["answer"][0]
     energy = Energy(
         scope=scope,
         missing=trace.missing,
         answer=answer,
-        active=_figure(chosen, scope, "active")[0],
-        tail=_figure(chosen, scope, "tail")[0],
+        active=found["active"][0],
+        tail=found["tail"][0],
         full=_full(chosen, scope, trace),
-        phases=_phases(chosen, trace, window, modelled=modelled),
+        phases={name: _no_phase() for name in PHASES} | {name: phase for name, phase, _ in phases},
         scopes=_scopes(best),
-        uncertainty=parts,
+        uncertainty=parts["answer"],
     )
     power = _power(chosen, answer, window)
-    return Reckoning(energy=energy, power=power, metered=tuple(chosen), seen=tuple(metered), unmeasured=False)
+    return Reckoning(
+        energy=energy, power=power, metered=tuple(chosen), seen=tuple(metered), unmeasured=False, parts=parts
+    )
 
 
 def answer_window(trace: Trace) -> tuple[int, int]:
@@ -143,30 +180,41 @@ def _metered(trace: Trace, window: tuple[int, int], *, modelled: bool) -> list[M
     """Every channel that the estimator can make an energy of: those of scopes, or the busy counter of the model."""
     quiet = trace.span("idle")
     quiet_from_ns = quiet.start_ns if quiet else window[0]
+    first_ns = first_token_ns(trace)
+    changes_ns = (window[0], window[1] if first_ns is None else first_ns, window[1])
     result = []
     for series in trace.series:
         channel = series.channel
         counts = channel.kind is ReadingKind.BUSY_RATIO if modelled else channel.kind in POWER_KINDS
         if not counts or channel.part_of is not None:
             continue
-        curve = curve_of(series)
+        curve = curve_of(series, changes_ns)
         own = Window(
             start_ns=window[0], end_ns=window[1], guard_s=guard_s(channel), tick_s=channel.tick_s, lag_s=channel.lag_s
         )
         found = estimate(curve, own)
         if found is None or (channel.sampling is Sampling.SNAPSHOT and own.duration_s < 2 * channel.tick_s):
             continue
-        # from a reading on: a line over a hole reaches back into the work before
-        first_ns = curve.first_at_or_after(quiet_from_ns)
-        sham = sham_windows(curve, own, window[0] if first_ns is None else first_ns)
         scale = model_scale(trace) if modelled else meter_scale(channel)
-        calibrated = _calibrated(channel, trace.missing)
         result.append(
             Metered(
-                channel=channel, curve=curve, window=own, scale=scale, found=found, sham=sham, calibrated=calibrated
+                channel=channel,
+                curve=curve,
+                window=own,
+                scale=scale,
+                found=found,
+                noise=noise(channel, curve, own, found, quiet_from_ns, _known(trace.calibration, channel)),
+                works=works(curve, own, first_ns),
+                calibrated=_calibrated(channel, trace.missing),
             )
         )
     return result
+
+
+def _known(calibration: CalibrationRef | None, channel: Channel) -> tuple[IdleSpread, ...]:
+    """What the calibration kept of the channel's idle record."""
+    kept = calibration.idle if calibration else ()
+    return next((one.spreads for one in kept if (one.meter, one.name) == (channel.meter, channel.name)), ())
 
 
 def _surest(ways: Sequence[Sequence[Channel]], metered: Sequence[Metered]) -> list[Metered]:
@@ -227,13 +275,13 @@ def _figure(chosen: Sequence[Metered], scope: str, name: str) -> tuple[Figure, t
         found, duration_s = one.found, one.window.duration_s
         if name == "answer":
             total_j += one.joules(found.answer, duration_s)
-            groups.append([*one.systematic(found.answer, duration_s), *one.edges()])
+            groups.append([*one.systematic(found.answer, duration_s), *one.edges(name)])
         elif name == "active":
             total_j += one.scale.slope * found.active
-            groups.append([*one.systematic(found.active, 0.0), *one.edges(), one.idle("active")])
+            groups.append([*one.systematic(found.active, 0.0), *one.edges(name), one.idle("active")])
         else:
             total_j += one.scale.slope * found.tail
-            groups.append([*one.systematic(found.tail, 0.0), *one.edges(), one.idle("tail")])
+            groups.append([*one.systematic(found.tail, 0.0), *one.edges(name), one.idle("tail")])
     parts = added(groups)
     u = combined(parts)
     return Figure(j=total_j, u=u, grade=grade(scope, total_j, u, calibrated=at_wall(chosen))), parts
@@ -248,7 +296,7 @@ def _full(chosen: Sequence[Metered], scope: str, trace: Trace) -> Figure | None:
         if units is None:
             return None
         total_j += one.joules(units, reserved_s)
-        groups.append([*one.systematic(units, reserved_s), *one.edges()])
+        groups.append([*one.systematic(units, reserved_s), *one.edges("answer")])
     u = combined(added(groups))
     return Figure(j=total_j, u=u, grade=grade(scope, total_j, u, calibrated=at_wall(chosen)))
 
@@ -265,20 +313,26 @@ def _reserved(one: Metered, leased_ns: int, released_ns: int) -> float | None:
 
 def _phases(
     chosen: Sequence[Metered], trace: Trace, window: tuple[int, int], *, modelled: bool
-) -> dict[str, PhaseFigure]:
+) -> Iterator[tuple[str, PhaseFigure, tuple[UncertaintyPart, ...]]]:
     method: PhaseMethod = "modelled" if modelled else "measured"
     load = trace.span("load")
-    phases = {name: _no_phase() for name in PHASES}
     if load:
-        phases["load"] = phase_figure(chosen, (load.start_ns, load.end_ns), method)
-    first_ns = trace.tokens[0].t_ns if trace.tokens else None
-    if first_ns is not None and window[0] < first_ns <= window[1]:
-        phases["prefill"] = phase_figure(chosen, (window[0], first_ns), method)
+        yield "load", phase_figure(chosen, (load.start_ns, load.end_ns), method), ()
+    first_ns = first_token_ns(trace)
+    if first_ns is not None:
+        yield "prefill", *_half(chosen, "prefill", first_ns, seconds(first_ns - window[0]), method)
         if first_ns < window[1]:
-            phases["decode"] = phase_figure(chosen, (first_ns, window[1]), method, before=(window[0], first_ns))
-    tail, _ = _figure(chosen, MODELLED, "tail")
-    phases["tail"] = PhaseFigure(j=tail.j, u=tail.u, s=max(one.found.tail_s for one in chosen), method=method)
-    return phases
+            yield "decode", *_half(chosen, "decode", first_ns, seconds(window[1] - first_ns), method)
+    tail, parts = _figure(chosen, MODELLED, "tail")
+    longest_s = max(one.found.tail_s for one in chosen)
+    yield "tail", PhaseFigure(j=tail.j, u=tail.u, s=longest_s, method=method), parts
+
+
+def first_token_ns(trace: Trace) -> int | None:
+    """When the first token came, where that was inside the answer."""
+    start_ns, end_ns = answer_window(trace)
+    first_ns = trace.tokens[0].t_ns if trace.tokens else None
+    return first_ns if first_ns is not None and start_ns < first_ns <= end_ns else None
 
 
 def _no_phase() -> PhaseFigure:
@@ -306,10 +360,28 @@ def phase_figure(
         except ValueError:
             return PhaseFigure(j=None, u=None, s=duration_s, method=None)
         total_j += one.joules(units, duration_s)
-        rates = sqrt(rate_before**2 + (units / duration_s) ** 2)
+        rates = hypot(rate_before, units / duration_s)
         tick = UncertaintyPart(source="tick", j=one.scale.slope * rates * blur_s / sqrt(3))
         groups.append([*one.systematic(units, duration_s), tick])
     return PhaseFigure(j=total_j, u=combined(added(groups)), s=duration_s, method=method)
+
+
+def _half(
+    chosen: Sequence[Metered], name: str, first_ns: int, duration_s: float, method: PhaseMethod
+) -> tuple[PhaseFigure, tuple[UncertaintyPart, ...]]:
+    """Prefill or decode: the answer cut at its first token. Null where readings do not tell them apart."""
+    total_j, groups = 0.0, []
+    for one in chosen:
+        cut, early, late = (split(one.curve, one.window, one.found, first_ns, doubt_s) for doubt_s in one.doubts_s())
+        coarse_s = max(4 * (one.curve.slack_s + one.curve.blur_s), 2 * one.curve.margin_s)
+        if coarse_s > duration_s or cut is None or early is None or late is None:
+            return PhaseFigure(j=None, u=None, s=duration_s, method=None), ()
+        units = cut.prefill if name == "prefill" else cut.decode
+        total_j += one.joules(units, duration_s)
+        parts = one.phase(name, cut, late.prefill - early.prefill if name == "prefill" else late.decode - early.decode)
+        groups.append([*one.systematic(units, duration_s), *parts])
+    whole = added(groups)
+    return PhaseFigure(j=total_j, u=combined(whole), s=duration_s, method=method), whole
 
 
 def _distance_s(curve: Curve, t_ns: int) -> float:

@@ -11,8 +11,8 @@ from dataclasses import dataclass, replace
 from math import exp, hypot
 from typing import Final
 
+from joulebox.accounting.energy import TAIL_S
 from joulebox.accounting.figures import MODELLED, Metered, Reckoning, answer_window, phase_figure
-from joulebox.accounting.uncertainty import TAIL_S
 from joulebox.agreement import REST_U_RATIO, WORK_U_RATIO, fit_of, pairs
 from joulebox.model import Figure, MetersFit, PhaseFigure, PhasePowers, Trace
 from joulebox.units import seconds

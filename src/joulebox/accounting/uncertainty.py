@@ -6,22 +6,24 @@ way, covers 5-76 % of the truth where sham windows cover 94-98 %.)
 """
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
-from math import exp, sqrt
+from dataclasses import dataclass
+from math import exp, hypot, log, sqrt
 from typing import Final
 
-from joulebox.accounting.energy import Estimate, Window, estimate
-from joulebox.metering import Curve
-from joulebox.model import Channel, Sampling, UncertaintyPart
+from joulebox.accounting.energy import TAIL_S, Estimate, Split, Window, Works
+from joulebox.metering import LAG_DOUBT, Curve, follow_s, idle_spread
+from joulebox.model import Channel, IdleSpread, Sampling, UncertaintyPart
 from joulebox.units import nanoseconds, seconds
 
 COVERAGE_FACTOR: Final = 2.0
-SHAM_WINDOWS_MIN: Final = 3
-TAIL_S: Final = 0.8
-"""How fast clocks and voltages are taken to come down after the work; what the interval of slow meters rests on."""
+SHAM_WINDOWS_MIN: Final = 4
+GUARDS_ALIKE: Final = 0.5
+"""A calibration's spread counts where its guard was no more than this share longer or shorter."""
 SNAPSHOT_SCATTER: Final = 0.3
 """By how much of its rise the power of a working machine is taken to differ from look to look: reading the prompt and
 writing the answer draw differently, and a snapshot says nothing of what lies between."""
+PHASES_APART: Final = 0.5
+"""By how much of the rise the power of a phase that no look fell into is taken to differ from the other phase's."""
 STAMP_S: Final = 0.001
 """How well the node knows when the engine's work ends; on the rig in real time it was off by a few tenths of this."""
 INDEPENDENT: Final = ("resolution",)
@@ -50,100 +52,167 @@ _T95: Final = (
 """Student's t for 95 %, 1 to 18 degrees of freedom (any table of the distribution); 2.0 beyond."""
 
 
-@dataclass(frozen=True, slots=True)
-class Sham:
-    """What the estimator says where nothing happened: root mean squares in the unit of the curve, over `n` independent
-    windows. `active` is scaled up with the length where the idle record is too short for windows as long as the answer,
-    `tail` with the distance from the guard. Windows overlap by half, so that every other one is counted in `n`."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Noise:
+    """What an idle machine's coming and going leaves open, in the unit of the curve (k = 1): over the stretches taken
+    out `before` and `after` the answer, over the answer's own length (`active`), and over the tail's."""
 
+    before: float
+    after: float
     active: float
     tail: float
-    n: int
 
 
-def sham_windows(curve: Curve, window: Window, quiet_from_ns: int) -> Sham | None:
-    """The estimator's own spread on the idle record from `quiet_from_ns` to the window's start.
+def noise(
+    channel: Channel, curve: Curve, window: Window, found: Estimate, quiet_from_ns: int, known: Sequence[IdleSpread]
+) -> Noise:
+    """From the trace's own idle record, from `quiet_from_ns` to the answer, and the calibration's (`known`)."""
 
-    A record shorter than the window needs gives a shorter sham window whose spread is scaled up; `None` where not even
-    that fits.
-    """
-    room_s = seconds(window.start_ns - quiet_from_ns)
-    wrap_s = 2 * window.guard_s + window.tick_s + window.lag_s
-    length_s = min(window.duration_s, (room_s - wrap_s) / SHAM_WINDOWS_MIN)
-    if length_s <= 0.02:
-        return None
-    pace_ns = nanoseconds(max(length_s / 2, room_s / 200))
-    shams = []
-    start_ns = quiet_from_ns + nanoseconds(window.guard_s)
-    last_ns = window.start_ns - nanoseconds(length_s + window.guard_s + window.tick_s + window.lag_s)
-    while start_ns <= last_ns:
-        found = estimate(curve, replace(window, start_ns=start_ns, end_ns=start_ns + nanoseconds(length_s)))
-        if found is not None:
-            shams.append(found)
-        start_ns += pace_ns
-    if len(shams) < SHAM_WINDOWS_MIN:
-        return None
-    return Sham(
-        active=_rms([found.active for found in shams]) * window.duration_s / length_s,
-        tail=_rms([found.tail for found in shams]) * (window.duration_s + window.guard_s) / (length_s + window.guard_s),
-        n=max(len(shams) // 2, 1),
+    # The tick that the answer begins in is no idling.
+    span = (quiet_from_ns, window.start_ns - nanoseconds(found.before_s))
+    room_s = max(seconds(span[1] - max(span[0], curve.t_ns[0])), 0.0)
+
+    def spread(quiet_s: float, length_s: float) -> float:
+        nearest_s = min((one.guard_s for one in known), key=lambda guard_s: abs(guard_s - quiet_s), default=0.0)
+        alike = [one for one in known if one.guard_s == nearest_s and abs(nearest_s / quiet_s - 1) < GUARDS_ALIKE]
+        own = idle_spread(curve, channel, quiet_s, length_s, *span)
+        if own is None and not alike:  # a shorter guard tells less, so that it is on the safe side
+            own = idle_spread(curve, channel, min(quiet_s, room_s / SHAM_WINDOWS_MIN), length_s, *span)
+        return _spread(own, alike, length_s, found.idle_rate)
+
+    guard_s, duration_s, whole_s = window.guard_s, window.duration_s, window.duration_s + found.tail_s
+    tail = max(spread(guard_s, found.tail_s), spread(guard_s, whole_s) * found.tail_s / whole_s)
+    unsure_rate = spread(guard_s, guard_s / 2) / (guard_s / 2)
+    glow_rate = _afterglow(curve, span[1], guard_s, unsure_rate) * exp(-max(room_s - guard_s, 0.0) / TAIL_S)
+    return Noise(
+        before=hypot(spread(guard_s, found.before_s), glow_rate * found.before_s),
+        after=spread(follow_s(channel), found.after_s) * (1 + found.fading),
+        active=hypot(spread(guard_s, duration_s + found.before_s), glow_rate * (duration_s + found.before_s)),
+        tail=hypot(tail, glow_rate * found.tail_s),
     )
 
 
-def _rms(values: Sequence[float]) -> float:
-    return sqrt(sum(value * value for value in values) / len(values))
+def _afterglow(curve: Curve, end_ns: int, guard_s: float, unsure_rate: float) -> float:
+    """By how much the guard that ends at `end_ns` may lie above idling because the tail of the work before it still
+    dies away in it (k = 1): as its first half lies above its second, were that a tail of `TAIL_S`."""
+    half_ns = nanoseconds(guard_s / 2)
+    start_ns = max(end_ns - 2 * half_ns, curve.t_ns[0])
+    if end_ns - half_ns <= start_ns:
+        return 0.0
+    falls = curve.rate(start_ns, end_ns - half_ns) - curve.rate(end_ns - half_ns, end_ns)
+    left = exp(-guard_s / 2 / TAIL_S)
+    return hypot(falls, unsure_rate) * (1 + left) / (1 - left) / 2 / sqrt(2)
 
 
-def boundary(channel: Channel, curve: Curve, found: Estimate, duration_s: float) -> dict[str, float]:
+def _spread(own: IdleSpread | None, known: Sequence[IdleSpread], length_s: float, idle_rate: float) -> float:
+    """The standard uncertainty of idling over `length_s`: what own record and calibration say together, each as much as
+    it has windows. A machine that is clearly noisier now than it was then counts as it is now.
+
+    Few windows are widened by Student's t: as many degrees of freedom as windows, because the true value is known to be
+    zero. Without any, all of the idle part is uncertain (as of a rectangle).
+    """
+    if length_s <= 0:
+        return 0.0
+    then = _looked_up(known, length_s)
+    if own is None and then is None:
+        return abs(idle_rate) * length_s / sqrt(3)
+    now = None if own is None else (own.rms_j * length_s / own.length_s, own.windows)
+    if now is None or then is None:
+        rms, windows = now or then or (0.0, 1)
+    elif now[0] > then[0] * exp(sqrt(2 / now[1] + 2 / then[1])):
+        rms, windows = now
+    else:
+        windows = now[1] + then[1]
+        rms = sqrt((now[1] * now[0] ** 2 + then[1] * then[0] ** 2) / windows)
+    return rms * (_T95[windows - 1] / COVERAGE_FACTOR if windows <= len(_T95) else 1.0)
+
+
+def _looked_up(known: Sequence[IdleSpread], length_s: float) -> tuple[float, int] | None:
+    """The spread at `length_s` between those kept; beyond them it grows with the length."""
+    if not known:
+        return None
+    ordered = sorted(known, key=lambda one: one.length_s)
+    low = max((one for one in ordered if one.length_s <= length_s), key=lambda one: one.length_s, default=ordered[0])
+    high = min((one for one in ordered if one.length_s >= length_s), key=lambda one: one.length_s, default=low)
+    windows = min(low.windows, high.windows)
+    if low.length_s == high.length_s or low.length_s > length_s or not low.rms_j or not high.rms_j:
+        return low.rms_j * length_s / low.length_s, windows
+    slope = log(high.rms_j / low.rms_j) / log(high.length_s / low.length_s)
+    return low.rms_j * (length_s / low.length_s) ** slope, windows
+
+
+def boundary(channel: Channel, curve: Curve, found: Estimate, works: Works, noise_after: float) -> dict[str, float]:
     """What ticks, resolution and the guards' edges leave open in the answer, in the unit of the curve (k = 1).
 
-    A fast counter shows what was drawn until its last tick: half a tick too little on average, at either end. Of a slow
-    meter the ticks themselves are known, to within the curve's blur. `stamps`: the machine may work on for `STAMP_S`
-    after the last token was stamped.
+    Of a fast counter nobody knows where in its tick it was read at either end. Of a slow meter the ticks themselves are
+    known, to within the curve's blur. `stamps`: the machine may work on for `STAMP_S` after the last token was stamped.
     """
-    idle, after = found.idle_rate, found.after_rate
+    idle, after, duration_s = found.idle_rate, found.after_rate, works.duration_s
+    both = sqrt((idle**2 + after**2) / 12)
     parts = {
-        "guards": abs(after - idle) * found.after_s * _tail_before(found.after_s, channel.tick_s),
+        "guards": hypot((after - idle) * found.after_s, noise_after) * found.fading,
         "stamps": abs(found.answer / duration_s - after) * STAMP_S / sqrt(3),
+        "tick": (channel.tick_s if curve.slack_s else curve.blur_s) * both,
+        "resolution": _resolution(channel, duration_s),
     }
-    if curve.margin_s:
-        parts["lag"] = abs(after - idle) * curve.margin_s / sqrt(3)
-    if channel.sampling is Sampling.COUNTER:
-        parts["resolution"] = channel.step / sqrt(6)
-    else:
-        parts["resolution"] = channel.step * duration_s / sqrt(12)
-    if curve.slack_s:
-        parts["tick"] = channel.tick_s * sqrt((idle**2 + after**2) / 12 + (after - idle) ** 2 / 4)
-    else:
-        parts["tick"] = curve.blur_s * sqrt((idle**2 + after**2) / 12)
+    if doubt_s := _doubt_s(channel, curve):
+        parts["lag"] = abs(after - idle) * (1 + 2 * found.fading) * doubt_s / sqrt(3)
     if channel.sampling is Sampling.SNAPSHOT:
-        parts["snapshots"] = _between_snapshots(channel, found, duration_s)
+        parts["snapshots"] = between_snapshots(channel, found, works)
     return parts
 
 
-def _tail_before(after_s: float, tick_s: float) -> float:
-    """By how much the tail may have been above what was seen of it, as a share (k = 1): it was taken over the tick that
-    began `after_s` after the answer, and a tail that dies away with `TAIL_S` was higher before."""
-    return max(1 / sqrt(12), (exp((after_s + tick_s / 2) / TAIL_S) - 1) / sqrt(3))
+def cutting(
+    channel: Channel, curve: Curve, found: Estimate, works: Works, cut: Split, swing: float
+) -> dict[str, float]:
+    """What cutting the answer at its first token leaves open in either phase, in the unit of the curve (k = 1).
 
-
-def _between_snapshots(channel: Channel, found: Estimate, duration_s: float) -> float:
-    """What a power seen once a tick leaves open: where between two looks the answer began and ended, and what it drew
-    between the looks inside it. No guard cancels this, so that it stands in the interval (k = 1)."""
-    rise_w = abs(found.active) / duration_s
-    return channel.tick_s * rise_w * sqrt(1 / 6 + duration_s / channel.tick_s * SNAPSHOT_SCATTER**2)
-
-
-def baseline(sham: Sham | None, spread: float, idle_rate: float, duration_s: float) -> float:
-    """The standard uncertainty of the idle power taken off over `duration_s`, in the unit of the curve. `spread` is
-    what `sham` says of it.
-
-    Few sham windows are widened by Student's t: as many degrees of freedom as windows, because the true value is known
-    to be zero. Without any, all of the idle part is uncertain (as of a rectangle).
+    `swing` is how much a phase's energy changes from the earliest to the latest ticks that the meter's lag allows.
+    Between the readings around the cut power was taken to be even: as much as it was seen not to be is uncertain.
     """
-    if sham is None:
-        return abs(idle_rate) * duration_s / sqrt(3)
-    return spread * (_T95[sham.n - 1] / COVERAGE_FACTOR if sham.n <= len(_T95) else 1.0)
+    uneven = _uneven(works, SNAPSHOT_SCATTER * abs(found.active) / works.duration_s)
+    return {
+        "tick": (channel.tick_s if curve.slack_s else curve.blur_s) * abs(cut.cut_rate) / sqrt(12),
+        "lag": abs(swing) / 2 / sqrt(3),
+        "cut": uneven * cut.gap_s,
+    }
+
+
+def _doubt_s(channel: Channel, curve: Curve) -> float:
+    """How far all of the curve's times may be off."""
+    return LAG_DOUBT * channel.lag_s if curve.slack_s else curve.margin_s
+
+
+def _resolution(channel: Channel, duration_s: float) -> float:
+    """What the steps of the readings leave open."""
+    if channel.sampling is Sampling.COUNTER:
+        return channel.step / sqrt(6)
+    return channel.step * duration_s / sqrt(12)
+
+
+def between_snapshots(channel: Channel, found: Estimate, works: Works, phases: Sequence[int] = (0, 1)) -> float:
+    """What a power seen once a tick leaves open in prefill (0) and decode (1): what the machine drew between the looks.
+    No guard cancels this, so that it stands in the interval (k = 1).
+
+    As much as the looks inside a phase differ from one another, what lies between them may differ too; a curve goes
+    through the mean of two, which hides half of it. Of a phase that no look fell into, and where too few looks are to
+    differ, it is what a working machine's power is taken to differ by.
+    """
+    rise_w = abs(found.active) / works.duration_s
+    scatter = SNAPSHOT_SCATTER * rise_w
+    unseen_s = sum(works.unseen_s[phase] for phase in phases)
+    seen_s = sum(works.lasted_s[phase] for phase in phases) - unseen_s
+    return hypot(
+        2 * _uneven(works, scatter / 2) * sqrt(max(seen_s, 0.0) * channel.tick_s), rise_w * PHASES_APART * unseen_s
+    )
+
+
+def _uneven(works: Works, most: float) -> float:
+    """How uneven the machine's power is at work: as it was seen, widened by Student's t, but no more than `most`."""
+    if works.uneven_rate is None:
+        return most
+    few = works.freedom <= len(_T95)
+    return min(works.uneven_rate * (_T95[works.freedom - 1] / COVERAGE_FACTOR if few else 1.0), most)
 
 
 def combined(parts: Iterable[UncertaintyPart]) -> float:

@@ -419,7 +419,9 @@ def _powers(watched: _Watched, tick_s: float) -> list[tuple[int, int, float]]:
     rows = list(zip(watched.t_ns, watched.raw, strict=True))
     ticks = [row for row, (_, before) in zip(rows[1:], rows, strict=False) if row[1] != before]
     if channel.kind is ReadingKind.POWER_W:
-        return [(t_ns - nanoseconds(tick_s), t_ns, raw * channel.step) for t_ns, raw in ticks]
+        # A mean tells of the tick before it, a look of half a tick on either side.
+        later_ns = nanoseconds(tick_s / 2 if channel.sampling is Sampling.SNAPSHOT else 0)
+        return [(t_ns - nanoseconds(tick_s) + later_ns, t_ns + later_ns, raw * channel.step) for t_ns, raw in ticks]
     if channel.kind is not ReadingKind.ENERGY_J or channel.sampling is not Sampling.COUNTER:
         return []
     kept = [ticks[0]] if ticks else []
