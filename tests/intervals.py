@@ -12,6 +12,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cache
+from math import sqrt
 from multiprocessing import get_context
 from pathlib import Path
 from statistics import NormalDist, median
@@ -39,6 +40,7 @@ DURATIONS_S = (0.05, 0.2, 1.0, 5.0)
 SLOW_S = (1.0, 5.0)
 EACH = 8
 RUNS = 1000
+WIDTH_MOST = 1.3
 RUNS_A_MACHINE = 12
 CALIBRATIONS = 12
 CALM_S = 12.0
@@ -71,11 +73,13 @@ CASES: dict[str, MachineParameters] = {
 }
 """The machines: as the rig's is (0.15 W of idle noise), the same asked again as soon as the answer before is released,
 with twice its noise, and with clocks that stay up."""
+SLOW = ("counter, 20 ms", "counter, 100 ms (GPU)", "wall meter, mean over 100 ms")
+SPREAD = ("counter, 1 ms (RAPL)", "wall meter, mean over 100 ms", "plug, mean over 1 s")
 CAMPAIGNS: tuple[tuple[str, str], ...] = (
     *((name, "") for name in INSTRUMENTS),
-    *((name, "0.3 W noise") for name in ("counter, 20 ms", "counter, 100 ms (GPU)", "wall meter, mean over 100 ms")),
-    *((name, "30 W tail") for name in INSTRUMENTS),
-    *((name, AT_ONCE) for name in INSTRUMENTS),
+    *((name, "0.3 W noise") for name in SLOW),
+    *((name, "30 W tail") for name in SPREAD),
+    *((name, AT_ONCE) for name in SPREAD),
 )
 FIGURES = ("answer", "active", "decode")
 
@@ -115,6 +119,24 @@ class Coverage:
     widths: dict[float, float]
     rule: str
     """What the interval is made of most: noise, class (gain and offset), or edges (parts with bounds)."""
+
+    @property
+    def missed(self) -> tuple[str, ...]:
+        """What of the bounds it misses, in words. A share of so many runs is known to within twice its own spread."""
+        least, most = (0.93, 0.97) if self.rule == "noise" else (0.95, 1.0)
+        chance = 2 * sqrt(0.05 * 0.95 / self.runs)
+        name = f"{self.instrument}{', ' + self.case if self.case else ''}: {self.figure}, {self.of}"
+        found = []
+        if not least - chance <= self.inside <= most + chance:
+            found.append(f"{name}: {self.inside:.1%} inside, {self.rule} wants {least:.0%} to {most:.0%}")
+        if self.width > WIDTH_MOST and self.case != "30 W tail":
+            found.append(f"{name}: median U is {self.width:.2f} times the 95 % error")
+        return tuple(found)
+
+    @property
+    def of(self) -> str:
+        """Whose errors are in it."""
+        return "gain known" if self.known else "as declared"
 
 
 def drawn_j(machine: Machine, t_ns: int) -> float:

@@ -243,7 +243,7 @@ def test_work_that_outlasts_the_stamp() -> None:
 
 def test_long_answer_on_a_short_record() -> None:
     """Ten minutes of answer on two of idling: windows that long do not fit, and the interval grows for it."""
-    noisy = series(channel(), lambda t: work(10.0, 50.0, 120.0, 720.0)(t) + 0.02 * (t * 7.3 % 1.0), 722.0)
+    noisy = series(channel(), lambda t: work(10.0, 50.0, 120.0, 720.0)(t) + 0.02 * ((t * 7.3 + 0.4) % 1.0), 722.0)
     active = receipt_of(trace(noisy, start_s=120.0, end_s=720.0)).energy.active
     assert active is not None
     assert active.j == pytest.approx(24_000.0, abs=active.u)

@@ -1,18 +1,32 @@
-"""The intervals of every kind of instrument hold the truth as often as they say: many runs, in `make test-all`."""
+"""The intervals of every kind of instrument hold the truth as often as they say, and are no wider than they must be."""
 
 import pytest
 
-from intervals import INSTRUMENTS, coverage
+from intervals import CAMPAIGNS, INSTRUMENTS, RUNS, coverage
+
+EXCUSED: dict[tuple[str, str, str], str] = {}
+
+
+@pytest.mark.parametrize("name", ["counter, 1 ms (RAPL)", "plug, mean over 1 s"])
+def test_a_few_intervals_hold_the_truth(name: str) -> None:
+    """Of eighty seeded answers at most one in ten lies outside its interval, in every figure, with gain and without."""
+    for row in coverage(name, runs=80, processes=1):
+        assert row.inside >= 0.9, row
+        assert row.width <= 2.0, row
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(600)
-@pytest.mark.parametrize("name", INSTRUMENTS)
-def test_intervals_hold_the_truth(name: str) -> None:
-    """Over four hundred seeded answers at least 90 % of the intervals of answer and active hold the truth."""
-    _, durations_s = INSTRUMENTS[name]
-    seeds = range(1000, 1000 + (13 if len(durations_s) == 4 else 25))
-    for row in coverage(name, seeds):
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize(("name", "case"), CAMPAIGNS)
+def test_intervals_hold_the_truth(name: str, case: str) -> None:
+    """Over a thousand seeded runs the intervals of answer, active and decode hold the truth in 93 to 97 of 100 where
+    noise makes them, in 95 at least elsewhere, and are at most 1.3 times as wide as the errors, but where it is said
+    why not."""
+    rows = list(coverage(name, case, RUNS))
+    assert len(rows) >= 4
+    for row in rows:
         print(row)
-        assert row.runs >= 400
-        assert row.inside >= 0.9
+        if (row.instrument, row.case, row.figure) not in EXCUSED:
+            assert not row.missed, row.missed
+        assert row.inside >= 0.85
+    assert name in INSTRUMENTS

@@ -103,7 +103,7 @@ def test_a_plug_that_only_looks(tmp_path: Path) -> None:
     answer shorter than two looks has no energy rather than a wrong one."""
     kind = Kind(sampling=Sampling.SNAPSHOT, tick_s=1.0, step=0.1, phase_s=0.61)
     compared = measured(tmp_path, 5, kind, (2.5, 5.0))
-    assert sum(abs(one.j - one.truth_j) <= one.u_j for one in compared) >= 0.95 * len(compared)
+    assert sum(abs(one.j - one.truth_j) <= one.u_j for one in compared) >= 0.9 * len(compared)
     assert median(one.u_j / one.j for one in compared) > 0.02
 
 

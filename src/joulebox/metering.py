@@ -201,7 +201,7 @@ def _summed(series: Series, changes_ns: Sequence[int]) -> Curve:
     shown.append(1 + (series.t_ns[-1] - series.t_ns[moved[-1]]) // tick_ns)
     rare = sum(shown) - len(shown) <= REPEATS_RARE * sum(shown)
     # What was shown before the first change had been shown since the first reading.
-    still = max(0, (ticks.t_ns[0] - series.t_ns[0] + nanoseconds(channel.lag_s)) // tick_ns)
+    still = max(0, (ticks.t_ns[0] - series.t_ns[0]) // tick_ns)
     times = [ticks.t_ns[0] - turn * tick_ns for turn in range(still, 0, -1)]
     watts = [series.raw[0] * channel.step] * still
     doubts = []

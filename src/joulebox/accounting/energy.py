@@ -20,13 +20,15 @@ means is taken off, and the interval holds all of it."""
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Window:
-    """What to measure: the answer from `start_ns` to `end_ns`, between quiet guards of `guard_s` on either side."""
+    """What to measure: the answer from `start_ns` to `end_ns`, between quiet guards of `guard_s` on either side, of
+    which the one before does not reach back beyond `quiet_from_ns`, when other work ended."""
 
     start_ns: int
     end_ns: int
     guard_s: float
     tick_s: float
     lag_s: float
+    quiet_from_ns: int = 0
 
     @property
     def duration_s(self) -> float:
@@ -39,9 +41,10 @@ class Estimate:
     """Energy of one curve over one window, in the unit of the curve.
 
     `answer` is everything from start to end; `active` what lies above `idle_rate`; `tail` what lies above it
-    afterwards, up to `tail_s` after the end. `before_s` and `after_s` are the stretches taken out at `idle_rate` and
-    `after_rate`; `fading` is how much of the rise seen after the answer is expected to have been missed (a share, and
-    as much again is possible): a tail that dies away was higher before. `late_s` is how old a reading is on average.
+    afterwards, up to `tail_s` after the end. `idle_rate` was seen over `quiet_s`; `before_s` and `after_s` are the
+    stretches taken out at `idle_rate` and `after_rate`; `fading` is how much of the rise seen after the answer is
+    expected to have been missed (a share, and as much again is possible): a tail that dies away was higher before.
+    `late_s` is how old a reading is on average.
     """
 
     answer: float
@@ -49,6 +52,7 @@ class Estimate:
     tail: float
     idle_rate: float
     after_rate: float
+    quiet_s: float
     before_s: float
     after_s: float
     tail_s: float
@@ -92,7 +96,9 @@ def estimate(curve: Curve, window: Window) -> Estimate | None:
     after = curve.first_at_or_after(window.end_ns + slack_ns + margin_ns)
     if before is None or after is None:
         return None
-    quiet = curve.first_at_or_after(before - guard_ns)
+    quiet = curve.first_at_or_after(max(before - guard_ns, window.quiet_from_ns))
+    if quiet is None or quiet >= before:
+        quiet = curve.first_at_or_after(before - guard_ns)
     last = curve.last_at_or_before(window.end_ns + nanoseconds(window.tick_s + window.lag_s) + guard_ns)
     if quiet is None or quiet >= before or last is None or last <= after:
         return None
@@ -114,6 +120,7 @@ def estimate(curve: Curve, window: Window) -> Estimate | None:
         tail=tail,
         idle_rate=idle_rate,
         after_rate=after_rate,
+        quiet_s=seconds(before - quiet),
         before_s=before_s,
         after_s=after_s,
         tail_s=tail_s,

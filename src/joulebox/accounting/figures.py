@@ -190,7 +190,12 @@ def _metered(trace: Trace, window: tuple[int, int], *, modelled: bool) -> list[M
             continue
         curve = curve_of(series, changes_ns)
         own = Window(
-            start_ns=window[0], end_ns=window[1], guard_s=guard_s(channel), tick_s=channel.tick_s, lag_s=channel.lag_s
+            start_ns=window[0],
+            end_ns=window[1],
+            guard_s=guard_s(channel),
+            tick_s=channel.tick_s,
+            lag_s=channel.lag_s,
+            quiet_from_ns=quiet_from_ns,
         )
         found = estimate(curve, own)
         if found is None or (channel.sampling is Sampling.SNAPSHOT and own.duration_s < 2 * channel.tick_s):
@@ -203,7 +208,7 @@ def _metered(trace: Trace, window: tuple[int, int], *, modelled: bool) -> list[M
                 window=own,
                 scale=scale,
                 found=found,
-                noise=noise(channel, curve, own, found, quiet_from_ns, _known(trace.calibration, channel)),
+                noise=noise(channel, curve, own, found, _known(trace.calibration, channel)),
                 works=works(curve, own, first_ns),
                 calibrated=_calibrated(channel, trace.missing),
             )

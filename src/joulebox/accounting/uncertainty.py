@@ -24,6 +24,8 @@ SNAPSHOT_SCATTER: Final = 0.3
 writing the answer draw differently, and a snapshot says nothing of what lies between."""
 PHASES_APART: Final = 0.5
 """By how much of the rise the power of a phase that no look fell into is taken to differ from the other phase's."""
+UNSEEN_NOISE: Final = 0.02
+"""By how much of its power an idle machine is taken to come and go where no record of its idling tells."""
 STAMP_S: Final = 0.001
 """How well the node knows when the engine's work ends; on the rig in real time it was off by a few tenths of this."""
 INDEPENDENT: Final = ("resolution",)
@@ -63,59 +65,58 @@ class Noise:
     tail: float
 
 
-def noise(
-    channel: Channel, curve: Curve, window: Window, found: Estimate, quiet_from_ns: int, known: Sequence[IdleSpread]
-) -> Noise:
-    """From the trace's own idle record, from `quiet_from_ns` to the answer, and the calibration's (`known`)."""
-
+def noise(channel: Channel, curve: Curve, window: Window, found: Estimate, known: Sequence[IdleSpread]) -> Noise:
+    """From the trace's own idle record and the calibration's (`known`)."""
     # The tick that the answer begins in is no idling.
-    span = (quiet_from_ns, window.start_ns - nanoseconds(found.before_s))
+    span = (window.quiet_from_ns, window.start_ns - nanoseconds(found.before_s))
     room_s = max(seconds(span[1] - max(span[0], curve.t_ns[0])), 0.0)
+    falls_rate = _falls(curve, span[1], found.quiet_s)
+    restless_rate = max(abs(falls_rate), UNSEEN_NOISE * abs(found.idle_rate))
 
-    def spread(quiet_s: float, length_s: float) -> float:
+    def spread(quiet_s: float, length_s: float, otherwise_rate: float = restless_rate) -> float:
         nearest_s = min((one.guard_s for one in known), key=lambda guard_s: abs(guard_s - quiet_s), default=0.0)
         alike = [one for one in known if one.guard_s == nearest_s and abs(nearest_s / quiet_s - 1) < GUARDS_ALIKE]
         own = idle_spread(curve, channel, quiet_s, length_s, *span)
         if own is None and not alike:  # a shorter guard tells less, so that it is on the safe side
             own = idle_spread(curve, channel, min(quiet_s, room_s / SHAM_WINDOWS_MIN), length_s, *span)
-        return _spread(own, alike, length_s, found.idle_rate)
+        return _spread(own, alike, length_s, otherwise_rate)
 
-    guard_s, duration_s, whole_s = window.guard_s, window.duration_s, window.duration_s + found.tail_s
-    tail = max(spread(guard_s, found.tail_s), spread(guard_s, whole_s) * found.tail_s / whole_s)
-    unsure_rate = spread(guard_s, guard_s / 2) / (guard_s / 2)
-    glow_rate = _afterglow(curve, span[1], guard_s, unsure_rate) * exp(-max(room_s - guard_s, 0.0) / TAIL_S)
+    quiet_s, whole_s, whole_rate = found.quiet_s, window.duration_s + found.tail_s, abs(found.idle_rate) / sqrt(3)
+    tail = max(spread(quiet_s, found.tail_s, whole_rate), spread(quiet_s, whole_s, whole_rate) * found.tail_s / whole_s)
+    # The tail of the work before may still die away in the guard: as much as its first half lies above its second.
+    left = exp(-quiet_s / 2 / TAIL_S)
+    glow_rate = hypot(falls_rate, spread(quiet_s, quiet_s / 2) / (quiet_s / 2)) * (1 + left) / (1 - left) / 2 / sqrt(2)
+    glow_rate *= exp(-max(room_s - quiet_s, 0.0) / TAIL_S)
+    above_s = window.duration_s + found.before_s
     return Noise(
-        before=hypot(spread(guard_s, found.before_s), glow_rate * found.before_s),
+        before=hypot(spread(quiet_s, found.before_s), glow_rate * found.before_s),
         after=spread(follow_s(channel), found.after_s) * (1 + found.fading),
-        active=hypot(spread(guard_s, duration_s + found.before_s), glow_rate * (duration_s + found.before_s)),
+        active=hypot(spread(quiet_s, above_s, whole_rate), glow_rate * above_s),
         tail=hypot(tail, glow_rate * found.tail_s),
     )
 
 
-def _afterglow(curve: Curve, end_ns: int, guard_s: float, unsure_rate: float) -> float:
-    """By how much the guard that ends at `end_ns` may lie above idling because the tail of the work before it still
-    dies away in it (k = 1): as its first half lies above its second, were that a tail of `TAIL_S`."""
-    half_ns = nanoseconds(guard_s / 2)
+def _falls(curve: Curve, end_ns: int, quiet_s: float) -> float:
+    """By how much the first half of the guard that ends at `end_ns` lies above its second."""
+    half_ns = nanoseconds(quiet_s / 2)
     start_ns = max(end_ns - 2 * half_ns, curve.t_ns[0])
-    if end_ns - half_ns <= start_ns:
+    if end_ns - half_ns <= start_ns or end_ns > curve.t_ns[-1]:
         return 0.0
-    falls = curve.rate(start_ns, end_ns - half_ns) - curve.rate(end_ns - half_ns, end_ns)
-    left = exp(-guard_s / 2 / TAIL_S)
-    return hypot(falls, unsure_rate) * (1 + left) / (1 - left) / 2 / sqrt(2)
+    return curve.rate(start_ns, end_ns - half_ns) - curve.rate(end_ns - half_ns, end_ns)
 
 
-def _spread(own: IdleSpread | None, known: Sequence[IdleSpread], length_s: float, idle_rate: float) -> float:
+def _spread(own: IdleSpread | None, known: Sequence[IdleSpread], length_s: float, otherwise_rate: float) -> float:
     """The standard uncertainty of idling over `length_s`: what own record and calibration say together, each as much as
     it has windows. A machine that is clearly noisier now than it was then counts as it is now.
 
     Few windows are widened by Student's t: as many degrees of freedom as windows, because the true value is known to be
-    zero. Without any, all of the idle part is uncertain (as of a rectangle).
+    zero. Without any, `otherwise_rate` is what is known.
     """
     if length_s <= 0:
         return 0.0
     then = _looked_up(known, length_s)
     if own is None and then is None:
-        return abs(idle_rate) * length_s / sqrt(3)
+        return otherwise_rate * length_s
     now = None if own is None else (own.rms_j * length_s / own.length_s, own.windows)
     if now is None or then is None:
         rms, windows = now or then or (0.0, 1)
