@@ -118,7 +118,8 @@ def test_a_models_powers_split_what_a_lone_plug_saw(tmp_path: Path, name: str) -
             for other in (replace(powers, model="sha256:1"), replace(powers, scope="platform")):
                 assert phases_of(one, replace(calibration, splits=(other,)))[0]["prefill"].method != "calibrated_split"
     print(f"{name}: {inside} of {runs} inside")
-    assert inside >= 0.95 * runs > 0
+    assert runs
+    assert runs - inside <= max(1, 0.05 * runs)  # behind a plug that looks few phases are not measured
 
 
 class Reader(Scripted):

@@ -355,7 +355,9 @@ def idle_spread(
     Where the record holds fewer than `WINDOWS_MIN` independent windows of that length the spread is of shorter ones.
     Either way the answer names the length it is of; `None` where the record tells nothing.
     """
-    start_ns, end_ns = max(start_ns, curve.t_ns[0]), min(end_ns, curve.t_ns[-1])
+    # From a reading on: a line over a hole reaches back into the work before.
+    first_ns = curve.first_at_or_after(start_ns)
+    start_ns, end_ns = end_ns if first_ns is None else first_ns, min(end_ns, curve.t_ns[-1])
     room_s = seconds(end_ns - start_ns) - quiet_s
     shortest_s = max(channel.tick_s, _apart_s(curve.t_ns))
     if not shortest_s or room_s <= 0:

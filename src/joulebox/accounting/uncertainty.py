@@ -69,7 +69,7 @@ def noise(channel: Channel, curve: Curve, window: Window, found: Estimate, known
     """From the trace's own idle record and the calibration's (`known`)."""
     # The tick that the answer begins in is no idling.
     span = (window.quiet_from_ns, window.start_ns - nanoseconds(found.before_s))
-    room_s = max(seconds(span[1] - max(span[0], curve.t_ns[0])), 0.0)
+    room_s = max(seconds(span[1] - (curve.first_at_or_after(span[0]) or span[1])), 0.0)
     falls_rate = _falls(curve, span[1], found.quiet_s)
     restless_rate = max(abs(falls_rate), UNSEEN_NOISE * abs(found.idle_rate))
 
