@@ -121,9 +121,21 @@ class Coverage:
     """What the interval is made of most: noise, class (gain and offset), or edges (parts with bounds)."""
 
     @property
+    def bounds(self) -> tuple[float, float]:
+        """Between which shares the truth is to lie inside."""
+        return (0.93, 0.97) if self.rule == "noise" else (0.95, 1.0)
+
+    @property
+    def met(self) -> str:
+        """Whether it keeps its bounds: a share of so many runs is known to within twice its own spread."""
+        if self.missed:
+            return "missed"
+        return "met" if self.bounds[0] <= self.inside <= self.bounds[1] else "within chance"
+
+    @property
     def missed(self) -> tuple[str, ...]:
-        """What of the bounds it misses, in words. A share of so many runs is known to within twice its own spread."""
-        least, most = (0.93, 0.97) if self.rule == "noise" else (0.95, 1.0)
+        """What of the bounds it misses, in words."""
+        least, most = self.bounds
         chance = 2 * sqrt(0.05 * 0.95 / self.runs)
         name = f"{self.instrument}{', ' + self.case if self.case else ''}: {self.figure}, {self.of}"
         found = []

@@ -43,7 +43,8 @@ class Estimate:
     `answer` is everything from start to end; `active` what lies above `idle_rate`; `tail` what lies above it
     afterwards, up to `tail_s` after the end. `idle_rate` was seen over `quiet_s`; `before_s` and `after_s` are the
     stretches taken out at `idle_rate` and `after_rate`; `fading` is how much of the rise seen after the answer is
-    expected to have been missed (a share, and as much again is possible): a tail that dies away was higher before.
+    expected to have been missed (a share), as a tail that dies away was higher before, and `fading_u` how far off that
+    may be (k = 1).
     `late_s` is how old a reading is on average.
     """
 
@@ -57,6 +58,7 @@ class Estimate:
     after_s: float
     tail_s: float
     fading: float
+    fading_u: float
     late_s: float
 
 
@@ -109,6 +111,7 @@ def estimate(curve: Curve, window: Window) -> Estimate | None:
     after_s = seconds(after - window.end_ns)
     late_s = window.tick_s / 2 + window.lag_s if curve.slack_s else 0.0
     fading = _faded(after_s, seconds(follow - after)) / 2
+    later_s = after_s + curve.margin_s / sqrt(3)
     # A fast counter shows at either end what was drawn until half a tick ago; a tail fades.
     answer = curve.between(before, after) - idle_rate * before_s - after_rate * after_s
     answer += (after_rate - idle_rate) * (late_s - fading * after_s)
@@ -125,6 +128,7 @@ def estimate(curve: Curve, window: Window) -> Estimate | None:
         after_s=after_s,
         tail_s=tail_s,
         fading=fading,
+        fading_u=_faded(later_s, seconds(follow - after)) - fading,
         late_s=late_s,
     )
 

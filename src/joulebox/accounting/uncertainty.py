@@ -69,7 +69,8 @@ def noise(channel: Channel, curve: Curve, window: Window, found: Estimate, known
     """From the trace's own idle record and the calibration's (`known`)."""
     # The tick that the answer begins in is no idling.
     span = (window.quiet_from_ns, window.start_ns - nanoseconds(found.before_s))
-    room_s = max(seconds(span[1] - (curve.first_at_or_after(span[0]) or span[1])), 0.0)
+    first_ns = curve.first_at_or_after(span[0])
+    room_s = 0.0 if first_ns is None else max(seconds(span[1] - first_ns), 0.0)
     falls_rate = _falls(curve, span[1], found.quiet_s)
     restless_rate = max(abs(falls_rate), UNSEEN_NOISE * abs(found.idle_rate))
 
@@ -151,7 +152,7 @@ def boundary(channel: Channel, curve: Curve, found: Estimate, works: Works, nois
     idle, after, duration_s = found.idle_rate, found.after_rate, works.duration_s
     both = sqrt((idle**2 + after**2) / 12)
     parts = {
-        "guards": hypot((after - idle) * found.after_s, noise_after) * found.fading,
+        "guards": hypot((after - idle) * found.after_s, noise_after) * found.fading_u,
         "stamps": abs(found.answer / duration_s - after) * STAMP_S / sqrt(3),
         "tick": (channel.tick_s if curve.slack_s else curve.blur_s) * both,
         "resolution": _resolution(channel, duration_s),
@@ -173,7 +174,7 @@ def cutting(
     """
     uneven = _uneven(works, SNAPSHOT_SCATTER * abs(found.active) / works.duration_s)
     return {
-        "tick": (channel.tick_s if curve.slack_s else curve.blur_s) * abs(cut.cut_rate) / sqrt(12),
+        "tick": (channel.tick_s if curve.slack_s else curve.blur_s) * hypot(cut.cut_rate, found.after_rate) / sqrt(12),
         "lag": abs(swing) / 2 / sqrt(3),
         "cut": uneven * cut.gap_s,
     }
