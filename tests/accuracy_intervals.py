@@ -15,9 +15,9 @@ of 4 W; where it says so with 0.3 W of noise, a tail of 30 W, or asked again at 
 *Inside*: how often the interval (k = 2) holds the truth. *U / 95 %*: the median U over the error that 95 % of the runs
 stay below, by duration; the median of these. *Made of*: what most of the interval is: **class** (gain and offset),
 **noise** of the idle machine, or **edges** (ticks, lag, stamps, tails, cuts: parts with bounds, so that they cover more
-than 95 %). Bounds: 93 to 97 % inside where noise dominates, at least 95 % elsewhere; U / 95 % at most 1.3 (with a tail of
-30 W only the first is asked). *Within chance*: beyond them by no more than twice what chance does in so many runs
-(1.4 % of 1,000). *Error*: the median, by duration.
+than 95 %). Bounds: 93 to 97 % inside where noise dominates, at least 95 % elsewhere; U / 95 % at most 1.3 (not asked
+with a tail of 30 W). *Within chance*: beyond them by no more than twice what chance does in so many runs (1.4 % of
+1,000). *Error*: the median, by duration.
 
 | Instrument | Figure | Gain | Runs | Inside | 95 % of errors | Median U | U / 95 % | Made of | Error | Bounds |
 |---|---|---|--:|--:|--:|--:|--:|---|---|---|

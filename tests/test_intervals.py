@@ -5,8 +5,8 @@ import pytest
 from intervals import CAMPAIGNS, RUNS, coverage
 
 EXCUSED = {("wall meter, mean over 100 ms", "back to back", "answer"): 1.5}
-"""The row that is wider than 1.3 times its errors (1.37): right after another answer the noise of the stretches taken out
-is known from about a second, and what is left of the last tail has to be allowed for, though short answers feel little."""
+"""The row that is wider than 1.3 times its errors (1.37), and how wide it may be: right after another answer what is
+left of its tail has to be allowed for, though short answers feel little of it."""
 
 
 @pytest.mark.parametrize("name", ["counter, 1 ms (RAPL)", "plug, mean over 1 s"])
