@@ -336,6 +336,11 @@ class Stage:
                 return receipt
         raise JouleboxError("not_found", f"There is no receipt {receipt_id}.")
 
+    async def report(
+        self, start: str | None, until: str | None, zone: str | None, model: str | None
+    ) -> Mapping[str, Any]:
+        raise JouleboxError("not_found", "This stage keeps no books.")
+
     async def submit(self, form: Mapping[str, Any]) -> str:
         if not form["prompt"].strip():
             raise JouleboxError("empty_prompt", "The prompt is empty. Type a question and ask again.")

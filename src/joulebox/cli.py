@@ -24,6 +24,7 @@ app = typer.Typer(
 models_app = typer.Typer(help="Models on this machine.", no_args_is_help=True, rich_markup_mode=None)
 meters_app = typer.Typer(help="Meters of this machine.", no_args_is_help=True, rich_markup_mode=None)
 receipts_app = typer.Typer(help="Receipts of past prompts.", no_args_is_help=True, rich_markup_mode=None)
+report_app = typer.Typer(help="Reports of the whole service.", no_args_is_help=True, rich_markup_mode=None)
 control_app = typer.Typer(help="Control prompts of the nodes.", no_args_is_help=True, rich_markup_mode=None)
 db_app = typer.Typer(help="The server's database.", no_args_is_help=True, rich_markup_mode=None)
 rig_app = typer.Typer(help="The simulated lab.", no_args_is_help=True, rich_markup_mode=None)
@@ -32,6 +33,7 @@ app.add_typer(meters_app, name="meters")
 app.add_typer(receipts_app, name="receipts")
 app.add_typer(control_app, name="control")
 app.add_typer(db_app, name="db")
+app.add_typer(report_app, name="report")
 app.add_typer(rig_app, name="rig")
 
 DEFAULT_MODEL = "smollm2-135m-instruct"
@@ -520,6 +522,41 @@ def receipts_export(
             print(body.decode(), flush=True)
             if traces is not None:
                 (traces / f"{one}.trace.json").write_bytes(client.trace(one))
+
+
+@report_app.callback()
+def report() -> None:
+    """Reports of the whole service."""
+
+
+@report_app.command("sci")
+def report_sci(
+    start: Annotated[str | None, typer.Option("--from", help="First day or moment (UTC).", metavar="DAY")] = None,
+    until: Annotated[str | None, typer.Option("--to", help="Last day, or the moment it ends.", metavar="DAY")] = None,
+    zone: Annotated[str | None, typer.Option("--zone", help="Only nodes of this grid zone.")] = None,
+    model: Annotated[str | None, typer.Option("--model", help="Only this model, with its share of the rest.")] = None,
+    as_json: JsonOption = False,
+    as_markdown: Annotated[bool, typer.Option("--markdown", help="Print Markdown (the default).")] = False,
+    as_html: Annotated[bool, typer.Option("--html", help="Print a page fit to publish.")] = False,
+    output: Annotated[Path | None, typer.Option("--output", help="Write it to this file.", metavar="FILE")] = None,
+    server: ServerOption = None,
+) -> None:
+    """The service's SCI over a period: all electricity and all hardware, per token and per answer (SCI for AI)."""
+    from joulebox.client import Client
+    from joulebox.settings import load_settings
+
+    if as_json + as_markdown + as_html > 1:
+        raise JouleboxError("bad_request", "Choose one of --json, --markdown and --html.")
+    form = "json" if as_json else "html" if as_html else "markdown"
+    with Client(load_settings(server=server).server) as client:
+        body = client.report(form, **{"from": start, "to": until, "zone": zone, "model": model})
+    if as_json:
+        body = json.dumps(json.loads(body), ensure_ascii=False, indent=2).encode() + b"\n"
+    if output is None:
+        print(body.decode(), end="")
+    else:
+        output.write_bytes(body)
+        print(f"The report is in {output}.")
 
 
 @control_app.command("show")

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Self
-from urllib.parse import quote
+from urllib.parse import quote, urlencode
 
 import httpx2
 
@@ -28,6 +28,7 @@ RECONNECTS_MAX: Final = 20
 AWAY: Final = ("no_server", "database")
 """The server, or what it keeps its books in, is away for the moment."""
 RECONNECT_WAIT_S: Final = 0.5
+REPORT_S: Final = 120.0
 WEB_S: Final = 10.0
 """So long a service outside has for a whole answer, however it comes."""
 WEB_MAX_BYTES: Final = 4_000_000
@@ -174,6 +175,13 @@ class Client:
     def trace(self, receipt_id: str) -> bytes:
         """The evidence behind a receipt, as JSON."""
         return self._answer("GET", f"/api/v1/receipts/{_part(receipt_id)}/trace.json").content
+
+    def report(self, form: str = "json", **fields: str | None) -> bytes:
+        """The SCI report of a period: the parameters of `GET /api/v1/report/sci`, those that are `None` left out."""
+        given = {name: value for name, value in fields.items() if value is not None}
+        return self._answer(
+            "GET", f"/api/v1/report/sci?{urlencode({'format': form} | given)}", timeout_s=REPORT_S
+        ).content
 
     def events(self, prompt_id: str) -> Iterator[ServerEvent]:
         """The prompt's events to the last one (`receipt`, `cancelled` or `error`); a cut stream is taken up without a

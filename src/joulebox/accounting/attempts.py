@@ -11,7 +11,7 @@ from math import sqrt
 
 from joulebox.accounting.figures import MODELLED, Reckoning, Scale, at_wall, grade, meter_scale, model_scale, scope_name
 from joulebox.accounting.uncertainty import COVERAGE_FACTOR, SNAPSHOT_SCATTER, added, combined
-from joulebox.metering import WHOLE_SCOPES, alternatives, curve_of
+from joulebox.metering import WHOLE_SCOPES, alternatives, counted_scopes, curve_of
 from joulebox.model import Channel, EarlierAttempt, Figure, ReadingKind, Sampling, Series, Trace, UncertaintyPart
 from joulebox.units import seconds
 
@@ -43,6 +43,16 @@ def spent_before(earlier: Sequence[EarlierAttempt], scope: str | None) -> Spent:
                 known=(*total.known, attempt.number),
             )
     return total
+
+
+def left_alone(trace: Trace) -> tuple[str, float, float] | None:
+    """What an attempt drew that led to no answer at all, from lease to release: scope, joules and `u`; `None` where no
+    meter tells."""
+    scopes = counted_scopes(list(alternatives([series.channel for series in trace.series])))
+    busy = any(series.channel.kind is ReadingKind.BUSY_RATIO for series in trace.series)
+    scope = scope_name(scopes) if scopes else MODELLED if busy else None
+    found = _drawn(trace, scope) if scope is not None else None
+    return (scope, *found) if scope is not None and found is not None else None
 
 
 def with_earlier(reckoning: Reckoning, spent: Spent) -> Reckoning:

@@ -1,8 +1,9 @@
 """The public routes: JSON in, JSON out, events as they come."""
 
 import asyncio
+import json
 from collections.abc import AsyncIterator
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Depends, Header, Query, Response
 from fastapi.responses import StreamingResponse
@@ -13,6 +14,8 @@ from starlette.exceptions import HTTPException
 from joulebox.model import FINAL_STATES
 from joulebox.server.events import Seen, seen_until, watch
 from joulebox.server.export import trace_csv, trace_json
+from joulebox.server.pages import POLICY_ALONE, render_report
+from joulebox.server.report_words import as_markdown
 from joulebox.server.service import PromptBody, Service
 
 Json = dict[str, Any]
@@ -125,6 +128,24 @@ def _fleet(routes: APIRouter, service: Service) -> None:
     async def rebaseline(name: str, body: BaselineBody) -> Json:
         """Begin a new reference for the node's control prompt, dated now, with the reason."""
         return await service.rebaseline(name, body.why)
+
+    @routes.get("/api/v1/report/sci")
+    async def report(
+        start: Annotated[str | None, Query(alias="from", max_length=40)] = None,
+        until: Annotated[str | None, Query(alias="to", max_length=40)] = None,
+        zone: Annotated[str | None, Query(max_length=40)] = None,
+        model: Annotated[str | None, Query(max_length=200)] = None,
+        form: Annotated[Literal["json", "markdown", "html"], Query(alias="format")] = "json",
+    ) -> Response:
+        """The SCI of the service over a period (SCI for AI, Consumer): all electricity of its machines and all of their
+        making, per token and per answer. Days are UTC; a day as `to` is part of the period; without both it is the last
+        seven days."""
+        found = await service.report(start, until, zone, model)
+        if form == "json":
+            return Response(json.dumps(found, ensure_ascii=False), media_type="application/json")
+        text = as_markdown(found) if form == "markdown" else render_report(found, standalone=True)
+        headers = {"Content-Security-Policy": POLICY_ALONE, "X-Content-Type-Options": "nosniff"}
+        return Response(text, media_type=f"text/{form}; charset=utf-8", headers=headers)
 
     @routes.get("/healthz")
     async def healthz() -> Json:

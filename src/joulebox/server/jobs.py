@@ -161,6 +161,19 @@ class KeptReceipt:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class FinishedJob:
+    """A job that is over, for the report of a period: `body` is its newest receipt, `tries` how often it was tried."""
+
+    number: int
+    id: str
+    purpose: Purpose
+    model: str
+    state: str
+    tries: int
+    body: bytes | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Delivery:
     """A finished answer with its evidence. Without a receipt, `error` says why there is none."""
 

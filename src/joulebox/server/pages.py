@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from functools import lru_cache
 from importlib.resources import files
 from typing import Any, Final, Protocol
-from urllib.parse import parse_qs, quote
+from urllib.parse import parse_qs, quote, urlencode
 
 from fastapi import APIRouter, Request, Response
 from jinja2 import Environment, PackageLoader, StrictUndefined
@@ -20,6 +20,7 @@ from joulebox import wording
 from joulebox.accounting.equivalents import Equivalent, equivalents
 from joulebox.errors import JouleboxError
 from joulebox.model import FINAL_STATES, Prompt
+from joulebox.server import report_words
 from joulebox.units import wh_from_j
 from joulebox.wording import is_modelled, scope_words
 
@@ -31,6 +32,8 @@ REFRESH_S: Final = 2
 NEGLIGIBLE_RATIO: Final = 0.001
 """A source of uncertainty this much smaller than the largest changes no digit of the joint one."""
 POLICY: Final = "default-src 'self'; img-src data:; base-uri 'none'; form-action 'self'; frame-ancestors 'none'"
+POLICY_ALONE: Final = "default-src 'none'; style-src 'unsafe-inline'; img-src data:; frame-ancestors 'none'"
+"""For one file that holds its style and asks nobody for anything."""
 STATIC: Final = {"app.css": "text/css; charset=utf-8", "app.js": "text/javascript; charset=utf-8"}
 BIDI_AND_CONTROL: Final = dict.fromkeys(
     [*range(0x20), 0x7F, 0x61C, 0x200E, 0x200F, *range(0x202A, 0x202F), *range(0x2066, 0x206A)], "\ufffd"
@@ -71,6 +74,11 @@ class Backend(Protocol):
 
     async def receipt(self, receipt_id: str) -> Mapping[str, Any]:
         """What `GET /api/v1/receipts/{id}` answers."""
+
+    async def report(
+        self, start: str | None, until: str | None, zone: str | None, model: str | None
+    ) -> Mapping[str, Any]:
+        """What `GET /api/v1/report/sci` answers."""
 
     async def submit(self, form: Mapping[str, Any]) -> str:
         """Take a prompt, in the fields of `POST /api/v1/prompts`; its id."""
@@ -113,6 +121,22 @@ def render_prompt(
 def render_receipt(receipt: Mapping[str, Any], *, standalone: bool = False) -> str:
     """A receipt on its own page. `standalone` makes one file that needs no server: style inside, no script."""
     return _render("receipt.html", style=_text("app.css") if standalone else None, **_told(receipt))
+
+
+def render_report(report: Mapping[str, Any], query: str = "", *, standalone: bool = False) -> str:
+    """The SCI report of a period, which `query` asks for. `standalone` makes one file that needs no server."""
+    return _render(
+        "report.html",
+        report=report,
+        words=report_words.told(report),
+        tables={
+            "Nodes": (report_words.NODE_HEAD, [report_words.node_row(one) for one in report["nodes"]]),
+            "Factors": (report_words.FACTOR_HEAD, [report_words.factor_row(one) for one in report["coefficients"]]),
+        },
+        query=query,
+        style=_text("app.css") if standalone else None,
+        standalone=standalone,
+    )
 
 
 def render_problem(problem: Mapping[str, Any]) -> str:
@@ -358,6 +382,16 @@ def router(fetch: Backend) -> APIRouter:
     async def receipt_page(request: Request, receipt_id: str) -> Response:
         try:
             return _page(request, render_receipt(await fetch.receipt(receipt_id)))
+        except JouleboxError as error:
+            return _refused(request, error)
+
+    @routes.get("/report/sci")
+    async def report_page(request: Request) -> Response:
+        asked = {name: request.query_params.get(name) for name in ("from", "to", "zone", "model")}
+        try:
+            given = {name: value for name, value in asked.items() if value}
+            found = await fetch.report(*(given.get(name) for name in asked))
+            return _page(request, render_report(found, urlencode(given)))
         except JouleboxError as error:
             return _refused(request, error)
 

@@ -19,6 +19,7 @@ from joulebox.server.jobs import FASTEST, NODE_PREFIX, ZONE_PREFIX, NodeRecord, 
 from joulebox.server.problems import bad_request
 from joulebox.server.recompute import recompute
 from joulebox.server.replicas import Replicas
+from joulebox.server.report import asked, sci_report
 from joulebox.server.store import Store
 
 Json = dict[str, Any]
@@ -225,6 +226,12 @@ class Service:
             return JouleboxError("not_ready", sentence)
         own = f"its receipt is {record.job.receipt_id}" if record.job.receipt_id else "it has no receipt"
         return JouleboxError("not_found", f"This is the id of a prompt; {own}.", receipt_id=record.job.receipt_id)
+
+    async def report(self, start: str | None, until: str | None, zone: str | None, model: str | None) -> Json:
+        """The SCI of the service over a period. Raises `JouleboxError`: `bad_request`, `unknown_zone`."""
+        now = self.grid.clock.utc()
+        nodes = [node for node, _ in await self.desk.nodes()]
+        return await sci_report(self.store, self.grid, nodes, asked(start, until, zone, model, now), now)
 
     async def models(self) -> list[Json]:
         """Every model that a node offers, once, with its nodes."""

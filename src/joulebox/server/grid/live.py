@@ -80,6 +80,11 @@ class Grid:
         """Whether any live source is turned on."""
         return bool(self._feeds)
 
+    @property
+    def own_zone(self) -> str | None:
+        """Where the server itself is, as far as its settings say."""
+        return self._settings.zone
+
     async def open(self) -> None:
         """Take up what is known of the last days. Raises `JouleboxError("database")`."""
         now = self.clock.utc()

@@ -469,3 +469,56 @@ def server_time_within(start: datetime, until: datetime) -> Rows:
     """What servers used, as far as it lies within a period."""
     rows = select(server_time).where(server_time.c.start < until, server_time.c.until > start)
     return rows.order_by(server_time.c.instance, server_time.c.start)
+
+
+def finished_within(start: datetime, until: datetime, after: int, limit: int) -> Rows:
+    """Jobs that came to their end in a period, in the order of asking, each with the newest revision of its receipt."""
+    newest = select(receipts.c.id, func.max(receipts.c.revision).label("revision")).group_by(receipts.c.id).subquery()
+    body = receipts.alias()
+    return (
+        select(
+            jobs.c.number,
+            jobs.c.id,
+            jobs.c.purpose,
+            jobs.c.model,
+            jobs.c.state,
+            jobs.c.attempt.label("tries"),
+            body.c.body,
+        )
+        .outerjoin(newest, newest.c.id == jobs.c.receipt_id)
+        .outerjoin(body, (body.c.id == newest.c.id) & (body.c.revision == newest.c.revision))
+        .where(jobs.c.finalized >= start, jobs.c.finalized < until, jobs.c.number > after)
+        .order_by(jobs.c.number)
+        .limit(limit)
+    )
+
+
+def evidence_of(job_id: str) -> Rows:
+    """All attempts at a job, with what evidence they left."""
+    return (
+        select(attempts.c.number, attempts.c.node, attempts.c.state, traces.c.blob)
+        .outerjoin(traces, traces.c.token == attempts.c.token)
+        .where(attempts.c.job_id == job_id)
+        .order_by(attempts.c.number)
+    )
+
+
+def under_way(start: datetime, until: datetime) -> Rows:
+    """Attempts in a period at jobs that come to their end after it."""
+    over = or_(jobs.c.finalized.is_(None), jobs.c.finalized >= until)
+    inside = or_(attempts.c.finished.is_(None), attempts.c.finished > start)
+    return (
+        select(attempts.c.node, attempts.c.leased, attempts.c.finished)
+        .join(jobs, jobs.c.id == attempts.c.job_id)
+        .where(attempts.c.leased < until, inside, over)
+    )
+
+
+def first_leases() -> Rows:
+    """When each node took its first job."""
+    return select(attempts.c.node, func.min(attempts.c.leased).label("at")).group_by(attempts.c.node)
+
+
+def first_idle() -> Rows:
+    """When each node first told of waiting."""
+    return select(node_idle.c.node, func.min(node_idle.c.start).label("at")).group_by(node_idle.c.node)

@@ -25,6 +25,7 @@ from joulebox.server.jobs import (
     Claim,
     Delivery,
     Ending,
+    FinishedJob,
     Held,
     KeptReceipt,
     News,
@@ -445,6 +446,39 @@ class Store:
         async with self._database.read() as connection:
             rows = (await connection.execute(queries.server_time_within(start, until))).mappings()
             return [ServerTime(**row) for row in rows]
+
+    @_whole
+    async def finished_jobs(self, start: datetime, until: datetime, after: int, limit: int) -> Sequence[FinishedJob]:
+        """Jobs that came to their end in a period, in the order of asking, from number `after` on."""
+        async with self._database.read() as connection:
+            rows = (await connection.execute(queries.finished_within(start, until, after, limit))).mappings()
+            return [FinishedJob(**{**row, "body": bytes(row["body"]) if row["body"] else None}) for row in rows]
+
+    @_whole
+    async def evidence(self, job_id: str) -> Sequence[tuple[int, str, AttemptState, bytes | None]]:
+        """All attempts at a job: number, node, how it ended, and its evidence."""
+        async with self._database.read() as connection:
+            rows = await connection.execute(queries.evidence_of(job_id))
+            return [
+                (row.number, row.node, AttemptState(row.state), bytes(row.blob) if row.blob else None) for row in rows
+            ]
+
+    @_whole
+    async def under_way(self, start: datetime, until: datetime) -> Sequence[tuple[str, datetime, datetime]]:
+        """When nodes worked in a period at what came to its end after it."""
+        async with self._database.read() as connection:
+            rows = await connection.execute(queries.under_way(start, until))
+            return [(row.node, row.leased, row.finished or until) for row in rows]
+
+    @_whole
+    async def first_signs(self) -> Mapping[str, datetime]:
+        """When each node first took a job or told of waiting."""
+        async with self._database.read() as connection:
+            found: dict[str, datetime] = {}
+            for rows in (queries.first_leases(), queries.first_idle()):
+                for row in await connection.execute(rows):
+                    found[row.node] = min(found.get(row.node, row.at), row.at)
+            return found
 
     # --- receipts made again, and the grid ----------------------------------------------------------------------------
 

@@ -1,0 +1,350 @@
+"""What a period holds, gathered from the books: every job that ended in it, every stretch without one, every machine.
+
+A job belongs to the period in which it came to its end, with all its attempts, so that neighbouring periods share
+nothing. What no meter told of is time without energy, never zero joules.
+"""
+
+import asyncio
+import json
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import Any, Final, Protocol
+
+from joulebox.accounting.attempts import Spent, left_alone, spent_before
+from joulebox.accounting.fleet import Drawn, Part, Piece, Work, electricity, idle_energy, mean_intensity
+from joulebox.evidence import decode_trace
+from joulebox.model import AttemptState, Intensity, JobState, Purpose
+from joulebox.server.delivery import attempts_before, run_of
+from joulebox.server.grid.live import Grid
+from joulebox.server.idle import NodeIdle, ServerTime
+from joulebox.server.jobs import FinishedJob, NodeRecord
+
+_log = logging.getLogger(__name__)
+JOBS_AT_ONCE: Final = 200
+NOT_METERED: Final = "not metered: taken as 1.0"
+
+
+@dataclass(frozen=True, slots=True)
+class Period:
+    """From one moment to another, by the calendar."""
+
+    start: datetime
+    until: datetime
+
+    def clipped_s(self, start: datetime, until: datetime) -> float:
+        """Seconds of a stretch that lie within."""
+        return max((min(until, self.until) - max(start, self.start)).total_seconds(), 0.0)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Run:
+    """When a node worked, for whom. `purpose` is `None` for what counts in another period."""
+
+    node: str
+    start: datetime
+    until: datetime
+    purpose: Purpose | None
+    model: str = ""
+    zone: str | None = None
+
+
+@dataclass(slots=True)
+class Used:
+    """An intensity and the electricity it was applied to."""
+
+    intensity: Intensity
+    kwh: float = 0.0
+    g: float = 0.0
+    low: float = 0.0
+    high: float = 0.0
+
+
+@dataclass(slots=True)
+class Gathered:
+    """Everything of a period."""
+
+    period: Period
+    pieces: list[Piece] = field(default_factory=list)
+    runs: list[Run] = field(default_factory=list)
+    idle: list[NodeIdle] = field(default_factory=list)
+    server: list[ServerTime] = field(default_factory=list)
+    answers: list[tuple[str | None, str, int | None, int | None]] = field(default_factory=list)
+    """Zone, model, tokens read and written of each answer to a person."""
+    control_runs: int = 0
+    fruitless: list[str] = field(default_factory=list)
+    """Models of prompts that ended without an answer, though a node had worked at them."""
+    no_energy: int = 0
+    """Answers whose energy nobody knows."""
+    no_evidence: int = 0
+    """Attempts that left no evidence of what they drew."""
+    simulated: set[str] = field(default_factory=set)
+    scopes: dict[str, set[str]] = field(default_factory=dict)
+    missing: dict[str, set[str]] = field(default_factory=dict)
+    idle_w: dict[str, float] = field(default_factory=dict)
+    used: dict[tuple[str, str, str], Used] = field(default_factory=dict)
+    pues: dict[str, float] = field(default_factory=dict)
+
+    def add(self, part: Part, drawn: Drawn, run: Run, grid: Intensity, pue: tuple[float, str]) -> None:
+        """A piece of electricity."""
+        kwh, grams = electricity(drawn, grid, pue[0])
+        self.pieces.append(
+            Piece(
+                part=part,
+                method=drawn.method,
+                node=run.node,
+                zone=run.zone,
+                grams=grams,
+                kwh=kwh,
+                model=run.model if run.purpose == "prompt" else None,
+            )
+        )
+        self.scopes.setdefault(run.node, set()).add(drawn.scope)
+        self.pues[pue[1]] = pue[0]
+        self.note(grid, kwh)
+
+    def note(self, grid: Intensity, kwh: float) -> None:
+        """Under this intensity so much was drawn."""
+        used = self.used.setdefault((grid.zone, grid.source, grid.quality), Used(grid))
+        used.kwh += kwh
+        used.g += kwh * grid.g_per_kwh
+        used.low += kwh * grid.low
+        used.high += kwh * grid.high
+
+    def work(self) -> list[Work]:
+        """How long each node worked for people, by model."""
+        asked = [run for run in self.runs if run.purpose == "prompt"]
+        return [
+            Work(node=run.node, zone=run.zone, model=run.model, worked_s=self.period.clipped_s(run.start, run.until))
+            for run in asked
+        ]
+
+
+class Books(Protocol):
+    """What this needs of the store."""
+
+    async def finished_jobs(self, start: datetime, until: datetime, after: int, limit: int) -> Sequence[FinishedJob]:
+        """Jobs that came to their end in a period, in the order of asking, from number `after` on."""
+
+    async def evidence(self, job_id: str) -> Sequence[tuple[int, str, AttemptState, bytes | None]]:
+        """All attempts at a job: number, node, how it ended, and its evidence."""
+
+    async def under_way(self, start: datetime, until: datetime) -> Sequence[tuple[str, datetime, datetime]]:
+        """When nodes worked in a period at what came to its end after it."""
+
+    async def first_signs(self) -> Mapping[str, datetime]:
+        """When each node first took a job or told of waiting."""
+
+    async def node_idle(self, start: datetime, until: datetime) -> Sequence[NodeIdle]:
+        """What nodes drew between jobs, in rows that touch the period."""
+
+    async def server_time(self, start: datetime, until: datetime) -> Sequence[ServerTime]:
+        """What servers used, in rows that touch the period."""
+
+
+async def gather(books: Books, grid: Grid, period: Period) -> Gathered:
+    """Everything of a period. Raises `JouleboxError("database")`."""
+    found = Gathered(period)
+    after = 0
+    while jobs := await books.finished_jobs(period.start, period.until, after, JOBS_AT_ONCE):
+        after = jobs[-1].number
+        for job in jobs:
+            await _job(found, books, grid, job)
+    for node, start, until in await books.under_way(period.start, period.until):
+        found.runs.append(Run(node=node, start=start, until=until, purpose=None))
+    found.server = list(await books.server_time(period.start, period.until))
+    for stretch in await books.node_idle(period.start, period.until):
+        await _idle(found, grid, stretch)
+    return found
+
+
+async def _job(found: Gathered, books: Books, grid: Grid, job: FinishedJob) -> None:
+    answered = job.state == JobState.COMPLETED
+    evidence = await books.evidence(job.id) if job.tries > 1 or (job.tries and not job.body) else ()
+    earlier = [(number, blob) for number, _, state, blob in evidence if state is not AttemptState.DONE]
+    known = 0
+    for _, node, state, blob in evidence:
+        if job.body is None or state is not AttemptState.DONE:
+            known += await _alone(found, grid, job, (node, blob), "answer" if state is AttemptState.DONE else "failed")
+    if job.body is not None:
+        receipt = json.loads(job.body)
+        spent = await asyncio.to_thread(lambda: spent_before(attempts_before(earlier), receipt["energy"]["scope"]))
+        _receipt(found, job, receipt, spent)
+    elif job.purpose == "prompt" and answered:
+        found.no_energy += not known
+        found.answers.append((None, job.model, None, None))
+    elif job.purpose == "prompt" and job.tries:
+        found.fruitless.append(job.model)
+    found.control_runs += answered and job.purpose == "control"
+
+
+def _receipt(found: Gathered, job: FinishedJob, receipt: Mapping[str, Any], spent: Spent) -> None:
+    """An answer's receipt without the failed attempts before it: those are told by their own evidence."""
+    energy, usage, node = receipt["energy"], receipt["usage"], receipt["node"]
+    until = datetime.fromisoformat(receipt["created"])
+    lasted_s = receipt["sci"]["reserved"]["TiR_s"] - spent.reserved_s
+    run = Run(
+        node=node,
+        start=until - timedelta(seconds=lasted_s),
+        until=until,
+        purpose=job.purpose,
+        model=job.model,
+        zone=receipt["zone"],
+    )
+    found.runs.append(run)
+    if receipt["simulated"]:
+        found.simulated.add(node)
+    found.missing.setdefault(node, set()).update(energy["missing"])
+    if receipt["power"]["idle_w"] is not None:
+        found.idle_w[node] = receipt["power"]["idle_w"]
+    if job.purpose == "prompt":
+        found.answers.append((receipt["zone"], job.model, usage["input_tokens"], usage["output_tokens"]))
+    if energy["full"] is None:
+        found.no_energy += job.purpose == "prompt"
+        return
+    carbon = {"pue": 1.0, "pue_source": NOT_METERED} | receipt["carbon"]
+    for part, drawn in parts_of(energy, spent, job.purpose):
+        found.add(part, drawn, run, _grid_of(receipt), (carbon["pue"], carbon["pue_source"]))
+
+
+def parts_of(energy: Mapping[str, Any], spent: Spent, purpose: Purpose) -> list[tuple[Part, Drawn]]:
+    """What a run itself drew, in parts that add up to it; each has its share of the uncertainty."""
+    whole_j, whole_u = max(energy["full"]["j"] - spent.j, 0.0), max(energy["full"]["u"] - spent.u, 0.0)
+    load = energy["phases"].get("load") or {}
+    wanted: list[tuple[Part, float]] = [("answer", energy["answer"]["j"]), ("load", load.get("j") or 0.0)]
+    if purpose == "control":
+        wanted = [("control", whole_j)]
+    left_j, parts = whole_j, []
+    for part, part_j in wanted:
+        taken_j = min(max(part_j, 0.0), left_j)
+        parts.append((part, taken_j))
+        left_j -= taken_j
+    parts.append(("around", left_j))
+    return [
+        (part, Drawn(scope=energy["scope"], j=j, u=whole_u * j / whole_j if whole_j else 0.0)) for part, j in parts if j
+    ]
+
+
+def _grid_of(receipt: Mapping[str, Any]) -> Intensity:
+    """The intensity over the whole time the machine was reserved, with the range that the receipt names for the
+    answer's."""
+    named = dict(receipt["carbon"]["intensity"])
+    mean, g = receipt["sci"]["reserved"]["I_g_per_kwh"], named["g_per_kwh"]
+    if g > 0:
+        named |= {"low": named["low"] * mean / g, "high": named["high"] * mean / g}
+    return Intensity(**(named | {"g_per_kwh": mean, "slots": ()}))
+
+
+async def _alone(found: Gathered, grid: Grid, job: FinishedJob, attempt: tuple[str, bytes | None], part: Part) -> bool:
+    """An attempt without a receipt of its own; whether its evidence tells what it drew."""
+    node, blob = attempt
+    trace = await asyncio.to_thread(decode_trace, blob) if blob is not None else None
+    told = await asyncio.to_thread(left_alone, trace) if trace is not None else None
+    if trace is None or told is None:
+        found.no_evidence += 1
+        return False
+    start, until = run_of(trace)
+    run = Run(node=node, start=start, until=until, purpose=job.purpose, model=job.model, zone=trace.zone)
+    found.runs.append(run)
+    if any(series.channel.simulated for series in trace.series):
+        found.simulated.add(node)
+    scope, j, u = told
+    intensity, pue = await _conditions(grid, trace.zone, start, until)
+    found.add("control" if job.purpose == "control" else part, Drawn(scope=scope, j=j, u=u), run, intensity, pue)
+    return True
+
+
+async def _idle(found: Gathered, grid: Grid, stretch: NodeIdle) -> None:
+    """What a node drew between jobs, as far as it lies in the period."""
+    lasted_s = (stretch.until - stretch.start).total_seconds()
+    share = found.period.clipped_s(stretch.start, stretch.until) / lasted_s
+    whole = idle_energy(stretch.counted, lasted_s, stretch.cores, stretch.memory_bytes)
+    drawn = Drawn(scope=whole.scope, j=whole.j * share, u=whole.u * share)
+    run = Run(node=stretch.node, start=stretch.start, until=stretch.until, purpose=None, zone=stretch.zone)
+    found.idle.append(stretch)
+    found.idle_w[stretch.node] = whole.j / lasted_s
+    if any(one.channel.simulated for one in stretch.counted):
+        found.simulated.add(stretch.node)
+    intensity, pue = await _conditions(grid, stretch.zone, stretch.start, stretch.until)
+    found.add("idle", drawn, run, intensity, pue)
+
+
+async def _conditions(
+    grid: Grid, zone: str | None, start: datetime, until: datetime
+) -> tuple[Intensity, tuple[float, str]]:
+    """The mean intensity of a stretch, and the building's PUE with its source."""
+    stretch = Period(start, until)
+    known = await grid.look_up(zone, start, until)
+    pairs = [
+        (stretch.clipped_s(datetime.fromisoformat(one.start), datetime.fromisoformat(one.until)), one.intensity)
+        for one in known
+    ]
+    factors = grid.factors(zone, start, until)
+    return mean_intensity(pairs), (factors.pue, factors.pue_source)
+
+
+# --- time -------------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NodeTime:
+    """How a node spent the seconds it was in service: for prompts, for control prompts, waiting as it told, at what
+    counts in another period, and unknown."""
+
+    node: str
+    zone: str | None
+    since: datetime
+    service_s: float
+    asked_s: float
+    control_s: float
+    idle_s: float
+    elsewhere_s: float
+    unknown_s: float
+
+
+def node_times(found: Gathered, nodes: Sequence[NodeRecord], first: Mapping[str, datetime]) -> list[NodeTime]:
+    """Every node in service: from its first sign of life until the end of the period, if it gave one in it."""
+    seen = {node.offer.node: node for node in nodes}
+    alive = {run.node for run in found.runs} | {stretch.node for stretch in found.idle}
+    alive |= {name for name, node in seen.items() if found.period.start <= node.seen}
+    times = []
+    for name in sorted(alive):
+        begin = first.get(name, seen[name].seen if name in seen else found.period.until)
+        since = max(begin, found.period.start)
+        if since < found.period.until:
+            times.append(_node_time(found, name, seen.get(name), Period(since, found.period.until)))
+    return times
+
+
+def _node_time(found: Gathered, name: str, node: NodeRecord | None, service: Period) -> NodeTime:
+    mine = [run for run in found.runs if run.node == name]
+    waits = [(stretch.start, stretch.until) for stretch in found.idle if stretch.node == name]
+
+    def spent_s(purpose: Purpose | None) -> float:
+        return _union_s(service, [(run.start, run.until) for run in mine if run.purpose == purpose])
+
+    known_s = _union_s(service, [*waits, *((run.start, run.until) for run in mine)])
+    service_s = (service.until - service.start).total_seconds()
+    return NodeTime(
+        node=name,
+        zone=node.offer.zone if node is not None else next((run.zone for run in mine if run.zone), None),
+        since=service.start,
+        service_s=service_s,
+        asked_s=spent_s("prompt"),
+        control_s=spent_s("control"),
+        idle_s=_union_s(service, waits),
+        elsewhere_s=spent_s(None),
+        unknown_s=max(service_s - known_s, 0.0),
+    )
+
+
+def _union_s(service: Period, stretches: Sequence[tuple[datetime, datetime]]) -> float:
+    """Seconds within the service that lie in any of the stretches."""
+    total_s, at = 0.0, service.start
+    for start, until in sorted(stretches):
+        begin, end = max(start, at), min(until, service.until)
+        if end > begin:
+            total_s += (end - begin).total_seconds()
+        at = max(at, min(until, service.until))
+    return total_s
