@@ -34,8 +34,8 @@ ORDER: Final[tuple[Part, ...]] = (
 )
 """The components, electricity first."""
 EMBODIED: Final[tuple[Part, ...]] = ("making", "making-control", "waiting")
-ASKED: Final[tuple[Part, ...]] = ("answer", "load", "around", "failed", "making")
-"""What was done for somebody's prompt."""
+ASKED: Final[tuple[Part, ...]] = ("answer", "load", "around", "failed")
+"""What was drawn for somebody's prompt."""
 IDLE: Final[tuple[Part, ...]] = ("idle", "waiting")
 NOTHING: Final = Grams(g=0.0, low=0.0, high=0.0)
 

@@ -1,6 +1,6 @@
 """The SCI report of a period as data: components that add up, factors with their sources, and what nobody knows.
 
-JSON is this data; `server.report_pages` makes Markdown and HTML of it, and adds no figure.
+JSON is this data; `server.report_words` and a template make Markdown and HTML of it, and add no figure.
 """
 
 from collections.abc import Mapping, Sequence
@@ -30,7 +30,7 @@ from joulebox.model import Embodied, Grams, Intensity
 from joulebox.server.grid.live import Grid
 from joulebox.server.grid.table import check_zone
 from joulebox.server.jobs import NodeRecord
-from joulebox.server.period import Books, Gathered, NodeTime, Period, gather, node_times
+from joulebox.server.period import NOT_METERED, Books, Gathered, NodeTime, Period, gather, node_times
 
 Json = dict[str, Any]
 SCHEMA: Final = "joulebox.sci-report/1"
@@ -56,6 +56,7 @@ LICENCES: Final = (
     ("world mean", "CC BY 4.0"),
     ("generic desktop", "ODbL 1.0"),
 )
+OWN: Final = "the operator's own"
 PARTS: Final = {
     "answer": ("Answers", "request to last token, idle power included"),
     "load": ("Loading models", ""),
@@ -304,8 +305,10 @@ def _coefficients(found: Gathered, here: Sequence[NodeTime], hardware: Mapping[s
     rows = [_grid_row(zone, used) for (zone, _, _), used in sorted(found.used.items())]
     rows += [_te_row(one.node, hardware[one.node]) for one in here if one.node in hardware]
     for source, pue in sorted(found.pues.items()):
-        rows.append(_row("PUE", "energy of the building per energy of the machine", pue, "", "sourced", source))
-    rows.append(_row("RR/ToR", "share of the machine", 1.0, "", "measured", "a node runs one prompt at a time"))
+        how = "modelled" if source == NOT_METERED else "sourced"
+        rows.append(_row("PUE", "energy of the building per energy of the machine", pue, "", how, source, licence=OWN))
+    alone = "a node runs one prompt at a time"
+    rows.append(_row("RR/ToR", "share of the machine", 1.0, "", "measured", alone, licence=OWN))
     if any(piece.method == "modelled" and piece.kwh is not None for piece in found.pieces):
         profile = profile_of(1, 0)
         sources = f"mean of {len(WATTS_PER_THREAD)} processor generations, Cloud Carbon Footprint"
@@ -340,7 +343,7 @@ def _row(
         "method": method,
         "quality": quality,
         "source": source,
-        "licence": licence or next((named for begin, named in LICENCES if source.startswith(begin)), "see source"),
+        "licence": licence or next((named for begin, named in LICENCES if source.startswith(begin)), OWN),
     }
 
 
@@ -379,13 +382,15 @@ def _unknown(found: Gathered, here: Sequence[NodeTime], own: Mapping[str, Any], 
 
 
 def _unknown_time(found: Gathered, one: NodeTime, grid: Grid) -> str:
-    span = f"{one.node}: of {_hours(one.service_s)} in service nobody told what it drew in {_hours(one.unknown_s)}"
+    span = f"{one.node}: what it drew in {_hours(one.unknown_s)} of its {_hours(one.service_s)} in service"
     idle_w = found.idle_w.get(one.node)
     if idle_w is None:
-        return f"{span}; unknown, not zero."
+        return f"{span} is unknown, not zero."
     factors = grid.factors(one.zone, found.period.until, found.period.until)
     if_idle = electricity(Drawn(scope="", j=idle_w * one.unknown_s, u=0.0), factors.intensity, factors.pue)[1]
-    return f"{span}; unknown, not zero. Waiting as it last did it would have emitted {if_idle.g:.3g} g more (modelled)."
+    return (
+        f"{span} is unknown, not zero. Waiting as it last did it would have emitted {if_idle.g:.3g} g more (modelled)."
+    )
 
 
 def _hours(lasted_s: float) -> str:

@@ -13,7 +13,7 @@ Json = Mapping[str, Any]
 def told(report: Json) -> dict[str, Any]:
     """What template and Markdown say of the report's figures."""
     score, counts, waiting = report["score"], report["counts"], report["waiting"]
-    least = "at least " if report["at_least"] else ""
+    least = "at least " if report["at_least"] and score["per_token"] is not None else ""
     return {
         "period": f"{_when(report['period']['start'])} to {_when(report['period']['until'])} UTC",
         "what": ", ".join(
@@ -35,12 +35,12 @@ def told(report: Json) -> dict[str, Any]:
             )
         ],
         "counts": [
-            ("Answers", plain(counts["answers"])),
+            ("Answers", str(counts["answers"])),
             ("Tokens read", _count(counts["input_tokens"])),
             ("Tokens written", _count(counts["output_tokens"])),
-            ("Prompts without an answer", plain(counts["fruitless"])),
-            ("Control prompts", plain(counts["control_runs"])),
-            ("Nodes in service", plain(counts["nodes"])),
+            ("Prompts without an answer", str(counts["fruitless"])),
+            ("Control prompts", str(counts["control_runs"])),
+            ("Nodes in service", str(counts["nodes"])),
             ("Their time in service", _hours(counts["service_s"])),
             ("of it unknown", _hours(counts["unknown_s"])),
         ],
@@ -77,7 +77,7 @@ def _score(grams: Json | None) -> tuple[str, str]:
 
 
 def _count(count: int | None) -> str:
-    return "unknown" if count is None else plain(count)
+    return "unknown" if count is None else str(count)
 
 
 def _hours(lasted_s: float) -> str:
@@ -102,19 +102,20 @@ def as_markdown(report: Json) -> str:
     ]
     if report["simulated"]:
         lines += [f"**{SIMULATED}**", ""]
-    lines += [f"**{words['least']}{words['headline'][0]} CO2e per million tokens** ({words['headline'][1]})", ""]
+    shown_score, span = words["headline"]
+    lines += [f"**{words['least']}{shown_score} CO2e per million tokens**{f' ({span})' if span else ''}", ""]
     lines += [
         f"- {label}: {words['least']}{value}{f' ({span})' if span else ''}" for label, value, span in words["scores"]
     ]
     lines += ["", words["waiting"], "", "## What it adds up from", ""]
     lines += _table(
-        ("Component", "Term", "How", f"Energy, {shown['energy_unit']}", f"CO2e, {shown['unit']}", "low", "high"),
+        ("Component", f"CO2e, {shown['unit']}", "low", "high", f"Energy, {shown['energy_unit']}", "Term", "How"),
         [
             *(
-                (one["name"], one["term"], one["method"], one["energy"] or "", one["g"], one["low"], one["high"])
+                (one["name"], one["g"], one["low"], one["high"], one["energy"] or "", one["term"], one["method"])
                 for one in words["rows"]
             ),
-            ("**Sum**", "O + M", "", total["energy"], f"**{total['g']}**", total["low"], total["high"]),
+            ("**Sum**", f"**{total['g']}**", total["low"], total["high"], total["energy"], "O + M", ""),
         ],
     )
     lines += ["", "## What was counted", "", *(f"- {label}: {value}" for label, value in words["counts"])]
@@ -141,7 +142,7 @@ def factor_row(one: Json) -> tuple[str, ...]:
     """A factor as a row under `FACTOR_HEAD`."""
     span = f"{plain(one['low'])} to {plain(one['high'])}" if one["low"] is not None else ""
     how = ", ".join(part for part in (one["method"], one["quality"]) if part)
-    value = plain(one["value"], one["unit"], 4)
+    value = plain(one["value"], one["unit"])
     return one["symbol"], one["name"], value, span, how, one["source"], one["licence"]
 
 
