@@ -7,6 +7,8 @@ NS_PER_US: Final = 1_000
 J_PER_WH: Final = 3_600.0
 J_PER_KWH: Final = 3_600_000.0
 G_PER_KG: Final = 1_000.0
+S_PER_MINUTE: Final = 60.0
+S_PER_HOUR: Final = 3_600.0
 S_PER_YEAR: Final = 365 * 24 * 3_600.0
 """A calendar year of 365 days, as in the worked example of ISO/IEC 21031 (1000 kg, 1 h of 4 years: 28.54 g)."""
 

@@ -11,6 +11,8 @@ from datetime import datetime
 from decimal import ROUND_HALF_UP, Decimal
 from typing import Any, Final
 
+from joulebox.units import S_PER_HOUR, S_PER_MINUTE
+
 NOT_MEASURED: Final = "not measured"
 PREFIXES: Final = ((1e9, "G"), (1e6, "M"), (1e3, "k"), (1.0, ""), (1e-3, "m"), (1e-6, "µ"), (1e-9, "n"))
 PLAIN_FROM: Final = 0.1
@@ -92,6 +94,14 @@ def plain(value: float | None, unit: str = "", digits: int = LONE_DIGITS) -> str
         return NOT_MEASURED
     shown = _fixed(value, min(0, _place(value, digits))) if value else "0"
     return f"{shown} {unit}" if unit else shown
+
+
+def lasting(lasted_s: float) -> str:
+    """`28 s`, `5.8 min`, `31 h`: how long something went on, in a unit of which there are at least two."""
+    for scale_s, unit in ((S_PER_HOUR, "h"), (S_PER_MINUTE, "min")):
+        if lasted_s >= 2 * scale_s:
+            return plain(lasted_s / scale_s, unit, 2)
+    return plain(lasted_s, "s", 2)
 
 
 def size(size_bytes: float | None) -> str:

@@ -31,6 +31,7 @@ from joulebox.server.grid.live import Grid
 from joulebox.server.grid.table import check_zone
 from joulebox.server.jobs import NodeRecord
 from joulebox.server.period import NOT_METERED, Books, Gathered, NodeTime, Period, gather, node_times
+from joulebox.wording import lasting
 
 Json = dict[str, Any]
 SCHEMA: Final = "joulebox.sci-report/1"
@@ -130,12 +131,12 @@ async def sci_report(books: Books, grid: Grid, nodes: Sequence[NodeRecord], want
         "simulated": bool(found.simulated),
         "at_least": vague or bool(found.no_energy or found.no_evidence),
         "counts": counts,
-        "score": {name: _grams(value) for name, value in _scores(result).items()},
-        "total": _grams(result.total),
+        "score": {name: _range(value) for name, value in _scores(result).items()},
+        "total": _range(result.total),
         "energy_kwh": result.kwh,
         "waiting": {
-            "total": _grams(result.waiting),
-            "per_answer": _grams(_over(result.waiting, answers)),
+            "total": _range(result.waiting),
+            "per_answer": _range(_over(result.waiting, answers)),
             "kwh_per_answer": result.waiting_kwh / answers if answers else None,
         },
         "components": [_component(one) for one in result.components],
@@ -231,7 +232,7 @@ def _scores(result: Fleet) -> Mapping[str, Grams | None]:
     }
 
 
-def _grams(grams: Grams | None) -> Json | None:
+def _range(grams: Grams | None) -> Json | None:
     return None if grams is None else asdict(grams)
 
 
@@ -382,7 +383,7 @@ def _unknown(found: Gathered, here: Sequence[NodeTime], own: Mapping[str, Any], 
 
 
 def _unknown_time(found: Gathered, one: NodeTime, grid: Grid) -> str:
-    span = f"{one.node}: what it drew in {_hours(one.unknown_s)} of its {_hours(one.service_s)} in service"
+    span = f"{one.node}: what it drew in {lasting(one.unknown_s)} of its {lasting(one.service_s)} in service"
     idle_w = found.idle_w.get(one.node)
     if idle_w is None:
         return f"{span} is unknown, not zero."
@@ -391,9 +392,3 @@ def _unknown_time(found: Gathered, one: NodeTime, grid: Grid) -> str:
     return (
         f"{span} is unknown, not zero. Waiting as it last did it would have emitted {if_idle.g:.3g} g more (modelled)."
     )
-
-
-def _hours(lasted_s: float) -> str:
-    if lasted_s < 120:
-        return f"{lasted_s:.0f} s"
-    return f"{lasted_s / 60:.0f} min" if lasted_s < 7200 else f"{lasted_s / 3600:.1f} h"

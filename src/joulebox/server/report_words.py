@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 from typing import Any, Final
 
 from joulebox.server.report import PARTS
-from joulebox.wording import NOT_MEASURED, SIMULATED, plain, quantity, ranged
+from joulebox.wording import NOT_MEASURED, SIMULATED, lasting, plain, quantity, ranged
 
 Json = Mapping[str, Any]
 
@@ -41,8 +41,8 @@ def told(report: Json) -> dict[str, Any]:
             ("Prompts without an answer", str(counts["fruitless"])),
             ("Control prompts", str(counts["control_runs"])),
             ("Nodes in service", str(counts["nodes"])),
-            ("Their time in service", _hours(counts["service_s"])),
-            ("of it unknown", _hours(counts["unknown_s"])),
+            ("Their time in service", lasting(counts["service_s"])),
+            ("of it unknown", lasting(counts["unknown_s"])),
         ],
         "waiting": _waiting(waiting, score["per_answer"]),
         "rows": list(_rows(report)),
@@ -78,12 +78,6 @@ def _score(grams: Json | None) -> tuple[str, str]:
 
 def _count(count: int | None) -> str:
     return "unknown" if count is None else str(count)
-
-
-def _hours(lasted_s: float) -> str:
-    if lasted_s < 120:
-        return plain(lasted_s, "s")
-    return plain(lasted_s / 60, "min") if lasted_s < 7200 else plain(lasted_s / 3600, "h")
 
 
 def _when(text: str) -> str:
@@ -133,7 +127,7 @@ FACTOR_HEAD: Final = ("", "Factor", "Value", "Range", "How", "Source", "Licence"
 
 def node_row(one: Json) -> tuple[str, ...]:
     """A node as a row under `NODE_HEAD`."""
-    times = (_hours(one[name]) for name in ("service_s", "asked_s", "control_s", "idle_s", "unknown_s"))
+    times = (lasting(one[name]) for name in ("service_s", "asked_s", "control_s", "idle_s", "unknown_s"))
     scopes = ", ".join(one["scopes"]) or "nothing"
     return (one["name"], one["zone"] or "none", *times, scopes + (", simulated" if one["simulated"] else ""))
 
