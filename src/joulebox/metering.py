@@ -200,8 +200,11 @@ def _summed(series: Series, changes_ns: Sequence[int]) -> Curve:
     shown = [max(1, round((later - earlier) / tick_ns)) for earlier, later in pairwise(ticks.t_ns)]
     shown.append(1 + (series.t_ns[-1] - series.t_ns[moved[-1]]) // tick_ns)
     rare = sum(shown) - len(shown) <= REPEATS_RARE * sum(shown)
-    # What was shown before the first change had been shown since the first reading.
-    still = max(0, (ticks.t_ns[0] - series.t_ns[0]) // tick_ns)
+    # What was shown before the first change had been shown since the first reading, or the last hole between readings.
+    first = moved[0]
+    while first and series.t_ns[first] - series.t_ns[first - 1] <= 2 * tick_ns:
+        first -= 1
+    still = max(0, (ticks.t_ns[0] - series.t_ns[first]) // tick_ns)
     times = [ticks.t_ns[0] - turn * tick_ns for turn in range(still, 0, -1)]
     watts = [series.raw[0] * channel.step] * still
     doubts = []
