@@ -17,6 +17,7 @@ from joulebox.model import Channel, EngineInfo, ModelFile, ReadingKind, Sampling
 from joulebox.protocol import VERSION, Batch, Finish, LeaseRequest, NodeEvent, pack_trace, to_json
 from joulebox.server.app import build_app, listen, running, url_of
 from joulebox.server.grid.live import Grid
+from joulebox.server.planner import Planner
 from joulebox.server.store import Store
 from joulebox.settings import Settings
 
@@ -111,6 +112,7 @@ class Stage:
     settings: Settings
     store: Store
     grid: Grid
+    planner: Planner
     tasks: list[asyncio.Task[Any]] = field(default_factory=list)
 
     async def ask(self, prompt: str = "hi", **fields: Any) -> Json:
@@ -195,4 +197,7 @@ async def stage(folder: Path, **settings: Any) -> AsyncIterator[Stage]:
         url = url_of(chosen.host, sock)
         app = build_app(chosen, clock)
         async with running(app, sock), httpx2.AsyncClient(base_url=url, timeout=10, verify=False) as http:
-            yield Stage(url=url, http=http, settings=chosen, store=app.state.desk._queue, grid=app.state.grid)
+            state = app.state
+            yield Stage(
+                url=url, http=http, settings=chosen, store=state.desk._queue, grid=state.grid, planner=state.planner
+            )

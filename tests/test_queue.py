@@ -22,10 +22,14 @@ from joulebox.server.jobs import (
     LONGEST_EVERY,
     LOST_MAX,
     RANKS,
+    RECENT,
     Claim,
     Delivery,
     Ending,
     NodeRecord,
+    PastRun,
+    Place,
+    Plan,
     Queue,
     StoredReceipt,
     after,
@@ -69,6 +73,12 @@ def where(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Path | str
 
 
 @pytest.fixture
+async def store(where: Path | str) -> AsyncIterator[Store]:
+    async with opened(where) as one:
+        yield one
+
+
+@pytest.fixture
 async def queue(where: Path | str) -> AsyncIterator[Queue]:
     async with opened(where) as store:
         yield store
@@ -93,7 +103,7 @@ async def ask(queue: Queue, *, model: str = "m", placement: str = "fastest") -> 
 
 
 async def claim(queue: Queue, node: str = "n1", models: Sequence[str] = ("m",)) -> Claim | None:
-    return await queue.claim(offer(node=node, models=models), lambda waiting: f"has {waiting.model}", NOW)
+    return await queue.claim(offer(node=node, models=models), lambda record: f"has {record.job.prompt.model}", NOW)
 
 
 async def claimed(queue: Queue, node: str = "n1") -> Claim:
@@ -168,12 +178,57 @@ async def test_the_loaded_model_goes_first_among_equals(queue: Queue) -> None:
     assert order == [same, other, urgent, later]
 
 
+async def test_deferred_work(store: Store) -> None:
+    """What begins later is in no line until it is placed there; a plan that somebody moved first is not moved again."""
+    plan = Plan(policy="greenest", line="fastest", reason="greener then", asked=NOW, deadline=NOW + timedelta(hours=9))
+    later = NOW + timedelta(hours=3)
+    place = Place(line="node:n1", start=later, due=later, plan=plan)
+    first, second = [
+        (await store.enqueue(PROMPT, "fastest", None, NOW, rank=2, asker="a", place=place))[0] for _ in range(2)
+    ]
+    assert (first.job.state, first.job.available, first.due, first.plan) == (JobState.DEFERRED, later, later, plan)
+    assert await claim(store, "n1") is None
+    assert (await store.next_due(), await store.booked(), await store.crowd()) == (later, {("node:n1", later): 2}, {})
+    assert [one.job.id for one in await store.planned(first.number, 9)] == [second.job.id]
+    assert [one.job.id for one in await store.due(later, 1)] == [first.job.id]
+    assert await store.due(later - timedelta(seconds=1), 9) == []
+    sooner = replace(place, start=NOW, due=None, urgent=True)
+    moved = await store.replan(first, sooner, NOW)
+    assert moved is not None
+    assert (moved.job.state, moved.rank, moved.due, moved.placement) == (JobState.AVAILABLE, 0, None, "node:n1")
+    assert await store.replan(first, sooner, NOW) is None
+    await store.cancel(second.job.id, NOW)
+    assert await store.replan(second, sooner, NOW) is None
+    assert await store.crowd() == {("m", "node:n1"): 1}
+    assert (await store.next_due(), await store.planned(0, 9)) == (None, [])
+    assert (await claimed(store, "n1")).record.plan == plan
+
+
+async def test_what_past_runs_took(store: Store) -> None:
+    """The newest runs of a model on a node are kept, those of another file of the same name forgotten; what a plan
+    saved stands with the job."""
+    run = PastRun(scope="wall", energy_kwh=1e-6, reserved_s=2.0, output_tokens=3)
+    plan = Plan(policy="greenest", line="fastest", reason="greener there", asked=NOW)
+    place = Place(line="fastest", start=NOW, due=None, plan=plan)
+    for number in range(RECENT + 1):
+        await store.enqueue(PROMPT, "fastest", None, NOW, place=place)
+        told = replace(delivery(), past_run=("d1", replace(run, output_tokens=number)), plan=replace(plan, saved_g=0.5))
+        record = await store.complete((await claimed(store)).attempt.token, told, NOW)
+        assert record is not None
+        assert record.plan == replace(plan, saved_g=0.5)
+    assert [one.output_tokens for one in (await store.past_runs("m"))["n1"]] == list(range(1, RECENT + 1))
+    await ask(store)
+    await store.complete((await claimed(store)).attempt.token, replace(delivery(), past_run=("d2", run)), NOW)
+    assert await store.past_runs("m") == {"n1": [run]}
+    assert await store.past_runs("k") == {}
+
+
 async def test_a_zone_is_a_line(queue: Queue) -> None:
     """What is to run in a zone is taken by any node there, however the node spells it, and by no other."""
     placed = await ask(queue, placement="zone:DE")
     for zone in ("FR", None):
         assert await queue.claim(offer(node="n0", zone=zone), lambda _: "", NOW) is None
-    one = await queue.claim(offer(zone=" de"), lambda waiting: waiting.placement, NOW)
+    one = await queue.claim(offer(zone=" de"), lambda record: record.placement, NOW)
     assert one is not None
     assert (one.attempt.job_id, one.attempt.reason) == (placed, "zone:DE")
 

@@ -178,6 +178,9 @@ class Settings(BaseModel):
     control_prompts: Annotated[
         int, Field(ge=0, description="After so many prompts the control prompt is due as well; 0: only by time.")
     ] = 100
+    greener_wait_s: Annotated[
+        float, Field(ge=0, description="So long a prompt that asks for the greenest node waits for it at most.")
+    ] = 600.0
     grace_s: Annotated[float, Field(gt=0, description="How long a silent node keeps its job until rescue.")] = 15.0
     attempt_max_s: Annotated[
         float,

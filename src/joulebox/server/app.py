@@ -21,6 +21,7 @@ from joulebox.server.desk import Desk
 from joulebox.server.grid.feeds import feeds_of
 from joulebox.server.grid.live import Grid
 from joulebox.server.keeper import Keeper
+from joulebox.server.planner import Planner
 from joulebox.server.problems import PROBLEMS, Shell, install
 from joulebox.server.replicas import Replicas
 from joulebox.server.service import Service
@@ -49,7 +50,8 @@ def build_app(settings: Settings, clock: Clock | None = None) -> FastAPI:
     keeper = Keeper(grid, store)
     desk = Desk(store, settings, clock, grid)
     replicas = Replicas(desk)
-    service = Service(desk, store, grid, replicas)
+    planner = Planner(desk, store, grid, settings, clock)
+    service = Service(desk, store, grid, replicas, planner)
 
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
@@ -58,8 +60,10 @@ def build_app(settings: Settings, clock: Clock | None = None) -> FastAPI:
             await grid.open()
             await desk.open(settings.replica_url or app.state.url)
             keeper.start()
+            planner.start()
             yield
         finally:
+            await planner.stop()
             await keeper.stop()
             await grid.close()
             await desk.close()
@@ -69,6 +73,7 @@ def build_app(settings: Settings, clock: Clock | None = None) -> FastAPI:
     app = FastAPI(title="Joulebox", lifespan=lifespan, docs_url=None, redoc_url=None, responses=PROBLEMS)
     app.state.desk = desk
     app.state.grid = grid
+    app.state.planner = planner
     app.state.url = ""
     app.add_middleware(
         GZipMiddleware,

@@ -3,14 +3,15 @@
 import asyncio
 import logging
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass, replace
 from datetime import datetime, timedelta
 
 from joulebox.errors import JouleboxError
-from joulebox.model import EarlierAttempt, Placement, Problem, Trace
+from joulebox.model import EarlierAttempt, Placement, Problem, Receipt, Trace
 from joulebox.protocol import Finish, NodeEvent, unpack_trace
 from joulebox.server.grid.live import Grid
-from joulebox.server.jobs import Attempt, Delivery, StoredReceipt, new_id
+from joulebox.server.jobs import Attempt, Delivery, Plan, StoredReceipt, new_id
+from joulebox.server.placement import past_run
 from joulebox.units import NS_PER_US
 
 _log = logging.getLogger(__name__)
@@ -20,14 +21,22 @@ Earlier = Sequence[tuple[int, bytes | None]]
 """The attempts before this one, each with the evidence it left."""
 
 
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """What was asked for of where the prompt runs, and what was decided."""
+
+    policy: str
+    plan: Plan | None = None
+
+
 async def deliver(
-    attempt: Attempt, placement: str, finish: Finish, log: list[NodeEvent], grid: Grid, earlier: Earlier = ()
+    attempt: Attempt, wanted: Wanted, finish: Finish, log: list[NodeEvent], grid: Grid, earlier: Earlier = ()
 ) -> Delivery:
     """What a finished attempt leaves behind, receipt included. Runs the accounting in a thread.
 
     Raises `JouleboxError("bad_evidence")` when answer or trace are missing or cannot be read.
     """
-    return await asyncio.to_thread(_deliver, attempt, placement, finish, log, grid, earlier)
+    return await asyncio.to_thread(_deliver, attempt, wanted, finish, log, grid, earlier)
 
 
 async def left_behind(attempt: Attempt, finish: Finish) -> bytes | None:
@@ -42,20 +51,23 @@ async def left_behind(attempt: Attempt, finish: Finish) -> bytes | None:
 
 
 def _deliver(
-    attempt: Attempt, placement: str, finish: Finish, log: list[NodeEvent], grid: Grid, earlier: Earlier
+    attempt: Attempt, wanted: Wanted, finish: Finish, log: list[NodeEvent], grid: Grid, earlier: Earlier
 ) -> Delivery:
     if finish.answer is None or finish.trace_b64 is None:
         raise JouleboxError("bad_evidence", "A finished attempt needs its answer and its trace.")
     blob, trace = _evidence(attempt, finish.trace_b64)
-    receipt, error = _receipt(attempt, placement, trace, grid, earlier)
+    made, stored, error = _receipt(attempt, wanted, trace, grid, earlier)
+    run = past_run(made) if made is not None and trace.purpose == "prompt" else None
     return Delivery(
         answer=finish.answer,
         finish_reason=finish.finish_reason or trace.finish_reason,
         chunks=finish.chunks,
         answer_seq=next((event.seq for event in reversed(log) if event.kind == "answer"), None),
         trace=blob,
-        receipt=receipt,
+        receipt=stored,
         error=error,
+        past_run=(trace.model.digest, run) if run is not None and trace.model is not None else None,
+        plan=_outcome(wanted.plan, made),
     )
 
 
@@ -86,20 +98,37 @@ def attempts_before(earlier: Earlier) -> tuple[EarlierAttempt, ...]:
 
 
 def _receipt(
-    attempt: Attempt, policy: str, trace: Trace, grid: Grid, earlier: Earlier
-) -> tuple[StoredReceipt | None, Problem | None]:
+    attempt: Attempt, wanted: Wanted, trace: Trace, grid: Grid, earlier: Earlier
+) -> tuple[Receipt | None, StoredReceipt | None, Problem | None]:
     from joulebox.accounting import account, receipt_bytes
 
-    placement = Placement(policy=policy, reason=attempt.reason, saved_g=None)
+    placement = Placement(policy=wanted.policy, reason=attempt.reason, saved_g=None)
     receipt_id = new_id()
     try:
         run = run_of(trace)
         factors = grid.factors(trace.zone, *run, parts=trace.parts)
         before = attempts_before(earlier)
-        body = receipt_bytes(account(trace, factors, receipt_id=receipt_id, placement=placement, earlier=before))
+        made = account(trace, factors, receipt_id=receipt_id, placement=placement, earlier=before)
+        if wanted.plan is not None:
+            made = replace(made, placement=replace(placement, saved_g=_saved_g(wanted.plan, made, run, grid)))
+        body = receipt_bytes(made)
     except Exception as error:  # noqa: BLE001 - answer and evidence are worth more than a receipt that can be made later
         _log.exception("no receipt for job %s", attempt.job_id)
         detail = f"The answer is complete and its evidence is kept, but the receipt could not be made: {error}"
-        return None, Problem(code="internal", detail=detail)
+        return None, None, Problem(code="internal", detail=detail)
     recheck = grid.recheck(receipt_id, trace.zone, run, factors)
-    return StoredReceipt(id=receipt_id, factors=asdict(factors), body=body, recheck=recheck), None
+    return made, StoredReceipt(id=receipt_id, factors=asdict(factors), body=body, recheck=recheck), None
+
+
+def _outcome(plan: Plan | None, made: Receipt | None) -> Plan | None:
+    return replace(plan, saved_g=made.placement.saved_g) if plan is not None and made is not None else None
+
+
+def _saved_g(plan: Plan, made: Receipt, run: tuple[datetime, datetime], grid: Grid) -> float | None:
+    """What the plan saved: the same E and M with the intensity where, and when, the first free node would have run it.
+    `None` where the two are not of one kind."""
+    at = plan.asked if plan.shifted else run[0]
+    there = grid.factors(plan.zone, at, at + (run[1] - run[0])).intensity
+    here, kwh = made.carbon.intensity, made.sci.answer.E_kwh
+    same = (there.factor, there.quality == "yearly") == (here.factor, here.quality == "yearly")
+    return kwh * (there.g_per_kwh - here.g_per_kwh) if same and kwh is not None else None

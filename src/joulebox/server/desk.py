@@ -13,8 +13,9 @@ import json
 import logging
 from collections import deque
 from collections.abc import Coroutine, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import datetime
+from statistics import median
 from typing import Any, Final, Literal
 from weakref import WeakValueDictionary
 
@@ -33,22 +34,21 @@ from joulebox.protocol import (
     LeaseRequest,
 )
 from joulebox.server import control
-from joulebox.server.delivery import deliver, left_behind
+from joulebox.server.delivery import Wanted, deliver, left_behind
 from joulebox.server.grid import check_zone
 from joulebox.server.grid.live import Grid
 from joulebox.server.idle import IdleBooks
 from joulebox.server.jobs import (
-    FASTEST,
     NODE_PREFIX,
     RANKS,
     RECENT,
-    ZONE_PREFIX,
     Attempt,
     Claim,
     Delivery,
     Ending,
     News,
     NodeRecord,
+    Place,
     Priority,
     Queue,
     Record,
@@ -57,7 +57,7 @@ from joulebox.server.jobs import (
     reach_of,
 )
 from joulebox.server.live import PHASES, Bell, Elsewhere, Hold, Live
-from joulebox.server.outlook import Outlook, Scene, outlook
+from joulebox.server.outlook import Outlook, Scene, outlook, settling, wait_s, why
 from joulebox.server.presence import BETWEEN_S, Presence, Visit
 from joulebox.server.problems import refuse_version
 from joulebox.settings import Settings
@@ -68,6 +68,14 @@ _log = logging.getLogger(__name__)
 NODE_NAME_MAX: Final = 64
 SWEEP_S: Final = 5.0
 """How often servers that share a queue look for what a dead one left."""
+
+
+@dataclass(frozen=True, slots=True)
+class Free:
+    """A connected node, and in how many seconds it would begin with one more prompt; `None` where nobody can tell."""
+
+    offer: LeaseRequest
+    wait_s: float | None
 
 
 class _Poll:
@@ -112,6 +120,8 @@ class Desk:
         self._nodes_stale = False
         self._joined: dict[str, datetime] = {}
         self._idle_since: dict[str, datetime] = {}
+        self.plan_bell = asyncio.Event()
+        self.fleet_changed = False
         self._idle_books = IdleBooks(queue, clock)
 
     async def open(self, url: str = "") -> None:
@@ -142,8 +152,15 @@ class Desk:
 
     # --- for people ---------------------------------------------------------------------------------------------------
 
-    async def ask(self, prompt: Prompt, placement: str, key: str | None, priority: Priority = "interactive") -> Record:
-        """Put a prompt in the line; with a known idempotency key, the earlier job.
+    async def ask(
+        self,
+        prompt: Prompt,
+        placement: str,
+        key: str | None,
+        priority: Priority = "interactive",
+        place: Place | None = None,
+    ) -> Record:
+        """Put a prompt in the line, or where its `place` says; with a known idempotency key, the earlier job.
 
         Raises what `jobs.check` raises.
         """
@@ -154,10 +171,37 @@ class Desk:
         for node in self._nodes.values():
             if any(model.id == prompt.model for model in node.offer.models):
                 self._grid.expect(node.offer.zone)
-        record, new = await self._queue.enqueue(prompt, placement, key, self._clock.utc(), rank=RANKS[priority])
+        now = self._clock.utc()
+        record, new = await self._queue.enqueue(prompt, placement, key, now, rank=RANKS[priority], place=place)
         if new:
-            self._waits(record)
+            self.placed(record)
         return record
+
+    def placed(self, record: Record) -> None:
+        """A job has come into the line, or was deferred."""
+        if record.job.state is JobState.AVAILABLE:
+            self._waits(record)
+        else:
+            self._changed(record.job.id)
+
+    async def free(self, model: str, line: str) -> list[Free]:
+        """The connected nodes that may take a prompt from that line, each with when it would begin with it."""
+        await self._look_at_nodes()
+        waiting = Waiting(id="", model=model, placement=line)
+        reach = {name: reach_of(node.offer) for name, node in self._nodes.items() if self._here(name)}
+        able = [name for name, one in reach.items() if one.takes(waiting)]
+        if not able:
+            return []
+        crowd, busy, now = await self._queue.crowd(), await self._working(), self._clock.utc()
+        typical_s = median(self._durations_s) if self._durations_s else None
+        return [
+            Free(self._nodes[name].offer, wait_s(name, reach, crowd, busy.get(name), typical_s, now)) for name in able
+        ]
+
+    def served(self, record: Record) -> bool:
+        """Whether a connected node takes from the line that a job waits in."""
+        nodes = (node for name, node in self._nodes.items() if self._here(name))
+        return any(reach_of(node.offer).takes(record.waiting) for node in nodes)
 
     async def cancel(self, job_id: str) -> Record:
         """Cancel a job: at once where it waits, down the hold where it runs; one that is over stays as it is."""
@@ -181,6 +225,7 @@ class Desk:
             present=[name for name in self._nodes if self._here(name)],
             busy=await self._working(),
             durations_s=tuple(self._durations_s),
+            settling={live.attempt.node: said for live in self._live.values() if (said := _settling(live))},
         )
         return outlook(record, live.attempt.reason if live else None, scene, self._clock.utc())
 
@@ -348,6 +393,8 @@ class Desk:
                 f"Another node called {request.node} is connected: give this one another name, or stop the other."
             )
             raise JouleboxError("node_name_taken", sentence, retry_s=BETWEEN_S)
+        if changed or not self._here(request.node):
+            self._replan()
         self._nodes[request.node] = joined
         await self._idle_books.keep(request)
         anew = _lost(f"node {request.node} began anew")
@@ -378,7 +425,7 @@ class Desk:
 
     async def _hand_out(self, claim: Claim, poll: _Poll, gone: asyncio.Future[Any]) -> Lease | None:
         record = claim.record
-        live = Live(attempt=claim.attempt, placement=record.placement, cancel=record.cancel, purpose=record.purpose)
+        live = _live(claim.attempt, record)
         self._live[claim.attempt.token] = live
         if gone.done() or poll.superseded:
             await self._close(live, _lost(f"node {claim.attempt.node} left before it took the prompt"))
@@ -431,23 +478,15 @@ class Desk:
         except JouleboxError:
             _log.exception("the control prompt %s goes on", job_id)
 
-    def _why(self, waiting: Waiting) -> str:
-        if waiting.purpose == "control":
-            return control.REASON
-        able = [name for name, node in self._nodes.items() if reach_of(node.offer).takes(waiting)]
-        if waiting.placement.startswith(NODE_PREFIX):
-            return "the prompt asked for this node"
-        if len(able) == 1:
-            return "the only node that may take it"
-        present = sum(self._here(name) for name in able)
-        where = f" in {waiting.placement.removeprefix(ZONE_PREFIX)}" if waiting.placement != FASTEST else ""
-        return f"the first to be free of {present} connected nodes with {waiting.model}{where}"
+    def _why(self, record: Record) -> str:
+        reach = {name: reach_of(node.offer) for name, node in self._nodes.items()}
+        return why(record, reach, [name for name in reach if self._here(name)])
 
     async def _take_delivery(self, live: Live, finish: Finish) -> Record | None:
         try:
             attempt = live.attempt
             earlier = await self._queue.earlier(attempt.job_id, attempt.number) if attempt.number > 1 else ()
-            delivery = await deliver(attempt, live.placement, finish, live.log, self._grid, earlier)
+            delivery = await deliver(attempt, live.wanted, finish, live.log, self._grid, earlier)
             if live.purpose == "control":
                 delivery = await self._entered(attempt, delivery)
         except JouleboxError as error:
@@ -497,6 +536,9 @@ class Desk:
         """Another server did something: whoever waits for that looks again."""
         if news.kind in ("node", "lost"):
             self._nodes_stale = True
+            self._replan()
+        if news.kind == "plan":
+            self.plan_bell.set()
         self._busy = self._line = None
         if news.kind == "lost":
             for poll in self._polls.values():
@@ -511,6 +553,11 @@ class Desk:
             if (live := self.live(news.subject)) is not None:
                 self._spawn(self._check(live))
         self.line_bell.ring()
+
+    def _replan(self) -> None:
+        """What plans depend on has changed."""
+        self.fleet_changed = True
+        self.plan_bell.set()
 
     async def _ready(self, job_id: str) -> None:
         """A job came into the line through another server: one node that waits here is woken for it."""
@@ -539,7 +586,7 @@ class Desk:
         self.ring(live.attempt.job_id)
 
     def _take(self, attempt: Attempt, record: Record) -> Live:
-        live = Live(attempt=attempt, placement=record.placement, cancel=record.cancel, purpose=record.purpose)
+        live = _live(attempt, record)
         self._live[attempt.token] = live
         self._start_grace(live)
         ran_s = (self._clock.utc() - attempt.leased).total_seconds()
@@ -570,8 +617,7 @@ class Desk:
             return None
         if held.url is None:
             return self._live.get(token) or self._take(held.attempt, held.record)
-        record = held.record
-        return Live(attempt=held.attempt, placement=record.placement, cancel=record.cancel, purpose=record.purpose)
+        return _live(held.attempt, held.record)
 
     def _here(self, name: str) -> bool:
         return self._presence.here(name) or self._nodes[name].elsewhere
@@ -650,6 +696,8 @@ class Desk:
         """A job has come into the line: one waiting node is woken, no more."""
         waiting = record.waiting
         self._changed(record.job.id)
+        if record.due is not None:
+            self.plan_bell.set()
         for poll in self._polls.values():
             if not poll.woken.done() and poll.reach.takes(waiting):
                 poll.wake()
@@ -708,6 +756,7 @@ class Desk:
     def _departs(self, name: str) -> None:
         if self.closing or self._presence.here(name):
             return
+        self._replan()
         if (node := self._nodes.get(name)) is not None and not node.elsewhere:
             self._nodes[name] = replace(node, seen=self._clock.utc())
             self._spawn(self._note_departure(name))
@@ -727,6 +776,18 @@ class Desk:
 def _lasting(offer: LeaseRequest) -> LeaseRequest:
     """An offer without what changes from one request to the next."""
     return replace(offer, temperature_c=None, wait_s=LEASE_WAIT_S, idle=())
+
+
+def _settling(live: Live) -> str | None:
+    """How the node of this attempt settles, while it does."""
+    if live.phase != "settling":
+        return None
+    return settling(live.attempt.node, next(event.data for event in reversed(live.log) if event.kind == "settling"))
+
+
+def _live(attempt: Attempt, record: Record) -> Live:
+    wanted = Wanted(record.policy, record.plan)
+    return Live(attempt=attempt, wanted=wanted, cancel=record.cancel, purpose=record.purpose)
 
 
 async def _ending(attempt: Attempt, finish: Finish) -> Ending:

@@ -73,7 +73,7 @@ async def watch(
                 live = copy
                 for event in _fresh(live, seen):
                     yield event
-            if record.job.state is JobState.AVAILABLE:
+            if record.job.state in (JobState.AVAILABLE, JobState.DEFERRED):
                 rings.add(desk.line_bell.next())
                 outlook = await desk.outlook(record)
                 if outlook != told:

@@ -53,8 +53,48 @@ def new_token() -> str:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """What was decided for a prompt, and why. `policy` is what was asked for, `line` the widest that it allows.
+
+    `zone` is where the first free node would have run it: what that saved is told from the grid there, in the time of
+    the run, or, where it was `shifted` to another time, at the time it was `asked`.
+    """
+
+    policy: str
+    line: str
+    reason: str
+    asked: datetime
+    deadline: datetime | None = None
+    zone: str | None = None
+    shifted: bool = False
+    saved_g: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Place:
+    """Where and from when a planned job waits, and when it is due to be looked at again."""
+
+    line: str
+    start: datetime
+    due: datetime | None
+    plan: Plan
+    urgent: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PastRun:
+    """What an answered prompt took from lease to release: E with PUE, time and tokens, by the scope of its meters."""
+
+    scope: str
+    energy_kwh: float
+    reserved_s: float
+    output_tokens: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Record:
-    """A job with what only the server needs: its place in the order of asking, where it may run, whether to stop it."""
+    """A job with what only the server needs: its place in the order of asking, where it may run, whether to stop it.
+    One that is planned is looked at again when it is `due`."""
 
     job: Job
     number: int
@@ -62,6 +102,13 @@ class Record:
     cancel: bool
     purpose: Purpose = "prompt"
     rank: int = RANKS["interactive"]
+    plan: Plan | None = None
+    due: datetime | None = None
+
+    @property
+    def policy(self) -> str:
+        """What was asked for, in the words of the contract."""
+        return self.plan.policy if self.plan is not None else self.placement
 
     @property
     def priority(self) -> str:
@@ -94,10 +141,10 @@ class Attempt:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class News:
-    """What another server did: a job was put into the line (`ready`), a job changed, a node came or went. `lost`: for a
-    while nothing could be heard, so that anything may have changed."""
+    """What another server did: a job was put into the line (`ready`), deferred (`plan`) or changed otherwise, a node
+    came or went. `lost`: for a while nothing could be heard, so that anything may have changed."""
 
-    kind: Literal["ready", "job", "node", "lost"]
+    kind: Literal["ready", "job", "plan", "node", "lost"]
     subject: str = ""
 
 
@@ -175,7 +222,9 @@ class FinishedJob:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Delivery:
-    """A finished answer with its evidence. Without a receipt, `error` says why there is none."""
+    """A finished answer with its evidence. Without a receipt, `error` says why there is none. `past_run` is what it
+    took, with the digest of its model; `plan` that of the job, with what it
+    saved."""
 
     answer: str
     finish_reason: str
@@ -185,6 +234,8 @@ class Delivery:
     receipt: StoredReceipt | None
     error: Problem | None = None
     control: Entry | None = None
+    past_run: tuple[str, PastRun] | None = None
+    plan: Plan | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -366,13 +417,15 @@ class Queue(Protocol):
         *,
         rank: int = RANKS["interactive"],
         asker: str | None = None,
+        place: Place | None = None,
     ) -> tuple[Record, bool]:
-        """Put a prompt in the line; with a known `key`, the earlier job and `False`."""
+        """Put a prompt in the line, or defer it where its `place` begins later; with a known `key`, the earlier job and
+        `False`."""
 
     async def by_key(self, key: str) -> Record | None:
         """The job that was asked with this idempotency key."""
 
-    async def claim(self, request: LeaseRequest, why: Callable[[Waiting], str], now: datetime) -> Claim | None:
+    async def claim(self, request: LeaseRequest, why: Callable[[Record], str], now: datetime) -> Claim | None:
         """Give this node the job of its lines whose turn it is, `None` where there is none; among equals one for the
         model that is loaded; of `LONGEST_EVERY` claims one takes what has waited longest. A job goes to one claimer
         only; `why` gives the reason for this node, for the receipt."""
@@ -419,6 +472,9 @@ class Queue(Protocol):
 
     async def line(self) -> Sequence[Waiting]:
         """The prompts of people that wait, in the order they will be taken."""
+
+    async def crowd(self) -> Mapping[tuple[str, str], int]:
+        """How many jobs wait, by model and line."""
 
     async def durations_s(self, count: int) -> Sequence[float]:
         """How long the last `count` completed attempts at people's prompts took, from lease to delivery, in seconds."""

@@ -7,6 +7,7 @@ from typing import Final, Literal
 
 from joulebox.model import Phase, Purpose
 from joulebox.protocol import EventKind, NodeEvent
+from joulebox.server.delivery import Wanted
 from joulebox.server.jobs import Attempt
 from joulebox.server.presence import Visit
 
@@ -55,7 +56,7 @@ class Live:
     """A running attempt: everything it has said, in order of `seq`, and the connection that holds it."""
 
     attempt: Attempt
-    placement: str
+    wanted: Wanted
     cancel: bool
     purpose: Purpose = "prompt"
     log: list[NodeEvent] = field(default_factory=list)

@@ -1,12 +1,14 @@
-"""When will it be my turn, and why not now: place in the line, expected start, one sentence. Pure."""
+"""When will it be my turn, why not now, and why here: place in the line, expected start, one sentence. Pure."""
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from statistics import median
+from typing import Any
 
 from joulebox.model import JobState
-from joulebox.server.jobs import Reach, Record, Waiting
+from joulebox.server.control import REASON
+from joulebox.server.jobs import FASTEST, NODE_PREFIX, ZONE_PREFIX, Reach, Record, Waiting
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -20,7 +22,8 @@ class Outlook:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Scene:
-    """All that the outlook depends on: the line, what each known node may take, who is present, since when each works.
+    """All that the outlook depends on: the line, what each known node may take, who is present, since when each works,
+    which of them still settles, and how.
 
     `durations_s` are those of the last completed jobs, in seconds.
     """
@@ -30,12 +33,15 @@ class Scene:
     present: Collection[str]
     busy: Mapping[str, datetime]
     durations_s: Sequence[float]
+    settling: Mapping[str, str] = field(default_factory=dict)
 
 
 def outlook(record: Record, why: str | None, scene: Scene, now: datetime) -> Outlook:
     """The outlook of one job; `why` is the reason its running attempt was placed where it is."""
     if record.job.state is JobState.RUNNING:
-        return Outlook(reason=why)
+        return Outlook(reason=scene.settling.get(record.job.node or "", why))
+    if record.job.state is JobState.DEFERRED:
+        return Outlook(expected_start=record.job.available, reason=record.plan.reason if record.plan else None)
     if record.job.state is not JobState.AVAILABLE:
         return Outlook()
     me = record.waiting
@@ -45,7 +51,35 @@ def outlook(record: Record, why: str | None, scene: Scene, now: datetime) -> Out
     if not present:
         return Outlook(position=before, reason=_nobody(me.model, able, scene))
     reason = "next in line" if before == 0 else f"{before} prompt{' is' if before == 1 else 's are'} before yours"
+    cooling = [scene.settling[node] for node in present if node in scene.settling]
+    if cooling and all(node in scene.busy for node in present):
+        reason += f"; {cooling[0]}"
+    if record.plan is not None:
+        reason += f"; {record.plan.reason}"
     return Outlook(position=before, expected_start=_start(before, present, scene, now), reason=reason)
+
+
+def why(record: Record, reach: Mapping[str, Reach], present: Collection[str]) -> str:
+    """Why a node may take this job now, for the receipt."""
+    if record.purpose == "control":
+        return REASON
+    if record.plan is not None:
+        return record.plan.reason
+    if record.placement.startswith(NODE_PREFIX):
+        return "the prompt asked for this node"
+    able = [name for name, one in reach.items() if one.takes(record.waiting)]
+    if len(able) == 1:
+        return "the only node that may take it"
+    where = f" in {record.placement.removeprefix(ZONE_PREFIX)}" if record.placement != FASTEST else ""
+    count = sum(name in present for name in able)
+    return f"the first to be free of {count} connected nodes with {record.job.prompt.model}{where}"
+
+
+def settling(node: str, said: Mapping[str, Any]) -> str:
+    """What a node that settles says, in words; what it does not say is left out."""
+    target_c, expected_s = said.get("target_c"), said.get("expected_s")
+    text = f"{node} cools down" if target_c is None else f"{node} cools to {target_c:g} °C"
+    return text if expected_s is None else f"{text}, about {expected_s:.0f} s"
 
 
 def _before(me: Waiting, nodes: Collection[str], scene: Scene) -> int:
@@ -64,6 +98,27 @@ def _nobody(model: str, able: Sequence[str], scene: Scene) -> str:
     if able:
         return f"waiting for {' or '.join(sorted(able))}: no connected node has {model}"
     return f"no node has {model} any more: add it with `joulebox models add`"
+
+
+def wait_s(
+    node: str,
+    reach: Mapping[str, Reach],
+    crowd: Mapping[tuple[str, str], int],
+    since: datetime | None,
+    typical_s: float | None,
+    now: datetime,
+) -> float | None:
+    """In how many seconds this node would begin with one more prompt: after the one it works on (`since`), and its
+    share of what waits (`crowd`, by model and line). `None` where nobody can tell yet how long a prompt takes."""
+    share = 0.0
+    for (model, line), count in crowd.items():
+        able = [one for one in reach.values() if model in one.models and line in one.lines]
+        if reach[node] in able:
+            share += count / len(able)
+    if typical_s is None:
+        return 0.0 if since is None and not share else None
+    left_s = max(typical_s - (now - since).total_seconds(), 0.0) if since is not None else 0.0
+    return left_s + share * typical_s
 
 
 def _start(before: int, present: Sequence[str], scene: Scene, now: datetime) -> datetime | None:

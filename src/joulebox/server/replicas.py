@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from joulebox.errors import JouleboxError
 from joulebox.protocol import NodeEvent
+from joulebox.server.delivery import Wanted
 from joulebox.server.desk import Desk
 from joulebox.server.jobs import Attempt
 from joulebox.server.live import PHASES, Elsewhere, Live
@@ -115,7 +116,7 @@ class _Mirror:
     """A copy of an attempt that another server looks after."""
 
     def __init__(self, attempt: Attempt) -> None:
-        self.live = Live(attempt=attempt, placement="", cancel=False)
+        self.live = Live(attempt=attempt, wanted=Wanted(""), cancel=False)
         self.begun: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self.task: asyncio.Task[None]
 

@@ -16,6 +16,8 @@ from joulebox.server.events import outlook_fields
 from joulebox.server.grid import check_zone
 from joulebox.server.grid.live import Grid
 from joulebox.server.jobs import FASTEST, NODE_PREFIX, ZONE_PREFIX, NodeRecord, Priority, Record
+from joulebox.server.placement import GREENEST, Wish
+from joulebox.server.planner import Planner
 from joulebox.server.problems import bad_request
 from joulebox.server.recompute import recompute
 from joulebox.server.replicas import Replicas
@@ -26,7 +28,7 @@ Json = dict[str, Any]
 Text = Annotated[str, Field(max_length=1_000_000)]
 CURSOR_MAX: Final = 18
 """Longer numbers fit no database."""
-LATER: Final = ("deadline", "max_energy_j")
+LATER: Final = ("max_energy_j",)
 
 
 class MessageBody(BaseModel):
@@ -52,11 +54,22 @@ class PromptBody(BaseModel):
     seed: Annotated[int, Field(ge=0, le=2**31 - 1)] = 0
     stop: Annotated[list[Annotated[str, Field(min_length=1, max_length=200)]], Field(max_length=16)] = []
     mode: Annotated[Mode, Field(description="`quiet` sends nothing until the answer is measured.")] = "live"
-    placement: Annotated[str, Field(max_length=100, description="`fastest`, `zone:DE` or `node:NAME`.")] = FASTEST
-    priority: Annotated[Priority, Field(description="Who goes first; within a class, askers take turns.")] = (
-        "interactive"
-    )
-    deadline: Annotated[Any, Field(description="Not built yet.")] = None
+    placement: Annotated[
+        str | None,
+        Field(
+            max_length=100, description="`fastest`, `greenest`, `zone:DE` or `node:NAME`; with a deadline `greenest`."
+        ),
+    ] = None
+    priority: Annotated[
+        Priority | None,
+        Field(description="Who goes first: `interactive` where nothing is said, `deferrable` with a deadline."),
+    ] = None
+    deadline: Annotated[
+        str | None,
+        Field(
+            max_length=40, description="Until then it runs in the greenest hours of the forecast: 2026-11-24T06:00Z."
+        ),
+    ] = None
     max_energy_j: Annotated[Any, Field(description="Not built yet.")] = None
     idempotency_key: Annotated[str | None, Field(min_length=1, max_length=200)] = None
 
@@ -82,32 +95,51 @@ class PromptBody(BaseModel):
             mode=self.mode,
         )
 
-    def to_placement(self) -> str:
-        """Where it may run, spelled as nodes are. Raises `JouleboxError`: `bad_request`, `unknown_zone`."""
-        kind, _, name = self.placement.partition(":")
-        if self.placement == FASTEST or (kind == "node" and name):
-            return self.placement
-        if kind == "node":
+    def to_wish(self, now: datetime) -> Wish:
+        """Where and until when it may run, spelled as nodes are. Raises `JouleboxError`: `bad_request`,
+        `unknown_zone`."""
+        deadline = _moment(self.deadline, "deadline") if self.deadline is not None else None
+        if deadline is not None and deadline <= now:
+            raise JouleboxError(
+                "bad_request", f"The deadline {self.deadline} is over: it is {now:%Y-%m-%dT%H:%MZ} now."
+            )
+        if deadline is not None and self.priority not in {None, "deferrable"}:
+            raise JouleboxError(
+                "bad_request", f"A deadline is for deferrable work: leave out priority {self.priority}."
+            )
+        if deadline is not None and self.placement == FASTEST:
+            raise JouleboxError("bad_request", "placement fastest and a deadline contradict each other: leave one out.")
+        policy = self.placement or (FASTEST if deadline is None else GREENEST)
+        if policy in {FASTEST, GREENEST}:
+            return Wish(policy=policy, deadline=deadline)
+        kind, _, name = policy.partition(":")
+        if kind not in {"zone", "node"}:
+            known = f"{FASTEST}, {GREENEST}, {ZONE_PREFIX}DE or {NODE_PREFIX}NAME"
+            raise JouleboxError("bad_request", f"placement {policy} is unknown: use {known}.")
+        if kind == "node" and not name:
             raise JouleboxError("bad_request", "placement node: needs the name of a node, like node:desk.")
-        if kind == "zone":
-            return ZONE_PREFIX + check_zone(name)
-        sentence = f"placement {self.placement} is unknown: use {FASTEST}, {ZONE_PREFIX}DE or {NODE_PREFIX}NAME."
-        raise JouleboxError("bad_request", sentence)
+        line = ZONE_PREFIX + check_zone(name) if kind == "zone" else policy
+        return Wish(policy=line, line=line, deadline=deadline)
+
+    def to_priority(self) -> Priority:
+        """Its class."""
+        return self.priority or ("interactive" if self.deadline is None else "deferrable")
 
 
 class Service:
     """Everything the public routes and the pages need. Every method may raise `JouleboxError`."""
 
-    def __init__(self, desk: Desk, store: Store, grid: Grid, replicas: Replicas) -> None:
+    def __init__(self, desk: Desk, store: Store, grid: Grid, replicas: Replicas, planner: Planner) -> None:
         self.desk = desk
+        self.planner = planner
         self.replicas = replicas
         self.store = store
         self.grid = grid
 
     async def ask(self, body: PromptBody) -> Json:
         """Take a prompt; the status of its job."""
-        prompt, placement = body.to_prompt(), body.to_placement()
-        record = await self.desk.ask(prompt, placement, body.idempotency_key, body.priority)
+        prompt, wish = body.to_prompt(), body.to_wish(self.desk.now())
+        record = await self.planner.ask(prompt, wish, body.idempotency_key, body.to_priority())
         return await self.describe(record)
 
     async def submit(self, form: Mapping[str, Any]) -> str:
@@ -152,6 +184,7 @@ class Service:
             "prompt": _question(job.prompt),
             "state": job.state,
             "priority": record.priority,
+            "placement": _placement(record),
             "phase": await self._phase(record),
             **outlook_fields(await self.desk.outlook(record)),
             "node": job.node,
@@ -279,15 +312,26 @@ def _number(cursor: str) -> int:
     return int(cursor)
 
 
-def _moment(text: str) -> datetime:
+def _moment(text: str, what: str = "since") -> datetime:
     """A day or a moment as people write it; without a zone it is UTC."""
     try:
         at = datetime.fromisoformat(text)
         return (at if at.tzinfo else at.replace(tzinfo=UTC)).astimezone(UTC)
     except (ValueError, OverflowError) as error:
         raise JouleboxError(
-            "bad_request", f"since {text!r} is no day: write 2026-11-23 or 2026-11-23T10:00Z."
+            "bad_request", f"{what} {text!r} is no time: write 2026-11-23 or 2026-11-23T10:00Z."
         ) from error
+
+
+def _placement(record: Record) -> Json:
+    """Where and until when it is to run, what was decided, and what that saved, once it is known."""
+    plan = record.plan
+    return {
+        "policy": record.policy,
+        "reason": plan.reason if plan else None,
+        "deadline": plan.deadline.isoformat(timespec="seconds") if plan and plan.deadline else None,
+        "saved_g": plan.saved_g if plan else None,
+    }
 
 
 def _question(prompt: Prompt) -> str | None:

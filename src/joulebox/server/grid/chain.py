@@ -83,13 +83,13 @@ def run_intensities(
 
 
 def series(
-    zone: str, start: datetime, until: datetime, known: Iterable[GridValue], settings: Settings
+    zone: str | None, start: datetime, until: datetime, known: Iterable[GridValue], settings: Settings
 ) -> tuple[DatedIntensity, ...]:
     """What is known from `start` to `until`, of the first of the chain that knows anything; gaps stay gaps.
 
     Raises `JouleboxError`: `unknown_zone`, `bad_setting`.
     """
-    if _static(zone, settings) is None:
+    if zone is not None and _static(zone, settings) is None:
         key = zone_of(zone).key
         inside = [value for value in known if value.zone == key and value.start < until and value.until > start]
         for source in SOURCES:

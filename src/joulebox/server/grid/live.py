@@ -7,7 +7,7 @@ receipt may get better data; an idle server asks nobody and wakes for nothing.
 import asyncio
 import logging
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Final, Literal, Protocol
@@ -65,6 +65,8 @@ class Grid:
     def __init__(self, settings: Settings, clock: Clock, shelf: Shelf, feeds: Sequence[Feed] = ()) -> None:
         self.clock = clock
         self.bell = asyncio.Event()
+        self.heard: Callable[[], None] = lambda: None
+        """Called when a live source has said something new."""
         self.counts: Counter[str] = Counter()
         """How often each source was asked, and with what outcome: `gb asked`, `gb throttled`."""
         self._settings = settings
@@ -85,6 +87,10 @@ class Grid:
         """Where the server itself is, as far as its settings say."""
         return self._settings.zone
 
+    def serves(self, zone: str | None) -> bool:
+        """Whether a live source may know this zone."""
+        return zone is not None and any(feed.serves(zone) for feed in self._feeds)
+
     async def open(self) -> None:
         """Take up what is known of the last days. Raises `JouleboxError("database")`."""
         now = self.clock.utc()
@@ -102,7 +108,7 @@ class Grid:
         at = self.clock.utc()
         return run_intensities(zone, at, at, self._known, self._settings)[0].intensity
 
-    def series(self, zone: str, start: datetime, until: datetime) -> tuple[DatedIntensity, ...]:
+    def series(self, zone: str | None, start: datetime, until: datetime) -> tuple[DatedIntensity, ...]:
         """What is known of a zone between two moments, of one source, with its gaps; without any, its yearly mean.
 
         Raises `JouleboxError("unknown_zone")`.
@@ -223,6 +229,7 @@ class Grid:
         if fresh:
             await self._shelf.keep_grid_values(fresh, now)
             self._known = tuple(value for value in known.values() if value.until > now - KEEP)
+            self.heard()
 
 
 def _rank(intensity: Intensity) -> int:

@@ -13,7 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from joulebox.errors import JouleboxError
 
-HEAD: Final = "0008"
+HEAD: Final = "0009"
 """The newest schema. Alembic, a quarter of a second to import, is only asked when a database has another one."""
 
 

@@ -17,6 +17,7 @@ from sqlalchemy import (
     delete,
     exists,
     func,
+    literal_column,
     or_,
     select,
     table,
@@ -35,6 +36,7 @@ from joulebox.server.store.tables import (
     jobs,
     node_idle,
     nodes,
+    past_runs,
     receipts,
     rechecks,
     replicas,
@@ -61,6 +63,8 @@ JOB = (
     jobs.c.error_detail,
     jobs.c.purpose,
     jobs.c.rank,
+    jobs.c.plan,
+    jobs.c.due,
 )
 """What a `Record` is made of: everything but the pieces of the answer."""
 
@@ -76,9 +80,14 @@ _LOCKS: Final = table("pg_locks", *map(column, ("locktype", "objsubid", "granted
 _DATABASES: Final = table("pg_database", column("oid"), column("datname"))
 REPLICAS: Final = 0x4A42
 """The class of the advisory locks that tell which servers live."""
+PLANNING: Final = 0x4A42504C
+"""The advisory lock of the server that plans."""
 CHANNEL: Final = "joulebox"
 """What servers that share a database tell one another goes through this channel of Postgres."""
 ASKED = jobs.c.purpose == "prompt"
+_PLANNED: Final = jobs.c.due.is_not(None) & jobs.c.state.in_(
+    [literal_column("'available'"), literal_column("'deferred'")]  # as the index says it, so that it is used
+)
 RUNS_KEPT = 200
 """So many of a node's newest control runs are looked at."""
 
@@ -150,6 +159,66 @@ def take_job(number: Rows, node: str) -> ReturningUpdate[Any]:
     mine = jobs.c.number == number.correlate(None).scalar_subquery()
     moved = update(jobs).where(mine, jobs.c.state == JobState.AVAILABLE)
     return moved.values(state=JobState.RUNNING, attempt=jobs.c.attempt + 1, node=node).returning(*JOB)
+
+
+def crowd() -> Rows:
+    """How many jobs wait, by what they wait for."""
+    waits = jobs.c.state == JobState.AVAILABLE
+    return (
+        select(jobs.c.model, jobs.c.placement, func.count().label("count"))
+        .where(waits)
+        .group_by(jobs.c.model, jobs.c.placement)
+    )
+
+
+def planned(after: int, limit: int) -> Rows:
+    """Jobs that wait by a plan, in the order of asking."""
+    return select(*JOB).where(_PLANNED, jobs.c.number > after).order_by(jobs.c.number).limit(limit)
+
+
+def due(now: datetime, limit: int) -> Rows:
+    """Jobs whose plan is to be looked at by now."""
+    return select(*JOB).where(_PLANNED, jobs.c.due <= now).order_by(jobs.c.due).limit(limit)
+
+
+def next_due() -> Rows:
+    """When the next plan is to be looked at."""
+    return select(func.min(jobs.c.due).label("due")).where(_PLANNED)
+
+
+def booked() -> Rows:
+    """How many jobs are deferred, by line and beginning."""
+    return (
+        select(jobs.c.placement, jobs.c.due, func.count().label("count"))
+        .where(_PLANNED, jobs.c.state == JobState.DEFERRED)
+        .group_by(jobs.c.placement, jobs.c.due)
+    )
+
+
+def outstanding_with(job_id: str) -> Rows:
+    """How many prompts wait of who asked this one."""
+    own, others = jobs.alias(), jobs.alias()
+    asker = select(own.c.asker).where(own.c.id == job_id).scalar_subquery()
+    return select(func.count()).where(others.c.asker == asker, others.c.state == JobState.AVAILABLE)
+
+
+def past_runs_of(model: str, node: str | None = None) -> Rows:
+    """What past runs of a model took, by node."""
+    rows = select(past_runs).where(past_runs.c.model == model)
+    return rows if node is None else rows.where(past_runs.c.node == node)
+
+
+def save_past_runs(dialect: str, values: dict[str, Any]) -> Insert:
+    """What past runs of a model on a node took, in place of what was known before."""
+    saved: Insert = (
+        _insert(dialect, past_runs).values(values).on_conflict_do_update(index_elements=["model", "node"], set_=values)
+    )
+    return saved
+
+
+def plan_alone() -> Select[Any]:
+    """Be the one server that plans, until the transaction ends; false where another one is."""
+    return select(func.pg_try_advisory_xact_lock(PLANNING).label("alone"))
 
 
 def move_job(job_id: str, start: JobState, **values: Any) -> ReturningUpdate[Any]:

@@ -3,7 +3,8 @@
 import asyncio
 import hashlib
 import secrets
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import asdict, replace
 from datetime import datetime
 from functools import wraps
@@ -21,6 +22,7 @@ from joulebox.server.idle import NodeIdle, ServerTime, continued, entered
 from joulebox.server.jobs import (
     LONGEST_EVERY,
     RANKS,
+    RECENT,
     Attempt,
     Claim,
     Delivery,
@@ -31,6 +33,9 @@ from joulebox.server.jobs import (
     News,
     NodeRecord,
     Page,
+    PastRun,
+    Place,
+    Plan,
     Recheck,
     Record,
     Replay,
@@ -43,10 +48,11 @@ from joulebox.server.jobs import (
 )
 from joulebox.server.store import queries
 from joulebox.server.store.database import database_at
-from joulebox.server.store.tables import attempts, baselines, control_runs, nodes, receipts, rechecks, traces
+from joulebox.server.store.tables import attempts, baselines, control_runs, jobs, nodes, receipts, rechecks, traces
 
 _PROMPT: Final = TypeAdapter(Prompt)
 _OFFER: Final = TypeAdapter(LeaseRequest)
+_PLAN: Final = TypeAdapter(Plan)
 _COUNTED: Final = TypeAdapter(tuple[Counted, ...])
 _P = ParamSpec("_P")
 _T = TypeVar("_T")
@@ -160,10 +166,12 @@ class Store:
         *,
         rank: int = RANKS["interactive"],
         asker: str | None = None,
+        place: Place | None = None,
     ) -> tuple[Record, bool]:
+        deferred = place is not None and place.start > now
         values = {
             "id": new_id(),
-            "state": JobState.AVAILABLE,
+            "state": JobState.DEFERRED if deferred else JobState.AVAILABLE,
             "model": prompt.model,
             "placement": placement,
             "prompt": asdict(prompt),
@@ -176,14 +184,14 @@ class Store:
             "rank": rank,
             "turn": queries.outstanding(asker).scalar_subquery() if asker is not None else 0,
             "asker": asker,
-        }
+        } | (_placed(place) if place is not None else {})
         async with self._database.single() as connection:
             row = await _row(connection, queries.add_job(connection.dialect.name, values))
         if row is None and key is not None:
             async with self._database.read() as connection:
                 return _record(await _one(connection, queries.job_by_key(key))), False
         assert row is not None
-        self._tell("ready", row["id"])
+        self._tell("plan" if deferred else "ready", row["id"])
         return _record(row), True
 
     @_whole
@@ -193,7 +201,7 @@ class Store:
             return _record(row) if row else None
 
     @_whole
-    async def claim(self, request: LeaseRequest, why: Callable[[Waiting], str], now: datetime) -> Claim | None:
+    async def claim(self, request: LeaseRequest, why: Callable[[Record], str], now: datetime) -> Claim | None:
         reach = reach_of(request)
         if not reach.models:
             return None
@@ -215,7 +223,7 @@ class Store:
                 node=request.node,
                 instance=request.instance,
                 state=AttemptState.RUNNING,
-                reason=why(record.waiting),
+                reason=why(record),
                 leased=now,
                 owner=self._replica,
             )
@@ -281,8 +289,11 @@ class Store:
                 "answer_seq": delivery.answer_seq,
                 "receipt_id": delivery.receipt.id if delivery.receipt else None,
             } | _error(delivery.error)
+            if delivery.plan is not None:
+                values["plan"] = _PLAN.dump_python(delivery.plan, mode="json")
             record = _record(await _one(connection, queries.move_job(job_id, JobState.RUNNING, **values)))
             await _keep_evidence(connection, token, job_id, delivery, now)
+            await _keep_past_run(connection, record, delivery)
             if delivery.control is not None:
                 await _keep_control(connection, delivery.control, ended["node"])
         self._tell("job", job_id)
@@ -322,6 +333,71 @@ class Store:
         async with self._database.read() as connection:
             rows = (await connection.execute(queries.waiting())).mappings()
             return [Waiting(**row) for row in rows]
+
+    @_whole
+    async def crowd(self) -> Mapping[tuple[str, str], int]:
+        async with self._database.read() as connection:
+            rows = (await connection.execute(queries.crowd())).mappings()
+            return {(row["model"], row["placement"]): int(row["count"]) for row in rows}
+
+    # --- plans --------------------------------------------------------------------------------------------------------
+
+    @asynccontextmanager
+    async def planning(self) -> AsyncIterator[bool]:
+        """Be the one server that plans, as long as the block lasts; false where another one is at it."""
+        if not self.shared:
+            yield True
+            return
+        async with self._database.write() as connection:
+            yield bool(await _scalar(connection, queries.plan_alone()))
+
+    @_whole
+    async def next_due(self) -> datetime | None:
+        """When the next plan is to be looked at; `None` where there is none."""
+        async with self._database.read() as connection:
+            due: datetime | None = await _scalar(connection, queries.next_due())
+            return due
+
+    @_whole
+    async def planned(self, after: int, limit: int) -> Sequence[Record]:
+        """Jobs that wait by a plan, in the order of asking, after that number."""
+        async with self._database.read() as connection:
+            return [_record(row) for row in (await connection.execute(queries.planned(after, limit))).mappings()]
+
+    @_whole
+    async def due(self, now: datetime, limit: int) -> Sequence[Record]:
+        """Jobs whose plan is to be looked at by now."""
+        async with self._database.read() as connection:
+            return [_record(row) for row in (await connection.execute(queries.due(now, limit))).mappings()]
+
+    @_whole
+    async def booked(self) -> Mapping[tuple[str, datetime], int]:
+        """How many jobs are deferred, by line and beginning."""
+        async with self._database.read() as connection:
+            rows = (await connection.execute(queries.booked())).mappings()
+            return {(row["placement"], row["due"]): int(row["count"]) for row in rows}
+
+    @_whole
+    async def replan(self, record: Record, place: Place, now: datetime) -> Record | None:
+        """Give a waiting job another place; `None`, and nothing changes, where it moved since `record` was read."""
+        async with self._database.write() as connection:
+            waits = place.start > now
+            values = _placed(place) | {"state": JobState.DEFERRED if waits else JobState.AVAILABLE}
+            if record.job.state is JobState.DEFERRED and not waits:
+                values["turn"] = queries.outstanding_with(record.job.id).scalar_subquery()
+            moved = queries.move_job(record.job.id, record.job.state, **values).where(jobs.c.due == record.due)
+            row = await _row(connection, moved)
+        if row is None:
+            return None
+        self._tell("plan" if waits else "ready", record.job.id)
+        return _record(row)
+
+    @_whole
+    async def past_runs(self, model: str) -> Mapping[str, Sequence[PastRun]]:
+        """What past runs of a model took, by node, oldest first."""
+        async with self._database.read() as connection:
+            rows = (await connection.execute(queries.past_runs_of(model))).mappings()
+            return {row["node"]: [PastRun(**run) for run in row["runs"]] for row in rows}
 
     @_whole
     async def durations_s(self, count: int) -> Sequence[float]:
@@ -558,6 +634,10 @@ async def _row(connection: AsyncConnection, rows: queries.Asked) -> RowMapping |
     return (await connection.execute(rows)).mappings().first()
 
 
+async def _scalar(connection: AsyncConnection, rows: queries.Rows) -> Any:
+    return (await connection.execute(rows)).scalar_one()
+
+
 async def _one(connection: AsyncConnection, rows: queries.Asked) -> RowMapping:
     return (await connection.execute(rows)).mappings().one()
 
@@ -637,8 +717,32 @@ def _record(row: RowMapping) -> Record:
         receipt_id=row["receipt_id"],
         error=error,
     )
-    names = ("number", "placement", "cancel", "purpose", "rank")
-    return Record(job=job, **{name: row[name] for name in names})
+    names = ("number", "placement", "cancel", "purpose", "rank", "due")
+    plan = _PLAN.validate_python(row["plan"]) if row["plan"] else None
+    return Record(job=job, plan=plan, **{name: row[name] for name in names})
+
+
+def _placed(place: Place) -> dict[str, Any]:
+    """What a place changes of a job: urgent work is as work that somebody waits for."""
+    values = {
+        "placement": place.line,
+        "available": place.start,
+        "due": place.due,
+        "plan": _PLAN.dump_python(place.plan, mode="json"),
+    }
+    return values | ({"rank": RANKS["interactive"]} if place.urgent else {})
+
+
+async def _keep_past_run(connection: AsyncConnection, record: Record, delivery: Delivery) -> None:
+    """What the answer took, beside those before it."""
+    job = record.job
+    if delivery.past_run is None or job.node is None:
+        return
+    digest, run = delivery.past_run
+    known = await _row(connection, queries.past_runs_of(job.prompt.model, job.node))
+    runs = known["runs"] if known is not None and known["digest"] == digest else []
+    values = {"model": job.prompt.model, "node": job.node, "digest": digest, "runs": [*runs, asdict(run)][-RECENT:]}
+    await connection.execute(queries.save_past_runs(connection.dialect.name, values))
 
 
 def _attempt(row: RowMapping) -> Attempt:

@@ -64,6 +64,7 @@ ATTEMPT_FINAL: Final = "(state != 'running') = (finished IS NOT NULL)"
 AVAILABLE: Final = text("state = 'available'")
 RUNNING: Final = text("state = 'running'")
 DONE: Final = text("state = 'done'")
+PLANNED: Final = text("due IS NOT NULL AND state IN ('available', 'deferred')")
 
 nodes = Table(
     "nodes",
@@ -123,12 +124,17 @@ jobs = Table(
     # Who asked, as far as fairness and quotas must know: a key's id or a hashed address; never shown.
     Column("asker", String(64)),
     Column("purpose", String(16), nullable=False, server_default="prompt"),
+    # What was decided of where and when it runs, and when to decide again.
+    Column("plan", JSON(none_as_null=True)),
+    Column("due", UtcTime),
     CheckConstraint(JOB_STATES, name="state"),
     CheckConstraint(JOB_FINAL, name="finalized"),
     CheckConstraint("attempt >= 0", name="attempt"),
     Index("ix_jobs_waiting", "model", "placement", "rank", "turn", "number", sqlite_where=AVAILABLE),
     Index("ix_jobs_longest", "model", "placement", "number", sqlite_where=AVAILABLE),
     Index("ix_jobs_asker", "asker", sqlite_where=AVAILABLE),
+    Index("ix_jobs_due", "due", sqlite_where=PLANNED),
+    Index("ix_jobs_planned", "number", sqlite_where=PLANNED),
 )
 
 attempts = Table(
@@ -153,6 +159,16 @@ attempts = Table(
     Index("uq_attempts_running_node", "node", unique=True, sqlite_where=RUNNING),
     Index("uq_attempts_done_job", "job_id", unique=True, sqlite_where=DONE),
     Index("ix_attempts_finished", "finished"),
+)
+
+past_runs = Table(
+    "past_runs",
+    metadata,
+    # The newest runs of a model on a node, oldest first: what the next one is expected to take.
+    Column("model", String(200), primary_key=True),
+    Column("node", String(64), primary_key=True),
+    Column("digest", String(100), nullable=False),
+    Column("runs", JSON, nullable=False),
 )
 
 traces = Table(
