@@ -13,7 +13,7 @@ import json
 import logging
 from collections import deque
 from collections.abc import Coroutine, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import datetime
 from statistics import median
 from typing import Any, Final, Literal
@@ -56,8 +56,8 @@ from joulebox.server.jobs import (
     check,
     reach_of,
 )
-from joulebox.server.live import PHASES, Bell, Elsewhere, Hold, Live
-from joulebox.server.outlook import Outlook, Scene, outlook, settling, wait_s, why
+from joulebox.server.live import PHASES, Bell, Elsewhere, Hold, Live, Poll
+from joulebox.server.outlook import Free, Outlook, Scene, outlook, settling, wait_s, why
 from joulebox.server.presence import BETWEEN_S, Presence, Visit
 from joulebox.server.problems import refuse_version
 from joulebox.settings import Settings
@@ -68,32 +68,6 @@ _log = logging.getLogger(__name__)
 NODE_NAME_MAX: Final = 64
 SWEEP_S: Final = 5.0
 """How often servers that share a queue look for what a dead one left."""
-
-
-@dataclass(frozen=True, slots=True)
-class Free:
-    """A connected node, and in how many seconds it would begin with one more prompt; `None` where nobody can tell."""
-
-    offer: LeaseRequest
-    wait_s: float | None
-
-
-class _Poll:
-    """A held lease request."""
-
-    def __init__(self, request: LeaseRequest) -> None:
-        self.request = request
-        self.reach = reach_of(request)
-        self.superseded = False
-        self.woken: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-
-    def wake(self) -> None:
-        if not self.woken.done():
-            self.woken.set_result(None)
-
-    def rest(self) -> None:
-        if self.woken.done():
-            self.woken = asyncio.get_running_loop().create_future()
 
 
 class Desk:
@@ -109,7 +83,7 @@ class Desk:
         self._presence = Presence(clock)
         self._nodes: dict[str, NodeRecord] = {}
         self._doors: dict[str, asyncio.Lock] = {}
-        self._polls: dict[str, _Poll] = {}
+        self._polls: dict[str, Poll] = {}
         self._live: dict[str, Live] = {}
         self._bells: WeakValueDictionary[str, Bell] = WeakValueDictionary()
         self._line: Sequence[Waiting] | None = None
@@ -283,7 +257,7 @@ class Desk:
         now = self._clock.utc()
         self._joined.setdefault(request.node, now)
         self._idle_since.setdefault(request.node, now)
-        poll = _Poll(request)
+        poll = Poll(request)
         if (earlier := self._polls.pop(request.node, None)) is not None:
             earlier.superseded = True
             earlier.wake()
@@ -404,7 +378,7 @@ class Desk:
             for token in await self._queue.running_on(request.node):
                 await self._queue.close_attempt(token, anew, self._settings.attempts_max, self._clock.utc())
 
-    async def _next_claim(self, poll: _Poll, gone: asyncio.Future[Any]) -> Claim | None:
+    async def _next_claim(self, poll: Poll, gone: asyncio.Future[Any]) -> Claim | None:
         end_ns = self._clock.now_ns() + nanoseconds(min(poll.request.wait_s, LEASE_WAIT_S))
         while not (poll.superseded or gone.done() or self.closing):
             poll.rest()
@@ -423,7 +397,7 @@ class Desk:
             return await self._control_claim(poll.request)
         return None
 
-    async def _hand_out(self, claim: Claim, poll: _Poll, gone: asyncio.Future[Any]) -> Lease | None:
+    async def _hand_out(self, claim: Claim, poll: Poll, gone: asyncio.Future[Any]) -> Lease | None:
         record = claim.record
         live = _live(claim.attempt, record)
         self._live[claim.attempt.token] = live
@@ -711,7 +685,7 @@ class Desk:
                 self._spawn(self._give_way(live.attempt.job_id))
                 return
 
-    def _pass_on(self, gave_up: _Poll) -> None:
+    def _pass_on(self, gave_up: Poll) -> None:
         """A woken node left without a job: what it was woken for may be another's."""
         for poll in self._polls.values():
             if poll is not gave_up and not poll.woken.done() and poll.reach.models & gave_up.reach.models:

@@ -6,9 +6,9 @@ from dataclasses import dataclass, field
 from typing import Final, Literal
 
 from joulebox.model import Phase, Purpose
-from joulebox.protocol import EventKind, NodeEvent
+from joulebox.protocol import EventKind, LeaseRequest, NodeEvent
 from joulebox.server.delivery import Wanted
-from joulebox.server.jobs import Attempt
+from joulebox.server.jobs import Attempt, reach_of
 from joulebox.server.presence import Visit
 
 Word = Literal["hello", "cancel", "bye", "move"]
@@ -91,3 +91,23 @@ class Hold:
         """Everything to say, as it comes."""
         while (word := await self._words.get()) is not None:
             yield word
+
+
+class Poll:
+    """A held lease request."""
+
+    def __init__(self, request: LeaseRequest) -> None:
+        self.request = request
+        self.reach = reach_of(request)
+        self.superseded = False
+        self.woken: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+    def wake(self) -> None:
+        """There may be work for it."""
+        if not self.woken.done():
+            self.woken.set_result(None)
+
+    def rest(self) -> None:
+        """It has looked, and waits for the next ring."""
+        if self.woken.done():
+            self.woken = asyncio.get_running_loop().create_future()

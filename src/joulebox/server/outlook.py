@@ -7,6 +7,7 @@ from statistics import median
 from typing import Any
 
 from joulebox.model import JobState
+from joulebox.protocol import LeaseRequest
 from joulebox.server.control import REASON
 from joulebox.server.jobs import FASTEST, NODE_PREFIX, ZONE_PREFIX, Reach, Record, Waiting
 
@@ -34,6 +35,14 @@ class Scene:
     busy: Mapping[str, datetime]
     durations_s: Sequence[float]
     settling: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Free:
+    """A connected node, and in how many seconds it would begin with one more prompt; `None` where nobody can tell."""
+
+    offer: LeaseRequest
+    wait_s: float | None
 
 
 def outlook(record: Record, why: str | None, scene: Scene, now: datetime) -> Outlook:

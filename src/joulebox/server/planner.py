@@ -17,10 +17,11 @@ from typing import Final, Protocol
 from joulebox.clock import Clock
 from joulebox.errors import JouleboxError
 from joulebox.model import JobState, Prompt
-from joulebox.server.desk import Desk, Free
+from joulebox.server.desk import Desk
 from joulebox.server.grid import embodied_of
 from joulebox.server.grid.live import PLAN_EVERY, Grid
 from joulebox.server.jobs import PastRun, Place, Priority, Record
+from joulebox.server.outlook import Free
 from joulebox.server.placement import Booked, Option, Slot, Wish, expected_of, place, urgent
 from joulebox.settings import Settings
 from joulebox.units import G_PER_KG, S_PER_YEAR
