@@ -53,6 +53,8 @@ REGISTRY: Final[dict[str, Failure]] = {
     "broken_model": Failure(status=422, exit_code=1, title="The model file cannot be loaded"),
     "model_too_big": Failure(status=422, exit_code=1, title="The model does not fit this node's memory"),
     "model_fetch": Failure(status=502, exit_code=1, title="The model could not be fetched"),
+    # the benchmark
+    "bad_task": Failure(status=422, exit_code=2, title="A task or an answer cannot be read"),
     # meters
     "unknown_meter": Failure(status=422, exit_code=2, title="There is no such kind of meter"),
     "meters_in_use": Failure(status=409, exit_code=1, title="A node reads these meters"),

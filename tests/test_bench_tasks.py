@@ -1,0 +1,95 @@
+"""The tasks that ship: each is well formed, and what stands as right is right."""
+
+import math
+import tomllib
+from collections import Counter
+from fractions import Fraction
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from joulebox.bench.marking import mark
+from joulebox.bench.scoring import normalised
+from joulebox.bench.suite import CATEGORIES, load, parsed, task
+from joulebox.bench.task import Answer, Sample, TextTarget
+from joulebox.errors import JouleboxError
+
+FOLDER = files("joulebox.bench") / "tasks"
+PROMPTS_AT_LEAST = {"code": 50, "math": 50, "questions": 50, "sql": 50, "translation": 50, "summary": 25, "chat": 25}
+
+
+def table(category: str) -> dict[str, Any]:
+    """A task's file as it stands."""
+    return tomllib.loads((FOLDER / f"{category}.toml").read_text("utf-8"))
+
+
+def samples(*categories: str) -> list[Any]:
+    """All samples of these categories, for one test each."""
+    return [pytest.param(sample, id=sample.id) for category in categories for sample in task(category).samples]
+
+
+def right(sample: Sample, text: str) -> bool:
+    """Whether this text counts."""
+    return mark(sample, Answer(id=sample.id, text=text)).correct
+
+
+@pytest.mark.parametrize("category", CATEGORIES)
+def test_a_task_is_complete(category: str) -> None:
+    """Enough prompts, from very easy to hard, with ids that stay, licence, version, and no prompt twice."""
+    made = task(category)
+    assert (made.category, made.licence) == (category, "CC0-1.0")
+    assert made.version
+    assert made.system
+    assert 32 <= made.max_tokens <= 512
+    assert len(made.samples) >= PROMPTS_AT_LEAST[category]
+    assert [sample.id for sample in made.samples] == [f"{category}-{at:02}" for at in range(1, len(made.samples) + 1)]
+    hard = Counter(sample.difficulty for sample in made.samples)
+    assert set(hard) == {1, 2, 3, 4, 5}
+    assert min(hard.values()) >= len(made.samples) // 10
+    assert len({normalised(sample.prompt) for sample in made.samples}) == len(made.samples)
+    assert all(sample.prompt.isprintable() or "\n" in sample.prompt for sample in made.samples)
+
+
+def test_numbers_are_proved() -> None:
+    """Each number comes out of another way of computing it, and is read back from a plain answer."""
+    for sample, row in zip(task("math").samples, table("math")["sample"], strict=True):
+        proved = eval(row["proof"], {"Fraction": Fraction, "math": math})
+        assert abs(Fraction(proved) - Fraction(row["answer"])) <= Fraction(row.get("tolerance", "0")), sample.id
+        assert right(sample, f"Answer: {row['answer']}")
+        assert not right(sample, f"Answer: {Fraction(row['answer']) + 1}")
+
+
+def test_every_accepted_answer_is_accepted() -> None:
+    """Each form counts, alone and in a sentence, no answer counts for another question, and no prompt gives it away."""
+    made = task("questions").samples
+    for sample in made:
+        assert isinstance(sample.target, TextTarget)
+        for form in sample.target.accepted:
+            assert right(sample, form), (sample.id, form)
+            assert right(sample, f"It is {form}."), (sample.id, form)
+            assert f" {normalised(form)} " not in f" {normalised(sample.prompt)} ", (sample.id, form)
+        assert not right(sample, "I think it is forty-one.")
+
+
+def test_a_file_that_is_wrong_says_where(tmp_path: Path) -> None:
+    """What is missing, unknown or twice in a task file is named."""
+    head = 'category = "math"\nversion = "1"\nlicence = "CC0-1.0"\nsystem = "s"\nmax_tokens = 9\n'
+    one = '[[sample]]\nid = "a"\ndifficulty = 1\nprompt = "p"\nanswer = "1"\n'
+    assert parsed(head + one, "x").samples[0].prompt == "p"
+    for text, says in (
+        ("category = ", "x is no TOML"),
+        (head, "x: 'sample' is missing"),
+        (head + one.replace('answer = "1"\n', ""), "x, sample a: 'answer' is missing"),
+        (head + one + "colour = 3\n", "x, sample a: nothing is known of 'colour'"),
+        (head + one + one, "x: two samples have the same id"),
+        (head.replace("9", '"many"') + one, "x: invalid literal"),
+    ):
+        with pytest.raises(JouleboxError, match=says) as told:
+            parsed(text, "x")
+        assert told.value.code == "bad_task"
+    with pytest.raises(JouleboxError, match="cannot be read"):
+        load(tmp_path / "nowhere.toml")
+    with pytest.raises(JouleboxError, match="choose one of"):
+        task("cooking")
