@@ -336,6 +336,9 @@ class Stage:
                 return receipt
         raise JouleboxError("not_found", f"There is no receipt {receipt_id}.")
 
+    async def whatif(self, receipt_id: str) -> Mapping[str, Any] | None:
+        return None
+
     async def report(
         self, start: str | None, until: str | None, zone: str | None, model: str | None
     ) -> Mapping[str, Any]:

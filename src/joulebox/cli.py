@@ -473,10 +473,13 @@ def receipts_show(
 
     with _client(server) as client:
         receipt = client.receipt(receipt_id, revision)
+        elsewhere = client.whatif(receipt_id) if not as_json else None
     if as_json:
         print(json.dumps(receipt, ensure_ascii=False, indent=2))
     else:
         show_receipt(receipt, parts=parts)
+        if elsewhere is not None:
+            print(" ".join(elsewhere["sentences"]))
 
 
 @receipts_app.command("recompute")

@@ -151,6 +151,11 @@ class Client:
         receipt: dict[str, Any] = self.call("GET", f"/api/v1/receipts/{_part(receipt_id)}{named}")
         return receipt
 
+    def whatif(self, receipt_id: str) -> dict[str, Any] | None:
+        """What a receipt's answer would have emitted elsewhere and at other hours; `None`: nobody knows."""
+        found: dict[str, Any] | None = self.call("GET", f"/api/v1/receipts/{_part(receipt_id)}/whatif")["whatif"]
+        return found
+
     def receipt_bytes(self, receipt_id: str, revision: int | None = None) -> bytes:
         """A receipt byte for byte as it was made."""
         named = f"?revision={revision}" if revision is not None else ""

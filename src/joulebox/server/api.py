@@ -96,6 +96,12 @@ def _receipts(routes: APIRouter, service: Service) -> None:
         further revision, and earlier ones are kept."""
         return await service.recompute(receipt_id)
 
+    @routes.get("/api/v1/receipts/{receipt_id}/whatif")
+    async def whatif(receipt_id: str) -> Json:
+        """The same energy and hardware in every zone, and at other hours where they are known: what moving would have
+        saved. Making the machine does not move. `whatif` is null where the answer's energy is not known."""
+        return {"id": receipt_id, "whatif": await service.whatif(receipt_id)}
+
     @routes.delete("/api/v1/receipts/{receipt_id}")
     async def erase(receipt_id: str) -> Json:
         """Remove the texts of prompt and answer; receipt and readings hold none and are kept."""

@@ -21,6 +21,7 @@ from joulebox.accounting.equivalents import Equivalent, equivalents
 from joulebox.errors import JouleboxError
 from joulebox.model import FINAL_STATES, Prompt
 from joulebox.server import report_words
+from joulebox.server.whatif_words import chart
 from joulebox.units import wh_from_j
 from joulebox.wording import is_modelled, scope_words
 
@@ -75,6 +76,9 @@ class Backend(Protocol):
     async def receipt(self, receipt_id: str) -> Mapping[str, Any]:
         """What `GET /api/v1/receipts/{id}` answers."""
 
+    async def whatif(self, receipt_id: str) -> Mapping[str, Any] | None:
+        """The `whatif` of `GET /api/v1/receipts/{id}/whatif`."""
+
     async def report(
         self, start: str | None, until: str | None, zone: str | None, model: str | None
     ) -> Mapping[str, Any]:
@@ -118,9 +122,13 @@ def render_prompt(
     )
 
 
-def render_receipt(receipt: Mapping[str, Any], *, standalone: bool = False) -> str:
+def render_receipt(
+    receipt: Mapping[str, Any], *, standalone: bool = False, whatif: Mapping[str, Any] | None = None
+) -> str:
     """A receipt on its own page. `standalone` makes one file that needs no server: style inside, no script."""
-    return _render("receipt.html", style=_text("app.css") if standalone else None, **_told(receipt))
+    style = _text("app.css") if standalone else None
+    elsewhere = {"whatif": whatif, "chart": chart(whatif)} if whatif else {}
+    return _render("receipt.html", style=style, **_told(receipt), **elsewhere)
 
 
 def render_report(report: Mapping[str, Any], query: str = "", *, standalone: bool = False) -> str:
@@ -381,7 +389,8 @@ def router(fetch: Backend) -> APIRouter:
     @routes.get("/receipts/{receipt_id}")
     async def receipt_page(request: Request, receipt_id: str) -> Response:
         try:
-            return _page(request, render_receipt(await fetch.receipt(receipt_id)))
+            receipt = await fetch.receipt(receipt_id)
+            return _page(request, render_receipt(receipt, whatif=await fetch.whatif(receipt_id)))
         except JouleboxError as error:
             return _refused(request, error)
 

@@ -8,8 +8,9 @@ from typing import Annotated, Any, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from joulebox.accounting.whatif import what_if, window
 from joulebox.errors import JouleboxError
-from joulebox.model import FINAL_STATES, JobState, Message, Mode, Phase, Prompt, Role
+from joulebox.model import FINAL_STATES, Intensity, JobState, Message, Mode, Phase, Prompt, Role
 from joulebox.server import control
 from joulebox.server.desk import Desk
 from joulebox.server.events import outlook_fields
@@ -23,6 +24,7 @@ from joulebox.server.recompute import recompute
 from joulebox.server.replicas import Replicas
 from joulebox.server.report import asked, sci_report
 from joulebox.server.store import Store
+from joulebox.server.whatif_words import sentences
 
 Json = dict[str, Any]
 Text = Annotated[str, Field(max_length=1_000_000)]
@@ -259,6 +261,19 @@ class Service:
             return JouleboxError("not_ready", sentence)
         own = f"its receipt is {record.job.receipt_id}" if record.job.receipt_id else "it has no receipt"
         return JouleboxError("not_found", f"This is the id of a prompt; {own}.", receipt_id=record.job.receipt_id)
+
+    async def whatif(self, receipt_id: str) -> Json | None:
+        """What the receipt's answer would have emitted elsewhere and at other hours; `None` where its energy is not
+        known. The day ahead of its zone is looked for, for who asks again."""
+        receipt = await self.receipt(receipt_id)
+        sci, carbon = receipt["sci"]["answer"], receipt["carbon"]
+        if sci["E_kwh"] is None:
+            return None
+        zone, now = carbon["intensity"]["zone"], self.grid.clock.utc()
+        self.grid.expect(receipt["zone"], ahead=True)
+        grid = Intensity(**(carbon["intensity"] | {"slots": ()}))
+        found = what_if((sci["E_kwh"], sci["M_g"], grid), zone, *self.grid.everywhere(*window(now)), now)
+        return asdict(found) | {"sentences": list(sentences(found))}
 
     async def report(self, start: str | None, until: str | None, zone: str | None, model: str | None) -> Json:
         """The SCI of the service over a period. Raises `JouleboxError`: `bad_request`, `unknown_zone`."""

@@ -18,7 +18,7 @@ from joulebox.model import CarbonFactors, DatedIntensity, Intensity, MachinePart
 from joulebox.server.grid import factors_for
 from joulebox.server.grid.chain import RANK, GridValue, run_intensities, series
 from joulebox.server.grid.feeds import HOUR, Feed, Trouble
-from joulebox.server.grid.table import zone_of
+from joulebox.server.grid.table import yearly, zone_of, zones
 from joulebox.server.jobs import Recheck
 from joulebox.settings import Settings
 
@@ -123,6 +123,14 @@ class Grid:
         Raises `JouleboxError`: `unknown_zone`, `bad_setting`.
         """
         return factors_for(zone, self._settings, start, until, self._known, parts)
+
+    def everywhere(
+        self, start: datetime, until: datetime
+    ) -> tuple[dict[str, tuple[DatedIntensity, ...]], dict[str, Intensity]]:
+        """What live sources said of any zone between two moments, and the yearly mean of every zone."""
+        known = {value.zone for value in self._known if value.start < until and value.until > start}
+        hourly = {zone: self.series(zone, start, until) for zone in sorted(known)}
+        return hourly, {zone.key: yearly(zone, start) for zone in zones()}
 
     def recheck(
         self, receipt_id: str, zone: str | None, run: tuple[datetime, datetime], factors: CarbonFactors
