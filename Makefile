@@ -4,7 +4,7 @@
 SHELL := /bin/sh
 .DEFAULT_GOAL := help
 MAKEFLAGS += --no-print-directory
-.PHONY: help demo up test test-all check format fuzz accuracy pictures docs pins clean FORCE
+.PHONY: help demo up test test-all faults check format fuzz accuracy pictures docs pins clean FORCE
 
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 export UV_LINK_MODE = copy
@@ -46,7 +46,11 @@ test: .venv/dev ## the everyday tests
 	$(PYTEST) -m 'not slow'
 
 test-all: .venv/dev ## every test, the slow ones too
-	$(PYTEST)
+	$(PYTEST) -m 'not slow'
+	$(BIN)/python -m pytest -q -rs -n 2 --dist load -m slow
+
+faults: .venv/dev ## every fault of every instrument at every point of a run, for every length; about an hour
+	JOULEBOX_FAULTS=all $(BIN)/python -m pytest -q -n 2 --dist load -m slow tests/test_faults.py
 
 check: .venv/dev ## format, lint, strict types, layers, the house rules
 	$(BIN)/ruff format --check .

@@ -9,6 +9,7 @@ import random
 from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import accumulate
 from math import exp, sqrt
 from typing import Final, Literal
@@ -185,8 +186,12 @@ class _Noise:
         return whole_w * seconds(self._step_ns) + self._watts[step] * seconds(rest_ns)
 
 
+@lru_cache(maxsize=8)
 def _noise_w(seed: int, parameters: MachineParameters) -> Sequence[float]:
-    """Autoregressive noise. Twelve even numbers make a near enough normal one by sums alone, the same on every CPU."""
+    """Autoregressive noise. Twelve even numbers make a near enough normal one by sums alone, the same on every CPU.
+
+    The last few are kept: a machine and the same machine left idle are compared all the time.
+    """
     source = random.Random(f"noise {seed}")
     keep = parameters.noise_correlation
     fresh = parameters.noise_w * sqrt(1.0 - keep * keep)
@@ -196,4 +201,4 @@ def _noise_w(seed: int, parameters: MachineParameters) -> Sequence[float]:
         normal = sum(source.random() for _ in range(12)) - 6.0
         value_w = keep * value_w + fresh * normal
         watts.append(value_w)
-    return watts
+    return tuple(watts)
