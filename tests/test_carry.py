@@ -44,7 +44,7 @@ async def holds(where: Path | str) -> tuple[object, ...]:
             page,
             await store.receipt("receipt0"),
             await store.trace("receipt1"),
-            await store.line(),
+            await store.before([one.job.id for one in page.records]),
             await store.nodes(),
         )
 

@@ -112,6 +112,14 @@ async def claimed(queue: Queue, node: str = "n1") -> Claim:
     return claim_
 
 
+async def line(queue: Queue) -> list[str]:
+    """Who waits, in the order of who has fewest before him."""
+    assert isinstance(queue, Store)
+    ids = [one.job.id for one in (await queue.page(100, None)).records if one.job.state is JobState.AVAILABLE]
+    before = await queue.before(ids)
+    return sorted(ids, key=lambda job_id: sum(before[job_id].values()))
+
+
 async def state(queue: Queue, job_id: str) -> JobState:
     record = await queue.record(job_id)
     assert record is not None
@@ -139,7 +147,7 @@ async def test_the_oldest_fitting_job_goes_first(queue: Queue) -> None:
     assert (await claimed(queue, "n2")).attempt.job_id == placed
     assert (await claimed(queue, "n3")).attempt.job_id == second
     assert await claim(queue, "n4") is None
-    assert [waiting.id for waiting in await queue.line()] == [other]
+    assert await line(queue) == [other]
 
 
 async def test_askers_take_turns(queue: Queue) -> None:
@@ -149,7 +157,7 @@ async def test_askers_take_turns(queue: Queue) -> None:
         record, _ = await queue.enqueue(PROMPT, "fastest", None, NOW, rank=rank, asker=asker)
         order.append(record.job.id)
     expected = [order[number] for number in (0, 3, 4, 1, 5, 2, 8, 6, 7)]
-    assert [waiting.id for waiting in await queue.line()] == expected
+    assert await line(queue) == expected
     assert [(await claimed(queue, f"n{number}")).attempt.job_id for number in range(len(order))] == expected
 
 
@@ -161,7 +169,7 @@ async def test_nothing_starves(queue: Queue) -> None:
         await queue.enqueue(PROMPT, "fastest", None, NOW, asker=f"b{number}")
         taken.append((await claimed(queue, f"n{number}")).attempt.job_id)
     assert taken.index(old) == LONGEST_EVERY - 1
-    assert len(await queue.line()) == 1
+    assert len(await line(queue)) == 1
 
 
 async def test_the_loaded_model_goes_first_among_equals(queue: Queue) -> None:
@@ -326,7 +334,7 @@ async def test_everything_outlives_the_process(tmp_path: Path) -> None:
     async with opened(tmp_path) as queue:
         assert await queue.record(done_id) == before
         assert [(attempt, record.job.id) for attempt, record in await queue.running()] == [(running, running_id)]
-        assert [waiting.id for waiting in await queue.line()] == [waiting_id]
+        assert await line(queue) == [waiting_id]
         assert await queue.durations_s(20) == [7.5]
         assert [(known.offer.missing, known.offer.channels, known.seen) for known in await queue.nodes()] == [
             (("gpu0",), node.offer.channels, later)
@@ -431,7 +439,7 @@ async def _end(queue: Queue, book: Book, step: str, job_id: str, token: str) -> 
 
 
 async def _agrees(queue: Queue, book: Book) -> None:
-    assert [waiting.id for waiting in await queue.line()] == book.line
+    assert await line(queue) == book.line
     running = {attempt.node: (record.job.id, attempt.token) for attempt, record in await queue.running()}
     assert running == book.running
     for job_id, final in book.final.items():
@@ -594,7 +602,7 @@ async def test_control_prompts_and_their_book(queue: Queue) -> None:
     subject = Subject(model="m", digest="d", engine="e 1", scope="cpu", output_tokens=64)
     control, _ = await queue.enqueue(PROMPT, "node:n1", None, NOW, "control", rank=RANKS["control"])
     asked = await ask(queue)
-    assert [waiting.id for waiting in await queue.line()] == [asked]
+    assert await line(queue) == [asked]
     assert (await claimed(queue)).attempt.job_id == asked
     token = (await queue.running())[0][0].token
     assert await queue.complete(token, delivery(), NOW) is not None

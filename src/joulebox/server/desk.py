@@ -51,6 +51,7 @@ from joulebox.server.jobs import (
     Place,
     Priority,
     Queue,
+    Reach,
     Record,
     Waiting,
     check,
@@ -66,6 +67,8 @@ from joulebox.units import nanoseconds, seconds
 _log = logging.getLogger(__name__)
 
 NODE_NAME_MAX: Final = 64
+LOOK_S: Final = 0.01
+"""Of all who watch the line, one looks again each so many seconds, however often it changes."""
 SWEEP_S: Final = 5.0
 """How often servers that share a queue look for what a dead one left."""
 
@@ -86,12 +89,14 @@ class Desk:
         self._polls: dict[str, Poll] = {}
         self._live: dict[str, Live] = {}
         self._bells: WeakValueDictionary[str, Bell] = WeakValueDictionary()
-        self._line: Sequence[Waiting] | None = None
         self._durations_s: deque[float] = deque(maxlen=RECENT)
         self._tasks: set[asyncio.Task[None]] = set()
         self._sweep: asyncio.TimerHandle | None = None
         self._busy: Mapping[str, datetime] | None = None
         self._nodes_stale = False
+        self._on_line: dict[str, str] = {}
+        self._reach: dict[str, Reach] = {}
+        self._controls: dict[str, NodeControl | None] = {}
         self._joined: dict[str, datetime] = {}
         self._idle_since: dict[str, datetime] = {}
         self.plan_bell = asyncio.Event()
@@ -103,7 +108,7 @@ class Desk:
         queue reach this server at `url`."""
         await self._queue.join(url, self._heard, self._clock.utc())
         await self._take_up()
-        self._nodes = {node.offer.node: node for node in await self._queue.nodes()}
+        self._know({node.offer.node: node for node in await self._queue.nodes()})
         self._durations_s.extend(reversed(await self._queue.durations_s(RECENT)))
         if self._queue.shared:
             self._sweep_later()
@@ -142,9 +147,10 @@ class Desk:
             return earlier
         await self._look_at_nodes()
         check(prompt, placement, {name: node.offer for name, node in self._nodes.items()})
-        for node in self._nodes.values():
-            if any(model.id == prompt.model for model in node.offer.models):
-                self._grid.expect(node.offer.zone)
+        for zone in {
+            self._nodes[name].offer.zone for name, reach in self._reach.items() if prompt.model in reach.models
+        }:
+            self._grid.expect(zone)
         now = self._clock.utc()
         record, new = await self._queue.enqueue(prompt, placement, key, now, rank=RANKS[priority], place=place)
         if new:
@@ -191,17 +197,31 @@ class Desk:
 
     async def outlook(self, record: Record) -> Outlook:
         """Place in the line, expected start, and why."""
-        live = self.live(record.job.id)
+        return (await self.outlooks([record]))[0]
+
+    async def outlooks(self, records: Sequence[Record]) -> list[Outlook]:
+        """Place in the line, expected start, and why, of each."""
         await self._look_at_nodes()
+        before = await self._queue.before([one.job.id for one in records if one.job.state is JobState.AVAILABLE])
         scene = Scene(
-            line=await self._waiting() if record.job.state is JobState.AVAILABLE else (),
-            reach={name: reach_of(node.offer) for name, node in self._nodes.items()},
-            present=[name for name in self._nodes if self._here(name)],
+            before={},
+            reach=self._reach,
+            present={name for name in self._nodes if self._here(name)},
             busy=await self._working(),
             durations_s=tuple(self._durations_s),
             settling={live.attempt.node: said for live in self._live.values() if (said := _settling(live))},
         )
-        return outlook(record, live.attempt.reason if live else None, scene, self._clock.utc())
+        now, seen = self._clock.utc(), []
+        for record in records:
+            live = self.live(record.job.id)
+            mine = replace(scene, before=before.get(record.job.id, {}))
+            seen.append(outlook(record, live.attempt.reason if live else None, mine, now))
+        return seen
+
+    @property
+    def rest_s(self) -> float:
+        """How long whoever watches the line rests before he looks again: the more who watch, the longer."""
+        return LOOK_S * len(self._bells)
 
     def now(self) -> datetime:
         """Calendar time."""
@@ -362,11 +382,14 @@ class Desk:
         if changed and request.zone is not None:
             check_zone(request.zone)
         joined = NodeRecord(offer=request, seen=self._clock.utc())
-        if (changed or self._queue.shared) and not await self._queue.save_node(joined):
+        came = self._queue.shared and self._on_line.get(request.node) != request.instance
+        if (changed or came) and not await self._queue.save_node(joined):
             sentence = (
                 f"Another node called {request.node} is connected: give this one another name, or stop the other."
             )
             raise JouleboxError("node_name_taken", sentence, retry_s=BETWEEN_S)
+        self._on_line[request.node] = request.instance
+        self._know(self._nodes | {request.node: joined} if changed else self._nodes)
         if changed or not self._here(request.node):
             self._replan()
         self._nodes[request.node] = joined
@@ -374,7 +397,8 @@ class Desk:
         anew = _lost(f"node {request.node} began anew")
         for live in [live for live in self._live.values() if live.attempt.node == request.node]:
             await self._close(live, anew)
-        if self._queue.shared:
+        if came:
+            self._controls.pop(request.node, None)
             for token in await self._queue.running_on(request.node):
                 await self._queue.close_attempt(token, anew, self._settings.attempts_max, self._clock.utc())
 
@@ -436,7 +460,15 @@ class Desk:
         return await self._queue.claim(request, self._why, now)
 
     async def _control(self, request: LeaseRequest) -> NodeControl | None:
-        return control.control_of(await self._queue.control(request.node)) if control.metered(request) else None
+        if not control.metered(request):
+            return None
+        if request.node not in self._controls:
+            self._controls[request.node] = control.control_of(await self._queue.control(request.node))
+        return self._controls[request.node]
+
+    def forget_control(self, node: str) -> None:
+        """What is known of a node's control prompt is looked up again."""
+        self._controls.pop(node, None)
 
     async def _entered(self, attempt: Attempt, delivery: Delivery) -> Delivery:
         """A control run with its place in the node's book."""
@@ -453,8 +485,7 @@ class Desk:
             _log.exception("the control prompt %s goes on", job_id)
 
     def _why(self, record: Record) -> str:
-        reach = {name: reach_of(node.offer) for name, node in self._nodes.items()}
-        return why(record, reach, [name for name in reach if self._here(name)])
+        return why(record, self._reach, {name for name in self._reach if self._here(name)})
 
     async def _take_delivery(self, live: Live, finish: Finish) -> Record | None:
         try:
@@ -471,6 +502,7 @@ class Desk:
         now = self._clock.utc()
         record = await self._queue.complete(live.attempt.token, delivery, now)
         if record is not None:
+            self.forget_control(live.attempt.node if live.purpose == "control" else "")
             if live.purpose == "prompt":
                 self._durations_s.append((now - live.attempt.leased).total_seconds())
             if delivery.receipt is not None and delivery.receipt.recheck is not None:
@@ -510,11 +542,15 @@ class Desk:
         """Another server did something: whoever waits for that looks again."""
         if news.kind in ("node", "lost"):
             self._nodes_stale = True
+            self._on_line.pop(news.subject, None)
+            self.forget_control(news.subject)
             self._replan()
         if news.kind == "plan":
             self.plan_bell.set()
-        self._busy = self._line = None
+        self._busy = None
         if news.kind == "lost":
+            self._on_line.clear()
+            self._controls.clear()
             for poll in self._polls.values():
                 poll.wake()
             for bell in list(self._bells.values()):
@@ -568,6 +604,7 @@ class Desk:
         return live
 
     async def _take_up(self) -> None:
+        self._busy = None
         for attempt, record in await self._queue.take_up():
             if attempt.token not in self._live:
                 self._take(attempt, record)
@@ -600,15 +637,20 @@ class Desk:
         if self._nodes_stale:
             self._nodes_stale = False
             mine = {name: node for name, node in self._nodes.items() if self._presence.here(name)}
-            self._nodes = {node.offer.node: node for node in await self._queue.nodes()} | mine
+            self._know({node.offer.node: node for node in await self._queue.nodes()} | mine)
+
+    def _know(self, nodes: dict[str, NodeRecord]) -> None:
+        self._nodes = nodes
+        self._reach = {name: reach_of(node.offer) for name, node in nodes.items()}
 
     async def _working(self) -> Mapping[str, datetime]:
         """The nodes that work, each since when."""
+        mine = {one.attempt.node: one.attempt.leased for one in self._live.values()}
         if not self._queue.shared:
-            return {one.attempt.node: one.attempt.leased for one in self._live.values()}
+            return mine
         if self._busy is None:
             self._busy = await self._queue.working()
-        return self._busy
+        return {**self._busy, **mine}
 
     # --- grace --------------------------------------------------------------------------------------------------------
 
@@ -693,7 +735,6 @@ class Desk:
                 return
 
     def _changed(self, job_id: str) -> None:
-        self._line = self._busy = None
         self.ring(job_id)
         self.line_bell.ring()
 
@@ -701,15 +742,6 @@ class Desk:
         """Wake whoever watches this job."""
         if (bell := self._bells.get(job_id)) is not None:
             bell.ring()
-
-    async def _waiting(self) -> Sequence[Waiting]:
-        if self._line is not None:
-            return self._line
-        changed = self.line_bell.next()
-        line = await self._queue.line()
-        if not changed.done():
-            self._line = line
-        return line
 
     def _enter(self, node: str, instance: str) -> Visit:
         was_here = self._presence.here(node)
@@ -730,6 +762,7 @@ class Desk:
     def _departs(self, name: str) -> None:
         if self.closing or self._presence.here(name):
             return
+        self._on_line.pop(name, None)
         self._replan()
         if (node := self._nodes.get(name)) is not None and not node.elsewhere:
             self._nodes[name] = replace(node, seen=self._clock.utc())

@@ -58,7 +58,7 @@ async def watch(
     told: Outlook | None = None
     live: Live | None = None
     while not desk.closing:
-        rings = {bell.next()}
+        rings = {own := bell.next()}
         live = desk.live(job_id) or live
         if live is not None and not live.over:
             for event in _fresh(live, seen):
@@ -80,6 +80,8 @@ async def watch(
                     told = outlook
                     yield _event("queued", outlook_fields(outlook))
         await asyncio.wait(rings, return_when=asyncio.FIRST_COMPLETED)
+        if len(rings) > 1 and not own.done():
+            await asyncio.wait({own}, timeout=desk.rest_s)
 
 
 def outlook_fields(outlook: Outlook) -> dict[str, Any]:

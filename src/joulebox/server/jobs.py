@@ -31,6 +31,8 @@ RANKS: Final = {"interactive": 0, "benchmark": 1, "deferrable": 2, "control": 9}
 LONGEST_EVERY: Final = 8
 """Every so many claims one takes what has waited longest, whatever its class and turn: so nothing starves. Whoever has
 n prompts older than his is taken after at most `LONGEST_EVERY * (n + 1)` claims of his line."""
+BEFORE_MAX: Final = 1000
+"""So far back the place in the line is counted: what a look costs must not grow with the line."""
 FASTEST: Final = "fastest"
 ZONE_PREFIX: Final = "zone:"
 NODE_PREFIX: Final = "node:"
@@ -462,7 +464,7 @@ class Queue(Protocol):
         """The token of the attempt at this job that runs, by whatever server."""
 
     async def working(self) -> Mapping[str, datetime]:
-        """The nodes that work, for whatever server, each since when."""
+        """The nodes that work for other servers, each since when."""
 
     async def running_on(self, node: str) -> Sequence[str]:
         """The tokens of what runs on a node, by whatever server: at most one."""
@@ -470,8 +472,9 @@ class Queue(Protocol):
     async def held(self, token: str) -> Held | None:
         """A running attempt and who looks after it; one that no living server does becomes this server's."""
 
-    async def line(self) -> Sequence[Waiting]:
-        """The prompts of people that wait, in the order they will be taken."""
+    async def before(self, job_ids: Sequence[str]) -> Mapping[str, Mapping[tuple[str, str], int]]:
+        """For each of these waiting jobs, how many prompts of people come before it, by what they wait for (model and
+        placement); each counted up to `BEFORE_MAX`."""
 
     async def crowd(self) -> Mapping[tuple[str, str], int]:
         """How many jobs wait, by model and line."""

@@ -9,12 +9,13 @@ from typing import Any
 from joulebox.model import JobState
 from joulebox.protocol import LeaseRequest
 from joulebox.server.control import REASON
-from joulebox.server.jobs import FASTEST, NODE_PREFIX, ZONE_PREFIX, Reach, Record, Waiting
+from joulebox.server.jobs import BEFORE_MAX, FASTEST, NODE_PREFIX, ZONE_PREFIX, Reach, Record
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outlook:
-    """What a waiting person is told. `position` is how many prompts are taken before this one; `None` once it runs."""
+    """What a waiting person is told. `position` is how many prompts are taken before this one, `BEFORE_MAX` where there
+    are more; `None` once it runs."""
 
     position: int | None = None
     expected_start: datetime | None = None
@@ -23,13 +24,14 @@ class Outlook:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Scene:
-    """All that the outlook depends on: the line, what each known node may take, who is present, since when each works,
+    """All that the outlook depends on: how many wait before, in each line (of a model, at a place) up to `BEFORE_MAX`;
+    what each known node may take, who is present, since when each works,
     which of them still settles, and how.
 
     `durations_s` are those of the last completed jobs, in seconds.
     """
 
-    line: Sequence[Waiting]
+    before: Mapping[tuple[str, str], int]
     reach: Mapping[str, Reach]
     present: Collection[str]
     busy: Mapping[str, datetime]
@@ -56,9 +58,11 @@ def outlook(record: Record, why: str | None, scene: Scene, now: datetime) -> Out
     me = record.waiting
     able = [node for node, reach in scene.reach.items() if reach.takes(me)]
     present = [node for node in able if node in scene.present]
-    before = _before(me, present or able, scene)
+    before = _before(present or able, scene)
     if not present:
         return Outlook(position=before, reason=_nobody(me.model, able, scene))
+    if before >= BEFORE_MAX:
+        return Outlook(position=before, reason=f"more than {BEFORE_MAX} prompts are before yours")
     reason = "next in line" if before == 0 else f"{before} prompt{' is' if before == 1 else 's are'} before yours"
     cooling = [scene.settling[node] for node in present if node in scene.settling]
     if cooling and all(node in scene.busy for node in present):
@@ -91,14 +95,15 @@ def settling(node: str, said: Mapping[str, Any]) -> str:
     return text if expected_s is None else f"{text}, about {expected_s:.0f} s"
 
 
-def _before(me: Waiting, nodes: Collection[str], scene: Scene) -> int:
+def _before(nodes: Collection[str], scene: Scene) -> int:
     """The jobs that one of my nodes would take before mine."""
-    count = 0
-    for waiting in scene.line:
-        if waiting.id == me.id:
-            break
-        count += any(scene.reach[node].takes(waiting) for node in nodes)
-    return count
+    reaches = {scene.reach[node] for node in nodes}
+    counts = (
+        count
+        for (model, line), count in scene.before.items()
+        if any(model in reach.models and line in reach.lines for reach in reaches)
+    )
+    return min(sum(counts), BEFORE_MAX)
 
 
 def _nobody(model: str, able: Sequence[str], scene: Scene) -> str:

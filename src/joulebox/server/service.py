@@ -17,6 +17,7 @@ from joulebox.server.events import outlook_fields
 from joulebox.server.grid import check_zone
 from joulebox.server.grid.live import Grid
 from joulebox.server.jobs import FASTEST, NODE_PREFIX, ZONE_PREFIX, NodeRecord, Priority, Record
+from joulebox.server.outlook import Outlook
 from joulebox.server.placement import GREENEST, Wish
 from joulebox.server.planner import Planner
 from joulebox.server.problems import bad_request
@@ -167,7 +168,9 @@ class Service:
         """Prompts, newest first."""
         page = await self.store.page(limit, _number(cursor) if cursor is not None else None)
         following = str(page.next_number) if page.next_number is not None else None
-        return {"prompts": [await self.describe(record) for record in page.records], "next_cursor": following}
+        outlooks = await self.desk.outlooks(page.records)
+        prompts = [await self._described_job(*one) for one in zip(page.records, outlooks, strict=True)]
+        return {"prompts": prompts, "next_cursor": following}
 
     async def cancel(self, prompt_id: str) -> None:
         """Stop a prompt; one that is over stays as it is."""
@@ -179,6 +182,9 @@ class Service:
 
     async def describe(self, record: Record) -> Json:
         """A job as people get it; all keys are always there."""
+        return await self._described_job(record, await self.desk.outlook(record))
+
+    async def _described_job(self, record: Record, outlook: Outlook) -> Json:
         job = record.job
         return {
             "id": job.id,
@@ -188,7 +194,7 @@ class Service:
             "priority": record.priority,
             "placement": _placement(record),
             "phase": await self._phase(record),
-            **outlook_fields(await self.desk.outlook(record)),
+            **outlook_fields(outlook),
             "node": job.node,
             "attempt": job.attempt,
             "answer": job.answer,
@@ -318,6 +324,7 @@ class Service:
         if name not in [node.offer.node for node, _ in await self.desk.nodes()]:
             raise JouleboxError("not_found", f"There is no node {name}.")
         await self.store.rebaseline(control.Baseline(node=name, at=self.desk.now(), why=why))
+        self.desk.forget_control(name)
         return control.shown(await self.store.control(name))
 
 

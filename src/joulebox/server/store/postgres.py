@@ -13,6 +13,7 @@ from typing import Any, Final
 from sqlalchemy import event, text
 from sqlalchemy.engine import URL
 from sqlalchemy.exc import DBAPIError, DisconnectionError, IntegrityError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
 from joulebox.errors import JouleboxError
@@ -25,6 +26,8 @@ DRIVER: Final = "postgresql+asyncpg"
 CONNECTIONS: Final = 10
 CONNECT_S: Final = 5.0
 STATEMENT_S: Final = 10.0
+TURN_S: Final = 30.0
+"""So long a transaction waits for one of the connections; nodes deliver again, people read that it is too slow."""
 MIGRATION_LOCK: Final = 0x4A6F756C65
 """One server at a time brings the schema up to date; the others wait for it (an advisory lock's number)."""
 
@@ -55,7 +58,7 @@ class Postgres:
                 self._url,
                 pool_size=CONNECTIONS,
                 max_overflow=0,
-                pool_timeout=STATEMENT_S,
+                pool_timeout=TURN_S,
                 connect_args={"timeout": CONNECT_S, "command_timeout": STATEMENT_S},
             )
             event.listen(self._engine.sync_engine, "checkout", _refuse_cut)
@@ -178,7 +181,7 @@ class Postgres:
                 yield connection
         except IntegrityError:
             raise
-        except (DBAPIError, OSError, TimeoutError) as error:
+        except (DBAPIError, PoolTimeout, OSError, TimeoutError) as error:
             raise JouleboxError("database", self._sentence(error)) from error
 
     def _sentence(self, error: Exception) -> str:
@@ -198,6 +201,7 @@ def _refuse_cut(connection: Any, _record: Any, _proxy: Any) -> None:
 
 
 _SENTENCES: Final = (
+    ("queuepool", "The database {where} is too slow for what is asked of it: everybody waits for it."),
     ("password authentication", "The database {where} refuses the password: check database_url."),
     ('database "', "There is no database {where}: create it (`createdb`), or check database_url."),
     ('role "', "The database {where} knows no such role: create it (`createuser`), or check database_url."),

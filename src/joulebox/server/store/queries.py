@@ -1,9 +1,11 @@
 """Every statement, named. Changes of state carry the state they start from, so that a stale one changes nothing."""
 
+from collections.abc import Collection
 from datetime import datetime
 from typing import Any, Final
 
 from sqlalchemy import (
+    CTE,
     BigInteger,
     ColumnElement,
     Delete,
@@ -21,13 +23,15 @@ from sqlalchemy import (
     or_,
     select,
     table,
+    true,
+    tuple_,
     union_all,
     update,
 )
 from sqlalchemy.sql.dml import ReturningInsert, ReturningUpdate
 
 from joulebox.model import AttemptState, JobState
-from joulebox.server.jobs import NODE_PREFIX, Reach
+from joulebox.server.jobs import BEFORE_MAX, NODE_PREFIX, RANKS, Reach
 from joulebox.server.store.tables import (
     attempts,
     baselines,
@@ -108,12 +112,42 @@ def job_page(limit: int, before: int | None) -> Rows:
     return rows if before is None else rows.where(jobs.c.number <= before)
 
 
-def waiting() -> Rows:
-    """The line of people's prompts, in the order it is taken."""
+def _lines() -> CTE:
+    """What anybody waits for (model and placement), each found by one step through the index, however many wait."""
+    waits = jobs.c.state == JobState.AVAILABLE
+    kind = (jobs.c.model, jobs.c.placement)
+    first = select(*kind).where(waits).order_by(*kind).limit(1).subquery()
+    lines = select(first.c.model, first.c.placement).cte("lines", recursive=True)
+
+    def following(what: ColumnElement[str]) -> ColumnElement[Any]:
+        later = tuple_(*kind) > tuple_(lines.c.model, lines.c.placement)
+        return select(what).where(waits, later).order_by(*kind).limit(1).correlate(lines).scalar_subquery()
+
+    following_line = select(following(jobs.c.model), following(jobs.c.placement))
+    return lines.union_all(following_line.where(lines.c.model.is_not(None)))
+
+
+def before(job_ids: Collection[str]) -> Rows:
+    """How many prompts of people wait before each of these jobs, by what they wait for."""
+    lines, mine, other = _lines(), jobs.alias("mine"), jobs.alias("other")
+    earlier = (
+        select(other.c.number)
+        .where(
+            other.c.state == JobState.AVAILABLE,
+            other.c.model == lines.c.model,
+            other.c.placement == lines.c.placement,
+            tuple_(other.c.rank, other.c.turn, other.c.number) < tuple_(mine.c.rank, mine.c.turn, mine.c.number),
+            other.c.rank < RANKS["control"],
+        )
+        .limit(BEFORE_MAX)
+        .correlate(lines, mine)
+        .subquery()
+    )
+    count = select(func.count()).select_from(earlier).scalar_subquery()
     return (
-        select(jobs.c.id, jobs.c.model, jobs.c.placement)
-        .where(jobs.c.state == JobState.AVAILABLE, ASKED)
-        .order_by(*TURN)
+        select(mine.c.id, lines.c.model, lines.c.placement, count.label("count"))
+        .select_from(mine.join(lines, true()))
+        .where(mine.c.id.in_(job_ids), mine.c.state == JobState.AVAILABLE, lines.c.model.is_not(None))
     )
 
 
@@ -291,9 +325,10 @@ def token_of(job_id: str) -> Rows:
     return select(attempts.c.token).where(attempts.c.job_id == job_id, attempts.c.state == AttemptState.RUNNING)
 
 
-def working() -> Rows:
-    """Which nodes work, each since when."""
-    return select(attempts.c.node, attempts.c.leased).where(attempts.c.state == AttemptState.RUNNING)
+def working(replica: int | None) -> Rows:
+    """Which nodes work for other servers, each since when."""
+    others = attempts.c.owner.is_distinct_from(replica)
+    return select(attempts.c.node, attempts.c.leased).where(attempts.c.state == AttemptState.RUNNING, others)
 
 
 def running_on(node: str) -> Rows:

@@ -145,7 +145,7 @@ class Store:
     @_whole
     async def working(self) -> Mapping[str, datetime]:
         async with self._database.read() as connection:
-            rows = (await connection.execute(queries.working())).mappings()
+            rows = (await connection.execute(queries.working(self._replica))).mappings()
             return {row["node"]: row["leased"] for row in rows}
 
     @_whole
@@ -329,10 +329,13 @@ class Store:
             return [(_attempt(row), await _job(connection, row["job_id"])) for row in rows]
 
     @_whole
-    async def line(self) -> Sequence[Waiting]:
-        async with self._database.read() as connection:
-            rows = (await connection.execute(queries.waiting())).mappings()
-            return [Waiting(**row) for row in rows]
+    async def before(self, job_ids: Sequence[str]) -> Mapping[str, Mapping[tuple[str, str], int]]:
+        counts: dict[str, dict[tuple[str, str], int]] = {job_id: {} for job_id in job_ids}
+        if job_ids:
+            async with self._database.read() as connection:
+                for row in (await connection.execute(queries.before(job_ids))).mappings():
+                    counts[row["id"]][row["model"], row["placement"]] = int(row["count"])
+        return counts
 
     @_whole
     async def crowd(self) -> Mapping[tuple[str, str], int]:
@@ -457,6 +460,7 @@ class Store:
     async def rebaseline(self, baseline: Baseline) -> None:
         async with self._database.write() as connection:
             await _new_baseline(connection, baseline)
+        self._tell("node", baseline.node)
 
     @_whole
     async def keep_idle(self, stretches: Sequence[NodeIdle], server: ServerTime) -> None:
