@@ -52,7 +52,7 @@ async def _copy(source: Database, target: Database, progress: Callable[[str, int
     try:
         await target.open()
         try:
-            async with source.read() as there, target.write() as here:
+            async with source.write() as there, target.write() as here:
                 await _refuse_full(here)
                 await _refuse_live(there)
                 tables = [table for table in metadata.sorted_tables if table is not replicas]

@@ -184,7 +184,7 @@ def next_job(reach: Reach, loaded: str | None = None, *, longest: bool = False) 
         .with_for_update(skip_locked=True, of=jobs)
     )
     if longest:
-        return ready.where(ASKED).order_by(jobs.c.number)
+        return ready.order_by(case((ASKED, 0), else_=1), jobs.c.number)
     return ready.order_by(jobs.c.rank, jobs.c.turn, case((jobs.c.model == loaded, 0), else_=1), jobs.c.number)
 
 
