@@ -7,10 +7,10 @@ from dataclasses import asdict, dataclass, replace
 from datetime import datetime, timedelta
 
 from joulebox.errors import JouleboxError
-from joulebox.model import EarlierAttempt, Placement, Problem, Receipt, Trace
+from joulebox.model import AttemptState, EarlierAttempt, Placement, Problem, Receipt, Trace
 from joulebox.protocol import Finish, NodeEvent, unpack_trace
 from joulebox.server.grid.live import Grid
-from joulebox.server.jobs import Attempt, Delivery, Plan, StoredReceipt, new_id
+from joulebox.server.jobs import Attempt, Delivery, Ending, Plan, StoredReceipt, new_id
 from joulebox.server.placement import past_run
 from joulebox.units import NS_PER_US
 
@@ -39,7 +39,7 @@ async def deliver(
     return await asyncio.to_thread(_deliver, attempt, wanted, finish, log, grid, earlier)
 
 
-async def left_behind(attempt: Attempt, finish: Finish) -> bytes | None:
+async def _left_behind(attempt: Attempt, finish: Finish) -> bytes | None:
     """The evidence of an attempt that gave no answer. A failure is a failure even where it cannot be read."""
     if finish.trace_b64 is None:
         return None
@@ -48,6 +48,14 @@ async def left_behind(attempt: Attempt, finish: Finish) -> bytes | None:
     except JouleboxError as error:
         _log.warning("%s", error.detail)
         return None
+
+
+async def ending_of(attempt: Attempt, finish: Finish) -> Ending:
+    """How an attempt that gave no answer ended, with the evidence of what it drew."""
+    trace = await _left_behind(attempt, finish)
+    if finish.outcome == "failed":
+        return Ending(AttemptState.FAILED, finish.problem, retry=finish.retry, trace=trace)
+    return Ending(AttemptState.CANCELLED, trace=trace)
 
 
 def _deliver(

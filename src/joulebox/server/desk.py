@@ -34,7 +34,7 @@ from joulebox.protocol import (
     LeaseRequest,
 )
 from joulebox.server import control
-from joulebox.server.delivery import Wanted, deliver, left_behind
+from joulebox.server.delivery import deliver, ending_of
 from joulebox.server.grid import check_zone
 from joulebox.server.grid.live import Grid
 from joulebox.server.idle import IdleBooks
@@ -57,7 +57,7 @@ from joulebox.server.jobs import (
     check,
     reach_of,
 )
-from joulebox.server.live import PHASES, Bell, Elsewhere, Hold, Live, Poll
+from joulebox.server.live import PHASES, Bell, Elsewhere, Hold, Live, Poll, live_of
 from joulebox.server.outlook import Free, Outlook, Scene, outlook, settling, wait_s, why
 from joulebox.server.presence import BETWEEN_S, Presence, Visit
 from joulebox.server.problems import refuse_version
@@ -365,7 +365,7 @@ class Desk:
             if finish.outcome == "done":
                 record = await self._take_delivery(live, finish)
             else:
-                record = await self._close(live, await _ending(live.attempt, finish))
+                record = await self._close(live, await ending_of(live.attempt, finish))
         finally:
             live.finishing -= 1
             if live.hold is None and token in self._live:
@@ -423,7 +423,7 @@ class Desk:
 
     async def _hand_out(self, claim: Claim, poll: Poll, gone: asyncio.Future[Any]) -> Lease | None:
         record = claim.record
-        live = _live(claim.attempt, record)
+        live = live_of(claim.attempt, record)
         self._live[claim.attempt.token] = live
         if gone.done() or poll.superseded:
             await self._close(live, _lost(f"node {claim.attempt.node} left before it took the prompt"))
@@ -596,7 +596,7 @@ class Desk:
         self.ring(live.attempt.job_id)
 
     def _take(self, attempt: Attempt, record: Record) -> Live:
-        live = _live(attempt, record)
+        live = live_of(attempt, record)
         self._live[attempt.token] = live
         self._start_grace(live)
         ran_s = (self._clock.utc() - attempt.leased).total_seconds()
@@ -628,7 +628,7 @@ class Desk:
             return None
         if held.url is None:
             return self._live.get(token) or self._take(held.attempt, held.record)
-        return _live(held.attempt, held.record)
+        return live_of(held.attempt, held.record)
 
     def _here(self, name: str) -> bool:
         return self._presence.here(name) or self._nodes[name].elsewhere
@@ -790,18 +790,6 @@ def _settling(live: Live) -> str | None:
     if live.phase != "settling":
         return None
     return settling(live.attempt.node, next(event.data for event in reversed(live.log) if event.kind == "settling"))
-
-
-def _live(attempt: Attempt, record: Record) -> Live:
-    wanted = Wanted(record.policy, record.plan)
-    return Live(attempt=attempt, wanted=wanted, cancel=record.cancel, purpose=record.purpose)
-
-
-async def _ending(attempt: Attempt, finish: Finish) -> Ending:
-    trace = await left_behind(attempt, finish)
-    if finish.outcome == "failed":
-        return Ending(AttemptState.FAILED, finish.problem, retry=finish.retry, trace=trace)
-    return Ending(AttemptState.CANCELLED, trace=trace)
 
 
 def _lost(what: str) -> Ending:

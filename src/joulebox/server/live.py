@@ -8,7 +8,7 @@ from typing import Final, Literal
 from joulebox.model import Phase, Purpose
 from joulebox.protocol import EventKind, LeaseRequest, NodeEvent
 from joulebox.server.delivery import Wanted
-from joulebox.server.jobs import Attempt, reach_of
+from joulebox.server.jobs import Attempt, Record, reach_of
 from joulebox.server.presence import Visit
 
 Word = Literal["hello", "cancel", "bye", "move"]
@@ -66,6 +66,12 @@ class Live:
     limit: asyncio.TimerHandle | None = None
     finishing: int = 0
     over: bool = False
+
+
+def live_of(attempt: Attempt, record: Record) -> Live:
+    """An attempt that begins here, or is taken up."""
+    wanted = Wanted(record.policy, record.plan)
+    return Live(attempt=attempt, wanted=wanted, cancel=record.cancel, purpose=record.purpose)
 
 
 class Hold:

@@ -40,7 +40,6 @@ from joulebox.server.jobs import (
     Record,
     Replay,
     StoredReceipt,
-    Waiting,
     after,
     new_id,
     new_token,
