@@ -74,13 +74,13 @@ def noise(channel: Channel, curve: Curve, window: Window, found: Estimate, known
     falls_rate = _falls(curve, span[1], found.quiet_s)
     restless_rate = max(abs(falls_rate), UNSEEN_NOISE * abs(found.idle_rate))
 
-    def spread(quiet_s: float, length_s: float, otherwise_rate: float = restless_rate) -> float:
+    def spread(quiet_s: float, length_s: float, otherwise_rate: float | None = None) -> float:
         nearest_s = min((one.guard_s for one in known), key=lambda guard_s: abs(guard_s - quiet_s), default=0.0)
         alike = [one for one in known if one.guard_s == nearest_s and abs(nearest_s / quiet_s - 1) < GUARDS_ALIKE]
         own = idle_spread(curve, channel, quiet_s, length_s, *span)
-        if own is None and not alike:  # a shorter guard tells less, so that it is on the safe side
+        if own is None and not alike and otherwise_rate is None:  # a shorter guard tells less: on the safe side
             own = idle_spread(curve, channel, min(quiet_s, room_s / SHAM_WINDOWS_MIN), length_s, *span)
-        return _spread(own, alike, length_s, otherwise_rate)
+        return _spread(own, alike, length_s, restless_rate if otherwise_rate is None else otherwise_rate)
 
     quiet_s, whole_s, whole_rate = found.quiet_s, window.duration_s + found.tail_s, abs(found.idle_rate) / sqrt(3)
     tail = max(spread(quiet_s, found.tail_s, whole_rate), spread(quiet_s, whole_s, whole_rate) * found.tail_s / whole_s)
