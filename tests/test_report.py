@@ -37,6 +37,7 @@ from joulebox.server.period import parts_of
 from joulebox.server.report import asked
 from joulebox.server.report_words import as_markdown
 from server_stage import COUNTER, Json, Stage, done, evidence, stage
+from test_queue import where  # noqa: F401 - the fixture of both databases
 from traces import factors
 
 pytestmark = pytest.mark.anyio
@@ -256,10 +257,11 @@ async def a_day(scene: Stage, clock: SimulatedClock) -> None:
     await scene.until(lost["id"], "discarded")
 
 
-async def test_everything_counts_once(tmp_path: Path) -> None:
+async def test_everything_counts_once(where: Path | str, tmp_path: Path) -> None:  # noqa: F811
     """Answers, a failed attempt, idle time and hardware add up to the sum, each once, and the sum to its own digits."""
     clock = SimulatedClock(NOW)
-    async with stage(tmp_path, clock=clock) as scene:
+    database = {} if isinstance(where, Path) else {"database_url": where}
+    async with stage(tmp_path, clock=clock, **database) as scene:
         await a_day(scene, clock)
         clock.sleep_until(clock.now_ns() + 1000 * 1_000_000_000)
         found = await report(scene, **{"from": "2026-11-23T11:50Z"})
@@ -346,6 +348,20 @@ async def test_zone_and_model(tmp_path: Path) -> None:
 
 def names(rows: Sequence[Json]) -> list[str]:
     return [one["symbol"] for one in rows]
+
+
+async def test_a_simulated_machine_is_not_called_measured(tmp_path: Path) -> None:
+    """What meters of a simulated machine told is called simulated in every line and at the top."""
+    clock = SimulatedClock(NOW)
+    told = Counted(channel=replace(COUNTER, simulated=True), amount=600.0, edge=0.0)
+    stretch = IdleStretch(start=NOW - timedelta(seconds=60), until=NOW, counted=(told,))
+    async with stage(tmp_path, clock=clock) as scene:
+        await scene.join(idle=(stretch,), cores=4)
+        clock.sleep_until(clock.now_ns() + 1_000_000_000)
+        found = await report(scene)
+    assert found["simulated"]
+    assert [one["method"] for one in found["components"] if one["part"] == "idle"] == ["simulated"]
+    assert "Simulated" in as_markdown(found)
 
 
 async def test_every_factor_names_its_source(tmp_path: Path) -> None:

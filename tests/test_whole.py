@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -102,6 +103,39 @@ def test_account_of_the_stored_trace_is_the_stored_receipt(service: Service) -> 
         known = TypeAdapter(CarbonFactors).validate_json(str(factors))
         again = account(decode_trace(blob), known, receipt_id=str(receipt_id), placement=placement)
         assert receipt_bytes(again) == body
+
+
+def test_the_report_of_the_service(service: Service, tmp_path: Path) -> None:
+    """The report holds each receipt's energy once, what the node drew before and between, and the server within the
+    node; its shown parts add up to the last digit."""
+    ask_json(service, "What is a leaf?")
+    bodies = [json.loads(body) for (body,) in service.query("SELECT body FROM receipts") if isinstance(body, bytes)]
+    deadline = 40
+    while not (told := service.query("SELECT host FROM node_idle")) and deadline:
+        wait(1.0)
+        deadline -= 1
+    assert told
+    done = joulebox(service, "report", "sci", "--json", "--server", service.url)
+    assert done.returncode == 0, done.stderr
+    report = json.loads(done.stdout)
+    parts = {one["part"]: one["kwh"] for one in report["components"]}
+    runs_kwh = sum(parts.get(name, 0.0) for name in ("answer", "load", "around"))
+    assert runs_kwh * 3.6e6 == pytest.approx(sum(body["energy"]["full"]["j"] for body in bodies))
+    assert report["counts"]["answers"] == len(bodies)
+    assert parts["idle"] > 0
+    assert "server" not in parts
+    assert report["server"]["inside"] == ["stage"]
+    node = report["nodes"][0]
+    assert node["asked_s"] + node["idle_s"] + node["unknown_s"] == pytest.approx(node["service_s"], abs=0.5)
+    assert node["unknown_s"] < 30
+    for name in ("g", "low", "high", "energy"):
+        shown = [Decimal(one[name]) for one in report["shown"]["components"] if one[name] is not None]
+        assert sum(shown) == Decimal(report["shown"]["total"][name])
+    page = tmp_path / "sci.html"
+    assert joulebox(service, "report", "sci", "--html", "--output", str(page), "--server", service.url).returncode == 0
+    assert "Waiting between prompts" in page.read_text(encoding="utf-8")
+    printed = joulebox(service, "receipts", "show", bodies[0]["id"], "--server", service.url).stdout
+    assert "making the machine does not move" in " ".join(printed.split())
 
 
 def test_prompts_wait_in_line(service: Service) -> None:

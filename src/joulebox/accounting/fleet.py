@@ -18,7 +18,7 @@ from joulebox.accounting.uncertainty import COVERAGE_FACTOR, added, combined
 from joulebox.model import CarbonFactors, Counted, Embodied, Grams, Intensity, ReadingKind, UncertaintyPart
 from joulebox.units import kwh_from_j
 
-Method = Literal["measured", "modelled", "sourced"]
+Method = Literal["measured", "modelled", "sourced", "simulated"]
 Part = Literal["answer", "load", "around", "failed", "control", "idle", "server", "making", "making-control", "waiting"]
 ORDER: Final[tuple[Part, ...]] = (
     "answer",

@@ -89,10 +89,11 @@ class Gathered:
     def add(self, part: Part, drawn: Drawn, run: Run, grid: Intensity, pue: tuple[float, str]) -> None:
         """A piece of electricity."""
         kwh, grams = electricity(drawn, grid, pue[0])
+        method = "simulated" if drawn.method == "measured" and run.node in self.simulated else drawn.method
         self.pieces.append(
             Piece(
                 part=part,
-                method=drawn.method,
+                method=method,
                 node=run.node,
                 zone=run.zone,
                 grams=grams,
