@@ -169,10 +169,11 @@ def test_models_on_the_command_line(capsys: pytest.CaptureFixture[str], monkeypa
 @pytest.mark.anyio
 @pytest.mark.parametrize("anyio_backend", ["asyncio"])
 async def test_ctrl_c_cancels_the_prompt(tmp_path: Path) -> None:
-    """Ctrl-C while `ask` waits cancels the prompt, says so and exits 130."""
+    """Ctrl-C while `ask` waits, for its turn or a greener hour, cancels the prompt, says so and exits 130."""
     async with stage(tmp_path) as scene:
         await scene.http.post("/node/v1/lease", content=to_json(offer(wait_s=0.0)))
-        command = ("-m", "joulebox", "ask", "Hi", "--server", scene.url)
+        wish = ("--placement", "zone:de", "--deadline", "2099-01-01", "--priority", "deferrable")
+        command = ("-m", "joulebox", "ask", "Hi", "--server", scene.url, *wish)
         process = await asyncio.create_subprocess_exec(sys.executable, *command, stderr=subprocess.PIPE)
         assert process.stderr is not None
         assert b"waiting" in await process.stderr.readline()
@@ -181,6 +182,9 @@ async def test_ctrl_c_cancels_the_prompt(tmp_path: Path) -> None:
         assert await process.wait() == 130
         [prompt] = (await scene.http.get("/api/v1/prompts")).json()["prompts"]
         assert prompt["state"] == "cancelled"
+        placed = prompt["placement"]
+        assert (placed["policy"], placed["deadline"]) == ("zone:DE", "2099-01-01T00:00:00+00:00")
+        assert prompt["priority"] == "deferrable"
 
 
 # --- the machine and its meters ---------------------------------------------------------------------------------------

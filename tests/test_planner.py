@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator, Iterator
 from datetime import datetime, timedelta
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import pytest
 
 import postgres_server
 from joulebox.clock import SystemClock
+from joulebox.console import show_receipt
 from joulebox.server.grid.chain import GridValue
 from server_stage import Json, Stage, done, stage
 
@@ -97,6 +99,11 @@ async def test_the_greenest_of_two_nodes(scene: Stage, clock: Ahead) -> None:
     assert placed["saved_g"] == pytest.approx(kwh * spared)
     assert placed["saved_g"] > 0
     assert (await scene.status(asked["id"]))["placement"]["saved_g"] == placed["saved_g"]
+    page = (await scene.http.get(f"/receipts/{receipt['id']}")).text
+    assert "CO2e less than the grid of the first free node." in page
+    shown = StringIO()
+    show_receipt(receipt, shown)
+    assert "Why there and then: n2 is expected to emit the least" in " ".join(shown.getvalue().replace("│", "").split())
 
 
 def lease_request(node: str, zone: str) -> bytes:

@@ -151,6 +151,16 @@ def ask(
     max_tokens: Annotated[int | None, typer.Option("--max-tokens", help="Longest answer in tokens.")] = None,
     temperature: Annotated[float | None, typer.Option("--temperature", help="0 repeats the same answer.")] = None,
     seed: Annotated[int | None, typer.Option("--seed", help="Seed of the choice of tokens.")] = None,
+    placement: Annotated[
+        str | None, typer.Option("--placement", help="fastest, greenest, zone:DE or node:NAME.", metavar="WHERE")
+    ] = None,
+    priority: Annotated[
+        str | None, typer.Option("--priority", help="interactive, benchmark or deferrable.", metavar="CLASS")
+    ] = None,
+    deadline: Annotated[
+        str | None,
+        typer.Option("--deadline", help="Run it by then, in the greenest hours: 2026-11-24T06:00Z.", metavar="TIME"),
+    ] = None,
     server: ServerOption = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -161,6 +171,9 @@ def ask(
         "max_tokens": max_tokens,
         "temperature": temperature,
         "seed": seed,
+        "placement": placement,
+        "priority": priority,
+        "deadline": deadline,
     }
     with _client(server) as client:
         _ask(client, {"model": model} | fields, as_json=as_json)

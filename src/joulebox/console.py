@@ -30,6 +30,7 @@ from joulebox.wording import (
     plain,
     quantity,
     ranged,
+    saved_words,
     scope_words,
 )
 
@@ -149,7 +150,7 @@ def receipt_panel(receipt: Mapping[str, Any]) -> Panel:
         table,
         Text(),
         *_verdict(receipt),
-        Text(f"\n{_made(receipt)}"),
+        Text(f"\n{_made(receipt)}{_where(receipt)}"),
         Text(NOTE if receipt["model"] else WORK_NOTE, style="dim"),
     ]
     return Panel(Group(*parts), title=Text(f"Receipt {receipt['id']}"), padding=(1, 2))
@@ -324,6 +325,12 @@ def _answer_rows(receipt: Mapping[str, Any]) -> Iterable[Row]:
     if receipt["finish_reason"] == "length":
         speed = ", ".join(part for part in (speed, "cut at the limit") if part)
     yield "Tokens", Text(f"{_count(usage['input_tokens'])} in, {_count(usage['output_tokens'])} out"), speed
+
+
+def _where(receipt: Mapping[str, Any]) -> str:
+    """Why there and then, where that was planned."""
+    saved, reason = saved_words(receipt), receipt["placement"]["reason"]
+    return harmless(f"\nWhy there and then: {reason}. {saved}") if saved else ""
 
 
 def _made(receipt: Mapping[str, Any]) -> str:

@@ -96,6 +96,17 @@ def plain(value: float | None, unit: str = "", digits: int = LONE_DIGITS) -> str
     return f"{shown} {unit}" if unit else shown
 
 
+def saved_words(receipt: Mapping[str, Any]) -> str | None:
+    """What it saved to run there and then; `None` where nothing was planned or it cannot be told."""
+    saved_g = receipt["placement"]["saved_g"]
+    if saved_g is None:
+        return None
+    if not saved_g:
+        return "That saved nothing: the grid is the one that the first free node has."
+    amount = plain(abs(saved_g) * 1e3, "mg", 2)
+    return f"That emitted {amount} CO2e {'less' if saved_g > 0 else 'more'} than the grid of the first free node."
+
+
 def lasting(lasted_s: float) -> str:
     """`28 s`, `5.8 min`, `31 h`: how long something went on, in a unit of which there are at least two."""
     for scale_s, unit in ((S_PER_HOUR, "h"), (S_PER_MINUTE, "min")):

@@ -29,8 +29,8 @@ Priority = Literal["interactive", "benchmark", "deferrable"]
 RANKS: Final = {"interactive": 0, "benchmark": 1, "deferrable": 2, "control": 9}
 """The priority classes: a lower rank is taken sooner. Within one, askers take turns."""
 LONGEST_EVERY: Final = 8
-"""Every so many claims one takes what has waited longest, whatever its class and turn: so nothing starves. Whoever has
-n prompts older than his is taken after at most `LONGEST_EVERY * (n + 1)` claims of his line."""
+"""Of so many claims of a node one takes what has waited longest, whatever its class and turn: so nothing starves. With
+n older prompts in the lines of that node, a prompt is taken after at most `LONGEST_EVERY * (n + 1)` of its claims."""
 BEFORE_MAX: Final = 1000
 """So far back the place in the line is counted: what a look costs must not grow with the line."""
 FASTEST: Final = "fastest"
@@ -429,8 +429,8 @@ class Queue(Protocol):
 
     async def claim(self, request: LeaseRequest, why: Callable[[Record], str], now: datetime) -> Claim | None:
         """Give this node the job of its lines whose turn it is, `None` where there is none; among equals one for the
-        model that is loaded; of `LONGEST_EVERY` claims one takes what has waited longest. A job goes to one claimer
-        only; `why` gives the reason for this node, for the receipt."""
+        model that is loaded; of a node's `LONGEST_EVERY` claims one takes what has waited longest. A job goes to one
+        claimer only; `why` gives the reason for this node, for the receipt."""
 
     async def close_attempt(
         self, token: str, ending: Ending, attempts_max: int, now: datetime, *, own: bool = False

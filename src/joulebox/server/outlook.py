@@ -90,8 +90,11 @@ def why(record: Record, reach: Mapping[str, Reach], present: Collection[str]) ->
 
 def settling(node: str, said: Mapping[str, Any]) -> str:
     """What a node that settles says, in words; what it does not say is left out."""
-    target_c, expected_s = said.get("target_c"), said.get("expected_s")
-    text = f"{node} cools down" if target_c is None else f"{node} cools to {target_c:g} °C"
+    target_c, now_c, expected_s = (said.get(name) for name in ("target_c", "now_c", "expected_s"))
+    text = f"{node} settles"
+    if target_c is not None:
+        warms = now_c is not None and now_c < target_c
+        text = f"{node} {'is warmed up' if warms else 'cools'} to {target_c:g} °C"
     return text if expected_s is None else f"{text}, about {expected_s:.0f} s"
 
 

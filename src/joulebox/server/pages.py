@@ -304,6 +304,7 @@ def _environment() -> Environment:
         "metered": metered,
         "name": _name,
         "plain": wording.plain,
+        "saved_words": wording.saved_words,
         "scope": scope_words,
         "simulated": simulated,
         "segment": lambda text: quote(str(text), safe=""),

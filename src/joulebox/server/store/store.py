@@ -3,6 +3,7 @@
 import asyncio
 import hashlib
 import secrets
+from collections import Counter
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import asdict, replace
@@ -73,7 +74,7 @@ class Store:
     def __init__(self, url: str) -> None:
         self._database = database_at(url)
         self._replica: int | None = None
-        self._claims = 0
+        self._claims: Counter[str] = Counter()
 
     async def open(self) -> None:
         """Open the database and bring it to the newest schema."""
@@ -204,7 +205,7 @@ class Store:
         reach = reach_of(request)
         if not reach.models:
             return None
-        longest = self._claims % LONGEST_EVERY == LONGEST_EVERY - 1
+        longest = self._claims[request.node] % LONGEST_EVERY == LONGEST_EVERY - 1
         number = queries.next_job(reach, request.loaded, longest=longest)
         if not self.shared:  # SQLite's one writer is not troubled for nothing; Postgres locks only what it finds
             async with self._database.read() as connection:
@@ -227,7 +228,7 @@ class Store:
                 owner=self._replica,
             )
             await connection.execute(insert(attempts).values(asdict(attempt)))
-        self._claims += 1
+        self._claims[request.node] += 1
         self._tell("job", record.job.id)
         return Claim(attempt=attempt, record=record)
 

@@ -1,0 +1,71 @@
+"""What a waiting person is told: place, expected start, and the cause."""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from joulebox.model import Job, JobState, Message, Prompt
+from joulebox.server.jobs import Plan, Record, reach_of
+from joulebox.server.outlook import Scene, outlook, settling, wait_s
+from server_stage import offer
+
+NOW = datetime(2026, 11, 23, 7, 0, tzinfo=UTC)
+PROMPT = Prompt(model="m", messages=(Message(role="user", content="hi"),))
+REACH = {name: reach_of(offer(node=name, zone=zone)) for name, zone in (("a", "DE"), ("b", "DE"), ("c", "SE"))}
+
+
+def record(
+    job_id: str = "j1", placement: str = "fastest", state: JobState = JobState.AVAILABLE, **fields: Any
+) -> Record:
+    job = Job(id=job_id, state=state, prompt=PROMPT, created=NOW, available=NOW)
+    return Record(job=job, number=1, placement=placement, cancel=False, **fields)
+
+
+def scene(**changes: Any) -> Scene:
+    """Three nodes, the first two of which work since a moment ago; an answer takes 20 s."""
+    busy = {"a": NOW - timedelta(seconds=5), "b": NOW - timedelta(seconds=15)}
+    return replace(Scene(line=(), reach=REACH, present=list(REACH), busy=busy, durations_s=[20.0]), **changes)
+
+
+def test_a_zone_has_its_own_nodes() -> None:
+    """Who waits for a zone counts the prompts that its nodes would take before, and starts when one of them is free."""
+    mine = record("me", "zone:DE")
+    line = [record(f"j{n}", where).waiting for n, where in enumerate(["node:c", "zone:SE", "fastest", "node:a"])]
+    told = outlook(mine, None, scene(line=[*line, mine.waiting]), NOW)
+    assert (told.position, told.reason) == (2, "2 prompts are before yours")
+    assert told.expected_start == NOW + timedelta(seconds=5 + 20)
+
+
+def test_why_not_now() -> None:
+    """The cause is named: a node that cools, a node that was chosen, a greener hour."""
+    cools = settling("b", {"target_c": 45.0, "expected_s": 39.6})
+    assert cools == "b cools to 45 °C, about 40 s"
+    assert settling("b", {"target_c": 45.0, "now_c": 30.0}) == "b is warmed up to 45 °C"
+    assert settling("b", {}) == "b settles"
+    plan = Plan(policy="greenest", line="fastest", reason="b is greener", asked=NOW)
+    mine = record(placement="node:b", plan=plan)
+    told = outlook(mine, None, scene(settling={"b": cools}), NOW)
+    assert told.reason == "next in line; b cools to 45 °C, about 40 s; b is greener"
+    deferred = record(state=JobState.DEFERRED, plan=replace(plan, reason="deferred to 09:00 UTC"))
+    late = replace(deferred, job=replace(deferred.job, available=NOW + timedelta(hours=2)))
+    told = outlook(late, None, scene(), NOW)
+    assert (told.position, told.expected_start) == (None, NOW + timedelta(hours=2))
+    assert told.reason == "deferred to 09:00 UTC"
+    running = record(state=JobState.RUNNING)
+    on_b = replace(running, job=replace(running.job, node="b"))
+    assert outlook(on_b, "the first", scene(settling={"b": cools}), NOW).reason == cools
+    assert outlook(on_b, "the first", scene(), NOW).reason == "the first"
+
+
+def test_how_long_a_node_would_let_one_wait() -> None:
+    """What it works on, and its share of what waits; unknown where no answer was seen yet, unless it is idle."""
+
+    def wait(node: str, typical_s: float | None = 20.0, **crowd: int) -> float | None:
+        lines: Mapping[tuple[str, str], int] = {("m", where.replace("_", ":")): n for where, n in crowd.items()}
+        return wait_s(node, REACH, lines, scene().busy.get(node), typical_s, NOW)
+
+    assert (wait("a"), wait("c")) == (15.0, 0.0)
+    assert wait("a", fastest=3, zone_DE=4) == 15.0 + 20.0 * (1 + 2)
+    assert wait("c", fastest=3, zone_DE=4) == 20.0
+    assert (wait("a", None), wait("c", None), wait("c", None, fastest=1)) == (None, 0.0, None)
