@@ -25,14 +25,14 @@ def record(
 def scene(**changes: Any) -> Scene:
     """Three nodes, the first two of which work since a moment ago; an answer takes 20 s."""
     busy = {"a": NOW - timedelta(seconds=5), "b": NOW - timedelta(seconds=15)}
-    return replace(Scene(line=(), reach=REACH, present=list(REACH), busy=busy, durations_s=[20.0]), **changes)
+    return replace(Scene(before={}, reach=REACH, present=list(REACH), busy=busy, durations_s=[20.0]), **changes)
 
 
 def test_a_zone_has_its_own_nodes() -> None:
     """Who waits for a zone counts the prompts that its nodes would take before, and starts when one of them is free."""
     mine = record("me", "zone:DE")
-    line = [record(f"j{n}", where).waiting for n, where in enumerate(["node:c", "zone:SE", "fastest", "node:a"])]
-    told = outlook(mine, None, scene(line=[*line, mine.waiting]), NOW)
+    before = {("m", where): 1 for where in ("node:c", "zone:SE", "fastest", "node:a")}
+    told = outlook(mine, None, scene(before=before), NOW)
     assert (told.position, told.reason) == (2, "2 prompts are before yours")
     assert told.expected_start == NOW + timedelta(seconds=5 + 20)
 

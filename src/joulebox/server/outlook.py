@@ -25,8 +25,7 @@ class Outlook:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Scene:
     """All that the outlook depends on: how many wait before, in each line (of a model, at a place) up to `BEFORE_MAX`;
-    what each known node may take, who is present, since when each works,
-    which of them still settles, and how.
+    what each known node may take, who is present, since when each works, which of them still settles, and how.
 
     `durations_s` are those of the last completed jobs, in seconds.
     """
