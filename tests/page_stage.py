@@ -371,6 +371,12 @@ class Stage:
         self.jobs[prompt_id] |= {"state": "cancelled", "phase": None}
         await self.advance()
 
+    async def texts(self, receipt_id: str) -> Mapping[str, Any]:
+        return {"prompt": None, "answer": None, "shared": False, "own": False}
+
+    async def share(self, receipt_id: str, *, shared: bool) -> None:
+        raise AssertionError("nobody shares on this stage")
+
     async def advance(self) -> None:
         """Open the next gate of the latest prompt."""
         latest = next(reversed(self.jobs))
@@ -454,7 +460,7 @@ class Stage:
 def application() -> FastAPI:
     """The pages, and as much of the API as they speak to."""
     app, stage = FastAPI(docs_url=None, redoc_url=None, openapi_url=None), Stage()
-    app.include_router(router(stage))
+    app.include_router(router(lambda _: stage))
 
     @app.post("/api/v1/prompts")
     async def submit(request: Request) -> Response:

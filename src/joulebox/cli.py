@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 import typer
 
 from joulebox.errors import JouleboxError
+from joulebox.token_commands import JsonOption, ServerOption, client_of, tokens_app
 
 if TYPE_CHECKING:
-    from joulebox.client import Client
     from joulebox.node.meter_host import MeterHost
     from joulebox.settings import Settings
 
@@ -34,12 +34,11 @@ app.add_typer(receipts_app, name="receipts")
 app.add_typer(control_app, name="control")
 app.add_typer(db_app, name="db")
 app.add_typer(report_app, name="report")
+app.add_typer(tokens_app, name="tokens")
 app.add_typer(rig_app, name="rig")
 
 DEFAULT_MODEL = "smollm2-135m-instruct"
 
-ServerOption = Annotated[str | None, typer.Option("--server", help="Address of the server.", metavar="URL")]
-JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 PortOption = Annotated[int | None, typer.Option("--port", help="Port of the server; 0 takes any free one.")]
 ZoneOption = Annotated[str | None, typer.Option("--zone", help="Grid zone, such as DE; without it, the world mean.")]
 MeterOption = Annotated[
@@ -48,6 +47,9 @@ MeterOption = Annotated[
 ReceiptArgument = Annotated[str | None, typer.Argument(help="One receipt.", metavar="ID")]
 AllOption = Annotated[bool, typer.Option("--all", help="All receipts.")]
 SinceOption = Annotated[str | None, typer.Option("--since", help="Receipts from this day or moment on.", metavar="DAY")]
+TokenFileOption = Annotated[
+    Path | None, typer.Option("--token-file", help="A file that holds the token for the server.", metavar="FILE")
+]
 DataOption = Annotated[Path | None, typer.Option("--data-dir", help="Where database, models and results are kept.")]
 
 
@@ -127,14 +129,19 @@ def serve(port: PortOption = None, data_dir: DataOption = None) -> None:
 
 @app.command()
 def node(
-    server: ServerOption = None, zone: ZoneOption = None, meter: MeterOption = None, data_dir: DataOption = None
+    server: ServerOption = None,
+    token_file: TokenFileOption = None,
+    zone: ZoneOption = None,
+    meter: MeterOption = None,
+    data_dir: DataOption = None,
 ) -> None:
     """Start a measuring node on this machine; it takes prompts from the server one at a time."""
     from joulebox.node.run import run
     from joulebox.settings import load_settings
     from joulebox.supervisor import end_with_parent, parent_pid, say_ready
 
-    settings = load_settings(server=server, zone=zone, meters=_meters(meter), data_dir=data_dir)
+    token = token_file.read_text(encoding="utf-8").strip() if token_file is not None else None
+    settings = load_settings(server=server, token=token, zone=zone, meters=_meters(meter), data_dir=data_dir)
     _check(settings)
     end_with_parent()
     run(settings, on_ready=say_ready, server_pid=parent_pid())
@@ -175,7 +182,7 @@ def ask(
         "priority": priority,
         "deadline": deadline,
     }
-    with _client(server) as client:
+    with client_of(server) as client:
         _ask(client, {"model": model} | fields, as_json=as_json)
 
 
@@ -484,7 +491,7 @@ def receipts_show(
     """Print a receipt."""
     from joulebox.console import show_receipt
 
-    with _client(server) as client:
+    with client_of(server) as client:
         receipt = client.receipt(receipt_id, revision)
         elsewhere = client.whatif(receipt_id) if not as_json else None
     if as_json:
@@ -507,7 +514,7 @@ def receipts_recompute(
     from joulebox.console import recomputed_line
 
     outcomes = []
-    with _client(server) as client:
+    with client_of(server, admin=True) as client:
         for one in _chosen(client, receipt_id, since, every=every):
             outcomes.append(client.recompute(one))
             if not as_json:
@@ -530,7 +537,7 @@ def receipts_export(
     """Print receipts byte for byte as they were made, one a line (JSON Lines)."""
     if traces is not None and not traces.is_dir():
         raise JouleboxError("bad_request", f"There is no folder {traces}: make it first, or choose another --traces.")
-    with _client(server) as client:
+    with client_of(server) as client:
         for one in _chosen(client, receipt_id, since, every=every):
             body = client.receipt_bytes(one)
             for revision in range(1, json.loads(body)["revision"]) if revisions else ():
@@ -580,7 +587,7 @@ def control_show(server: ServerOption = None, as_json: JsonOption = False) -> No
     """Print how each node's control prompt stands against its reference, and its newest runs."""
     from joulebox.console import control_lines
 
-    with _client(server) as client:
+    with client_of(server) as client:
         nodes = client.nodes()
     if as_json:
         print(json.dumps({node["name"]: node["control"] for node in nodes}, ensure_ascii=False, indent=2))
@@ -595,7 +602,7 @@ def control_rebaseline(
     server: ServerOption = None,
 ) -> None:
     """Begin a new reference for a node's control prompt, dated now; the old one stays in the database."""
-    with _client(server) as client:
+    with client_of(server, admin=True) as client:
         found = client.rebaseline(node, why)
     print(f"{node}: a new reference begins; it needs {found['reference']['runs']} runs.")
 
@@ -673,6 +680,8 @@ class _Service:
 
     def start(self) -> str:
         """Start both; the server's address."""
+        from joulebox.settings import LOCAL_TOKEN
+
         settings = self._settings
         common = {"JOULEBOX_DATA_DIR": str(self._data_dir), "JOULEBOX_MODELS_DIR": str(settings.models_folder)}
         common["JOULEBOX_LOG"] = settings.log
@@ -683,6 +692,7 @@ class _Service:
         url = self._supervisor.start("server", ["serve", "--port", str(settings.port)], common)
         self._supervisor.keep_port("server", url)
         node = common | {"JOULEBOX_SERVER": url, "JOULEBOX_NODE": settings.node}
+        node |= {"JOULEBOX_TOKEN": "", "JOULEBOX_TOKEN_FILE": str(self._data_dir / LOCAL_TOKEN)}
         self._supervisor.start("node", ["node"], node)
         return url
 
@@ -713,15 +723,6 @@ def _check(settings: "Settings") -> None:
     from joulebox.server.grid import factors_for
 
     factors_for(settings.zone, settings, datetime(2026, 1, 1, tzinfo=UTC))
-
-
-def _client(server: str | None) -> "Client":
-    """The server that a command speaks to."""
-    from joulebox.client import Client
-    from joulebox.settings import load_settings
-
-    settings = load_settings(server=server)
-    return Client(settings.server, ca_file=settings.ca_file)
 
 
 def _registry(data_dir: Path | None) -> Any:

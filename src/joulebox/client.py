@@ -130,6 +130,31 @@ class Client:
         found: dict[str, Any] = self.call("POST", f"/api/v1/nodes/{_part(node)}/baseline", body)
         return found
 
+    def create_token(self, fields: Mapping[str, object]) -> dict[str, Any]:
+        """Make a token, in the fields of `POST /api/v1/tokens`; its text is in the answer and nowhere else."""
+        made: dict[str, Any] = self.call("POST", "/api/v1/tokens", json.dumps(fields).encode())
+        return made
+
+    def tokens(self) -> list[dict[str, Any]]:
+        """Every token, without its text."""
+        found: list[dict[str, Any]] = self.call("GET", "/api/v1/tokens")["tokens"]
+        return found
+
+    def revoke_token(self, token_id: str) -> dict[str, Any]:
+        """Revoke a token."""
+        gone: dict[str, Any] = self.call("DELETE", f"/api/v1/tokens/{_part(token_id)}")
+        return gone
+
+    def acts(self) -> Iterator[dict[str, Any]]:
+        """The audit log, newest first."""
+        cursor = ""
+        while True:
+            page = self.call("GET", f"/api/v1/audit?limit=100{cursor}")
+            yield from page["acts"]
+            if page["next_cursor"] is None:
+                return
+            cursor = f"&cursor={page['next_cursor']}"
+
     def submit(self, **fields: object) -> dict[str, Any]:
         """Queue a prompt; the fields of `POST /api/v1/prompts`, those that are `None` left out. Returns its status."""
         body = {name: value for name, value in fields.items() if value is not None}

@@ -354,3 +354,17 @@ def _verdict(receipt: Mapping[str, Any]) -> Iterable[Text]:
     yield Text(VERDICTS[verdict], style=COLOURS[verdict])
     for reason in receipt["reasons"]:
         yield Text(harmless(str(reason["sentence"])), style="dim")
+
+
+def token_line(token: Mapping[str, Any]) -> str:
+    """One token on one line."""
+    over = f"revoked {token['revoked']}" if token["revoked"] else ""
+    ends = f"ends {token['expires']}" if token["expires"] and not over else ""
+    told = (token["id"], token["name"], ",".join(token["scopes"]), f"made {token['created']}", ends or over)
+    return "  ".join(part for part in told if part)
+
+
+def act_line(act: Mapping[str, Any]) -> str:
+    """One line of the audit log."""
+    told = (act["at"], act["name"], act["actor"], act["act"], act["subject"], act["detail"])
+    return "  ".join(part for part in told if part)

@@ -4,6 +4,7 @@ Any setting may also come from a file named by `JOULEBOX_<NAME>_FILE` (for secre
 sentence that names the setting.
 """
 
+import ipaddress
 import os
 import platform
 import tomllib
@@ -26,8 +27,10 @@ from joulebox.errors import JouleboxError
 from joulebox.model import Embodied
 
 GRID_SOURCES: Final = ("gb", "energy-charts")
-SECRETS: Final = frozenset({"electricity_maps_key"})
+SECRETS: Final = frozenset({"electricity_maps_key", "token"})
 """Settings that are never shown."""
+LOCAL_TOKEN: Final = "local.token"  # noqa: S105 - the name of a file
+"""In the data folder: the token of commands on the server's own machine."""
 Limits = dict[str, float]
 TEMPERATURE_MIN_C: Final = -50.0
 TEMPERATURE_MAX_C: Final = 150.0
@@ -71,6 +74,11 @@ def _limits(value: object) -> Limits:
     return limits
 
 
+def _public(value: object) -> object:
+    """`none` is the empty list."""
+    return () if value in ("none", ["none"], ("none",)) else value
+
+
 class Settings(BaseModel):
     """All settings, with their defaults. The description of each is the one in the docs."""
 
@@ -96,6 +104,37 @@ class Settings(BaseModel):
     ca_file: Annotated[
         Path | None,
         Field(description="Certificates (PEM) that are trusted beside the system's, for a server of your own."),
+    ] = None
+    token: Annotated[
+        SecretStr | None, Field(description="Token that node and command line show the server, where it wants one.")
+    ] = None
+    public: Annotated[
+        tuple[Literal["read", "ask", "node"], ...] | None,
+        BeforeValidator(_public),
+        Field(
+            description="What the server lets people do without a token: `read`, `ask`, `node`, or `none`. Without it, "
+            "everything where it listens on this machine only, else nothing."
+        ),
+    ] = None
+    trusted_proxies: Annotated[
+        tuple[str, ...],
+        Field(description="Addresses or networks of proxies whose `X-Forwarded-For` is believed; without any, none."),
+    ] = ()
+    requests_per_minute: Annotated[
+        int, Field(ge=0, description="Requests a minute of one token or address, on each server; 0: any number.")
+    ] = 600
+    asks_per_minute: Annotated[
+        int, Field(ge=0, description="Prompts a minute of one token or address, on each server; 0: any number.")
+    ] = 30
+    outstanding_max: Annotated[
+        int, Field(ge=0, description="Prompts of one token or address that wait or run; 0: any number.")
+    ] = 20
+    prompts_per_day: Annotated[
+        int, Field(ge=0, description="Prompts of one token or address within 24 hours; 0: any number.")
+    ] = 500
+    retention_days: Annotated[
+        float | None,
+        Field(gt=0, le=36_500, description="Texts of prompts that ended longer ago are erased; without it, none."),
     ] = None
     zone: Annotated[
         str | None,
@@ -197,7 +236,14 @@ class Settings(BaseModel):
                 raise ValueError(f"it must be above start_min_c, which is {least_c:g} for {scope}")
         return max_c
 
-    @field_validator("electricity_maps_key")
+    @field_validator("trusted_proxies")
+    @classmethod
+    def _networks(cls, names: tuple[str, ...]) -> tuple[str, ...]:
+        for name in names:
+            ipaddress.ip_network(name, strict=False)
+        return names
+
+    @field_validator("electricity_maps_key", "token")
     @classmethod
     def _a_key(cls, key: SecretStr | None) -> SecretStr | None:
         text = key.get_secret_value() if key else ""
@@ -250,6 +296,18 @@ class Settings(BaseModel):
             low_kg=low_kg, central_kg=central_kg, high_kg=high_kg, life_years=self.life_years, source=source
         )
 
+    def token_for(self, *, admin: bool = False) -> str | None:
+        """The token to show the server: the setting; for acts of an `admin`, on the server's own machine, the one that
+        the server leaves in its data folder."""
+        if self.token is not None:
+            return self.token.get_secret_value()
+        if admin and is_loopback(urlsplit(self.server).hostname or ""):
+            try:
+                return (self.data_dir / LOCAL_TOKEN).read_text(encoding="ascii").strip()
+            except (OSError, UnicodeDecodeError):
+                return None
+        return None
+
     @property
     def models_folder(self) -> Path:
         """The folder of the list of models."""
@@ -285,7 +343,7 @@ def load_settings(**flags: object) -> Settings:
                 sentence = f"{key}_FILE names {file}, which cannot be read: {reason}."
                 raise JouleboxError("bad_setting", sentence) from error
     values |= {name: value for name, value in flags.items() if value is not None}
-    for name in ("meters", "grid_live"):
+    for name in ("meters", "grid_live", "public", "trusted_proxies"):
         if isinstance(values.get(name), str):
             values[name] = tuple(values[name].split())
     try:

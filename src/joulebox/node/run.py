@@ -32,7 +32,7 @@ def run(settings: Settings, on_ready: Callable[[str], object], server_pid: int |
     meters, calibration = calibrated(open_meters(settings.meters), load_calibration(settings.data_dir / FILE))
     recorder = Recorder(meters, clock, settings.reading_hz)
     registry = Registry(settings.models_folder, settings.context_tokens)
-    with Client(settings.server, ca_file=settings.ca_file) as client:
+    with Client(settings.server, settings.token_for(), ca_file=settings.ca_file) as client:
         agent = Agent(
             client,
             this_machine(settings.node, settings.zone, calibration, settings.footprint),

@@ -16,7 +16,7 @@ from joulebox.server.events import Seen, seen_until, watch
 from joulebox.server.export import trace_csv, trace_json
 from joulebox.server.pages import POLICY_ALONE, render_report
 from joulebox.server.report_words import as_markdown
-from joulebox.server.service import PromptBody, Service
+from joulebox.server.service import Mine, PromptBody, Service
 
 Json = dict[str, Any]
 Limit = Annotated[int, Query(ge=1, le=100)]
@@ -42,27 +42,29 @@ def router(service: Service) -> APIRouter:
 
 def _prompts(routes: APIRouter, service: Service) -> None:
     @routes.post("/api/v1/prompts", status_code=202)
-    async def ask(body: PromptBody) -> Json:
+    async def ask(body: PromptBody, mine: Mine) -> Json:
         """Ask a model. Follow the events of the id you get."""
-        return await service.ask(body)
+        return await mine.ask(body)
 
     @routes.get("/api/v1/prompts")
-    async def prompts(limit: Limit = 20, cursor: str | None = None) -> Json:
+    async def prompts(mine: Mine, limit: Limit = 20, cursor: str | None = None) -> Json:
         """Prompts, newest first."""
-        return await service.prompts(limit, cursor)
+        return await mine.prompts(limit, cursor)
 
     @routes.get("/api/v1/prompts/{prompt_id}")
-    async def status(prompt_id: str) -> Json:
+    async def status(mine: Mine, prompt_id: str) -> Json:
         """Where a prompt stands."""
-        return await service.status(prompt_id)
+        return await mine.status(prompt_id)
 
     @routes.delete("/api/v1/prompts/{prompt_id}")
-    async def cancel(prompt_id: str) -> Json:
+    async def cancel(mine: Mine, prompt_id: str) -> Json:
         """Stop a prompt. One that runs stops as soon as its node hears of it; one that is over stays as it is."""
-        return await service.stop(prompt_id)
+        return await mine.stop(prompt_id)
 
-    async def place(prompt_id: str, last_event_id: Annotated[str | None, Header(alias="Last-Event-ID")] = None) -> Seen:
-        record = await service.record(prompt_id)
+    async def place(
+        mine: Mine, prompt_id: str, last_event_id: Annotated[str | None, Header(alias="Last-Event-ID")] = None
+    ) -> Seen:
+        record = await mine.visible(prompt_id)
         seen = seen_until(last_event_id)
         if seen.attempt > record.job.attempt:
             return Seen()
@@ -81,9 +83,9 @@ def _prompts(routes: APIRouter, service: Service) -> None:
 
 def _receipts(routes: APIRouter, service: Service) -> None:
     @routes.get("/api/v1/receipts")
-    async def receipts(since: str | None = None, limit: Limit = 20, cursor: str | None = None) -> Json:
+    async def receipts(mine: Mine, since: str | None = None, limit: Limit = 20, cursor: str | None = None) -> Json:
         """Ids of receipts in the order of asking, `since` a day or a moment."""
-        return await service.receipts(since, limit, cursor)
+        return await mine.receipts(since, limit, cursor)
 
     @routes.get("/api/v1/receipts/{receipt_id}")
     async def receipt(receipt_id: str, revision: Revision = None) -> Response:
@@ -91,10 +93,10 @@ def _receipts(routes: APIRouter, service: Service) -> None:
         return Response(await service.receipt_body(receipt_id, revision), media_type="application/json")
 
     @routes.post("/api/v1/receipts/{receipt_id}/recompute")
-    async def recompute(receipt_id: str) -> Json:
+    async def recompute(mine: Mine, receipt_id: str) -> Json:
         """Make a receipt again of its evidence. The same method and factors give the same bytes; what differs is a
         further revision, and earlier ones are kept."""
-        return await service.recompute(receipt_id)
+        return await mine.recompute(receipt_id)
 
     @routes.get("/api/v1/receipts/{receipt_id}/whatif")
     async def whatif(receipt_id: str) -> Json:
@@ -103,9 +105,19 @@ def _receipts(routes: APIRouter, service: Service) -> None:
         return {"id": receipt_id, "whatif": await service.whatif(receipt_id)}
 
     @routes.delete("/api/v1/receipts/{receipt_id}")
-    async def erase(receipt_id: str) -> Json:
+    async def erase(mine: Mine, receipt_id: str) -> Json:
         """Remove the texts of prompt and answer; receipt and readings hold none and are kept."""
-        return await service.erase(receipt_id)
+        return await mine.erase(receipt_id)
+
+    @routes.post("/api/v1/receipts/{receipt_id}/share")
+    async def share(mine: Mine, receipt_id: str) -> Json:
+        """Let everybody with the receipt's link read prompt and answer too."""
+        return await mine.share(receipt_id, shared=True)
+
+    @routes.delete("/api/v1/receipts/{receipt_id}/share")
+    async def unshare(mine: Mine, receipt_id: str) -> Json:
+        """Let nobody else read prompt and answer any more."""
+        return await mine.share(receipt_id, shared=False)
 
     @routes.get("/api/v1/receipts/{receipt_id}/trace.json")
     async def trace_as_json(receipt_id: str) -> Response:
@@ -131,9 +143,9 @@ def _fleet(routes: APIRouter, service: Service) -> None:
         return {"nodes": await service.nodes()}
 
     @routes.post("/api/v1/nodes/{name}/baseline")
-    async def rebaseline(name: str, body: BaselineBody) -> Json:
+    async def rebaseline(mine: Mine, name: str, body: BaselineBody) -> Json:
         """Begin a new reference for the node's control prompt, dated now, with the reason."""
-        return await service.rebaseline(name, body.why)
+        return await mine.rebaseline(name, body.why)
 
     @routes.get("/api/v1/report/sci")
     async def report(

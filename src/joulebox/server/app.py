@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from typing import Final
 
-from fastapi import FastAPI
+from fastapi import Depends, FastAPI
 from granian.constants import HTTPModes, Interfaces
 from granian.net import SocketHolder  # type: ignore[attr-defined]
 from granian.server.embed import Server
@@ -16,14 +16,16 @@ from starlette.middleware.gzip import DEFAULT_EXCLUDED_CONTENT_TYPES, GZipMiddle
 
 from joulebox.clock import Clock, SystemClock
 from joulebox.errors import JouleboxError
-from joulebox.server import api, node_api, pages
+from joulebox.server import access_api, api, node_api, pages
 from joulebox.server.desk import Desk
+from joulebox.server.gate import Gate, document
 from joulebox.server.grid.feeds import feeds_of
 from joulebox.server.grid.live import Grid
 from joulebox.server.keeper import Keeper
 from joulebox.server.planner import Planner
 from joulebox.server.problems import PROBLEMS, Shell, install
 from joulebox.server.replicas import Replicas
+from joulebox.server.retention import Retention
 from joulebox.server.service import Service
 from joulebox.server.store import Store
 from joulebox.settings import Settings
@@ -51,29 +53,43 @@ def build_app(settings: Settings, clock: Clock | None = None) -> FastAPI:
     desk = Desk(store, settings, clock, grid)
     replicas = Replicas(desk)
     planner = Planner(desk, store, grid, settings, clock)
-    service = Service(desk, store, grid, replicas, planner)
+    gate = Gate(settings, clock, store.access)
+    service = Service(desk, store, grid, replicas, planner, gate.forget)
+    retention = Retention(store, clock, settings.retention_days)
 
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
         await store.open()
         try:
+            await gate.open()
+            replicas.secret = gate.secret
             await grid.open()
             await desk.open(settings.replica_url or app.state.url)
             keeper.start()
             planner.start()
+            retention.start()
             yield
         finally:
             await planner.stop()
             await keeper.stop()
+            await retention.stop()
             await grid.close()
             await desk.close()
             await replicas.close()
             await store.close()
 
-    app = FastAPI(title="Joulebox", lifespan=lifespan, docs_url=None, redoc_url=None, responses=PROBLEMS)
+    app = FastAPI(
+        title="Joulebox",
+        lifespan=lifespan,
+        docs_url=None,
+        redoc_url=None,
+        responses=PROBLEMS,
+        dependencies=[Depends(gate)],
+    )
     app.state.desk = desk
     app.state.grid = grid
     app.state.planner = planner
+    app.state.service = service
     app.state.url = ""
     app.add_middleware(
         GZipMiddleware,
@@ -82,10 +98,12 @@ def build_app(settings: Settings, clock: Clock | None = None) -> FastAPI:
         exclude_content_types=(*DEFAULT_EXCLUDED_CONTENT_TYPES, "application/x-ndjson"),
     )
     app.add_middleware(Shell, large=[node_api.LARGE])
-    install(app)
+    install(app, pages.refused)
     app.include_router(api.router(service))
     app.include_router(node_api.router(desk, replicas))
-    app.include_router(pages.router(service))
+    app.include_router(pages.router(service.seen_by))
+    app.include_router(access_api.router())
+    document(app)
     return app
 
 

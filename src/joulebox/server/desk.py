@@ -138,6 +138,9 @@ class Desk:
         key: str | None,
         priority: Priority = "interactive",
         place: Place | None = None,
+        *,
+        asker: str | None = None,
+        owner: str | None = None,
     ) -> Record:
         """Put a prompt in the line, or where its `place` says; with a known idempotency key, the earlier job.
 
@@ -151,8 +154,10 @@ class Desk:
             self._nodes[name].offer.zone for name, reach in self._reach.items() if prompt.model in reach.models
         }:
             self._grid.expect(zone)
-        now = self._clock.utc()
-        record, new = await self._queue.enqueue(prompt, placement, key, now, rank=RANKS[priority], place=place)
+        now, rank = self._clock.utc(), RANKS[priority]
+        record, new = await self._queue.enqueue(
+            prompt, placement, key, now, rank=rank, asker=asker, owner=owner, place=place
+        )
         if new:
             self.placed(record)
         return record

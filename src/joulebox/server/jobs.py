@@ -95,8 +95,9 @@ class PastRun:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Record:
-    """A job with what only the server needs: its place in the order of asking, where it may run, whether to stop it.
-    One that is planned is looked at again when it is `due`."""
+    """A job with what only the server needs: its place in the order of asking, where it may run, whether to stop it,
+    whose texts it holds, whether everybody with the link may read them, whether they are gone. One that is planned is
+    looked at again when it is `due`."""
 
     job: Job
     number: int
@@ -106,6 +107,9 @@ class Record:
     rank: int = RANKS["interactive"]
     plan: Plan | None = None
     due: datetime | None = None
+    owner: str | None = None
+    shared: bool = False
+    erased: bool = False
 
     @property
     def policy(self) -> str:
@@ -420,9 +424,10 @@ class Queue(Protocol):
         rank: int = RANKS["interactive"],
         asker: str | None = None,
         place: Place | None = None,
+        owner: str | None = None,
     ) -> tuple[Record, bool]:
-        """Put a prompt in the line, or defer it where its `place` begins later; with a known `key`, the earlier job and
-        `False`."""
+        """Put a prompt in the line, whose texts are `owner`'s, or defer it where its `place` begins later; with a known
+        `key`, the earlier job and `False`."""
 
     async def by_key(self, key: str) -> Record | None:
         """The job that was asked with this idempotency key."""

@@ -5,7 +5,7 @@ Everything works without JavaScript; `static/app.js` adds streaming. Every figur
 
 import gzip
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from functools import lru_cache
 from importlib.resources import files
@@ -21,6 +21,7 @@ from joulebox.accounting.equivalents import Equivalent, equivalents
 from joulebox.errors import JouleboxError
 from joulebox.model import FINAL_STATES, Prompt
 from joulebox.server import report_words
+from joulebox.server.gate import remember
 from joulebox.server.whatif_words import chart
 from joulebox.units import wh_from_j
 from joulebox.wording import is_modelled, scope_words
@@ -90,6 +91,12 @@ class Backend(Protocol):
     async def cancel(self, prompt_id: str) -> object:
         """Stop a prompt; nothing happens where it is over."""
 
+    async def texts(self, receipt_id: str) -> Mapping[str, Any]:
+        """`prompt` and `answer` behind a receipt, `None` where they are not for this reader; `shared`; `own`."""
+
+    async def share(self, receipt_id: str, *, shared: bool) -> object:
+        """Let everybody with the link read the texts, or nobody else any more."""
+
 
 # --- data to HTML -----------------------------------------------------------------------------------------------------
 
@@ -109,7 +116,8 @@ def render_prompt(
     status: Mapping[str, Any], receipt: Mapping[str, Any] | None, nodes: Sequence[Mapping[str, Any]] = ()
 ) -> str:
     """The page of one prompt: where it stands, the answer so far, the receipt once there is one."""
-    final = status.get("state") in FINAL_STATES
+    # what is not for this reader is not followed either
+    final = status.get("state") in FINAL_STATES or status.get("texts") == "private"
     return _render(
         "prompt.html",
         status=status,
@@ -123,12 +131,17 @@ def render_prompt(
 
 
 def render_receipt(
-    receipt: Mapping[str, Any], *, standalone: bool = False, whatif: Mapping[str, Any] | None = None
+    receipt: Mapping[str, Any],
+    texts: Mapping[str, Any] | None = None,
+    *,
+    standalone: bool = False,
+    whatif: Mapping[str, Any] | None = None,
 ) -> str:
-    """A receipt on its own page. `standalone` makes one file that needs no server: style inside, no script."""
+    """A receipt on its own page, with the `texts` that its reader may see. `standalone` makes one file that needs no
+    server: style inside, no script."""
     style = _text("app.css") if standalone else None
     elsewhere = {"whatif": whatif, "chart": chart(whatif)} if whatif else {}
-    return _render("receipt.html", style=style, **_told(receipt), **elsewhere)
+    return _render("receipt.html", style=style, texts=texts or {}, **_told(receipt), **elsewhere)
 
 
 def render_report(report: Mapping[str, Any], query: str = "", *, standalone: bool = False) -> str:
@@ -347,73 +360,99 @@ def _hash(name: str) -> str:
 # --- routes -----------------------------------------------------------------------------------------------------------
 
 
-def router(fetch: Backend) -> APIRouter:
+def router(backend: Callable[[Request], Backend]) -> APIRouter:
     """The pages over HTTP. Failures are shown as pages with their status."""
     routes = APIRouter(include_in_schema=False)
 
     @routes.get("/")
     async def ask_page(request: Request) -> Response:
         try:
-            return _page(request, render_ask(await fetch.models(), await fetch.nodes()))
+            return _page(request, render_ask(await backend(request).models(), await backend(request).nodes()))
         except JouleboxError as error:
-            return _refused(request, error)
+            return refused(request, error)
 
     @routes.post("/ask")
     async def ask(request: Request) -> Response:
         fields: dict[str, str] = {}
         try:
             fields = await _fields(request)
-            return _see_other(f"/prompts/{quote(await fetch.submit(_prompt(fields)), safe='')}")
+            answer = _see_other(f"/prompts/{quote(await backend(request).submit(_prompt(fields)), safe='')}")
+            remember(request, answer)
+            return answer
         except JouleboxError as error:
-            page = render_ask(await fetch.models(), await fetch.nodes(), form=fields, problem=problem_of(error))
+            page = render_ask(
+                await backend(request).models(), await backend(request).nodes(), form=fields, problem=problem_of(error)
+            )
             return _page(request, page, error.failure.status)
 
     @routes.get("/prompts/{prompt_id}")
     async def prompt_page(request: Request, prompt_id: str) -> Response:
         try:
-            status = await fetch.status(prompt_id)
+            status = await backend(request).status(prompt_id)
             receipt_id = status.get("receipt_id")
-            receipt = await fetch.receipt(receipt_id) if receipt_id else None
-            return _page(request, render_prompt(status, receipt, await fetch.nodes()))
+            receipt = await backend(request).receipt(receipt_id) if receipt_id else None
+            return _page(request, render_prompt(status, receipt, await backend(request).nodes()))
         except JouleboxError as error:
-            return _refused(request, error)
+            return refused(request, error)
 
     @routes.post("/prompts/{prompt_id}/stop")
     async def stop(request: Request, prompt_id: str) -> Response:
         try:
             _same_site(request)
-            await fetch.cancel(prompt_id)
+            await backend(request).cancel(prompt_id)
             return _see_other(f"/prompts/{quote(prompt_id, safe='')}")
         except JouleboxError as error:
-            return _refused(request, error)
+            return refused(request, error)
+
+    @routes.get("/static/{name}")
+    async def static(request: Request, name: str) -> Response:
+        if name not in STATIC:
+            return refused(request, JouleboxError("not_found", f"There is no file {_name(name)} here."))
+        fresh = request.query_params.get("v") == _hash(name)
+        cache = "public, max-age=31536000, immutable" if fresh else "no-cache"
+        return _packed(request, _text(name), 200, {"Content-Type": STATIC[name], "Cache-Control": cache})
+
+    _figures(routes, backend)
+    return routes
+
+
+def _figures(routes: APIRouter, backend: Callable[[Request], Backend]) -> None:
+    """Receipts and the report."""
 
     @routes.get("/receipts/{receipt_id}")
     async def receipt_page(request: Request, receipt_id: str) -> Response:
         try:
-            receipt = await fetch.receipt(receipt_id)
-            return _page(request, render_receipt(receipt, whatif=await fetch.whatif(receipt_id)))
+            fetch = backend(request)
+            receipt, texts = await fetch.receipt(receipt_id), await fetch.texts(receipt_id)
+            return _page(request, render_receipt(receipt, texts, whatif=await fetch.whatif(receipt_id)))
         except JouleboxError as error:
-            return _refused(request, error)
+            return refused(request, error)
+
+    @routes.post("/receipts/{receipt_id}/share")
+    async def share(request: Request, receipt_id: str) -> Response:
+        return await _shared(request, receipt_id, shared=True)
+
+    @routes.post("/receipts/{receipt_id}/unshare")
+    async def unshare(request: Request, receipt_id: str) -> Response:
+        return await _shared(request, receipt_id, shared=False)
+
+    async def _shared(request: Request, receipt_id: str, *, shared: bool) -> Response:
+        try:
+            _same_site(request)
+            await backend(request).share(receipt_id, shared=shared)
+            return _see_other(f"/receipts/{quote(receipt_id, safe='')}")
+        except JouleboxError as error:
+            return refused(request, error)
 
     @routes.get("/report/sci")
     async def report_page(request: Request) -> Response:
         asked = {name: request.query_params.get(name) for name in ("from", "to", "zone", "model")}
         try:
             given = {name: value for name, value in asked.items() if value}
-            found = await fetch.report(*(given.get(name) for name in asked))
+            found = await backend(request).report(*(given.get(name) for name in asked))
             return _page(request, render_report(found, urlencode(given)))
         except JouleboxError as error:
-            return _refused(request, error)
-
-    @routes.get("/static/{name}")
-    async def static(request: Request, name: str) -> Response:
-        if name not in STATIC:
-            return _refused(request, JouleboxError("not_found", f"There is no file {_name(name)} here."))
-        fresh = request.query_params.get("v") == _hash(name)
-        cache = "public, max-age=31536000, immutable" if fresh else "no-cache"
-        return _packed(request, _text(name), 200, {"Content-Type": STATIC[name], "Cache-Control": cache})
-
-    return routes
+            return refused(request, error)
 
 
 def problem_of(error: JouleboxError) -> Json:
@@ -483,7 +522,8 @@ def _packed(request: Request, text: str, status: int, headers: dict[str, str]) -
     return Response(body, status, headers)
 
 
-def _refused(request: Request, error: JouleboxError) -> Response:
+def refused(request: Request, error: JouleboxError) -> Response:
+    """A failure as a page."""
     return _page(request, render_problem(problem_of(error)), error.failure.status)
 
 

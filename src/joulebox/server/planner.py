@@ -75,16 +75,25 @@ class Planner:
             self._task.cancel()
             await asyncio.wait({self._task})
 
-    async def ask(self, prompt: Prompt, wish: Wish, key: str | None, priority: Priority) -> Record:
+    async def ask(
+        self,
+        prompt: Prompt,
+        wish: Wish,
+        key: str | None,
+        priority: Priority,
+        *,
+        asker: str | None = None,
+        owner: str | None = None,
+    ) -> Record:
         """Put a prompt in the line, where and when it is best. Raises what `Desk.ask` raises."""
         if not wish.planned:
-            return await self._desk.ask(prompt, wish.line, key, priority)
+            return await self._desk.ask(prompt, wish.line, key, priority, asker=asker, owner=owner)
         now = self._clock.utc()
         options = await self._options(prompt.model, wish, now)
         decided = place(wish, options, now, now, self._wait_max, await self._books.booked() if wish.deadline else {})
         if wish.deadline is not None and decided.start <= now and not decided.urgent and self._may_learn(options, now):
             decided = _held(decided, now)
-        record = await self._desk.ask(prompt, wish.line, key, priority, decided)
+        record = await self._desk.ask(prompt, wish.line, key, priority, decided, asker=asker, owner=owner)
         self._bell.set()
         return record
 

@@ -4,7 +4,7 @@ The shell also bounds request bodies and adds the headers that every response ca
 """
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final, Never
 
 from fastapi import FastAPI, Request
@@ -70,7 +70,14 @@ def problem(error: JouleboxError) -> Problem:
         "detail": error.detail,
         "code": error.code,
     }
-    return Problem({**error.extra, **document}, error.failure.status)
+    return Problem({**error.extra, **document}, error.failure.status, headers_of(error))
+
+
+def headers_of(error: JouleboxError) -> dict[str, str]:
+    """What a failure says in headers: when to come again, and that a token is the way in."""
+    wait_s = error.extra.get("retry_after_s")
+    headers = {"Retry-After": str(wait_s)} if wait_s is not None else {}
+    return headers | ({"WWW-Authenticate": 'Bearer realm="joulebox"'} if error.failure.status == 401 else {})
 
 
 def bad_request(error: ValidationError | RequestValidationError) -> JouleboxError:
@@ -89,14 +96,19 @@ def bad_request(error: ValidationError | RequestValidationError) -> JouleboxErro
     return JouleboxError("bad_request", sentence, field=name)
 
 
-def install(app: FastAPI) -> None:
-    """Have every failure of `app` answered by a problem document."""
+def install(app: FastAPI, page: Callable[[Request, JouleboxError], Response]) -> None:
+    """Have every failure of `app` answered by a problem document; where a page was asked for, by a `page`."""
 
     @app.exception_handler(JouleboxError)
-    async def named(_request: Request, error: Exception) -> Response:
+    async def named(request: Request, error: Exception) -> Response:
         assert isinstance(error, JouleboxError)
         if error.failure.status >= 500 and error.code in {"database", "internal"}:
             _log.error("%s: %s", error.code, error.detail)
+        route = request.scope.get("route")
+        if route is not None and not getattr(route, "include_in_schema", True):
+            answer = page(request, error)
+            answer.headers.update(headers_of(error))
+            return answer
         return problem(error)
 
     @app.exception_handler(RequestValidationError)

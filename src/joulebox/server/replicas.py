@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 PASSED: Final = "joulebox-passed"
-"""A request with this header has been passed on once, and is not passed on again."""
+"""A request with this header has been passed on once, and is not passed on again; it holds the servers' secret."""
 CONNECT_S: Final = 2.0
 FIRST_S: Final = 0.5
 """A person who watches waits so long for what was said so far, then sees what there is."""
@@ -34,6 +34,7 @@ class Replicas:
 
     def __init__(self, desk: Desk) -> None:
         self._desk = desk
+        self.secret = ""
         self._client: httpx2.AsyncClient | None = None
         self._mirrors: dict[str, _Mirror] = {}
 
@@ -104,7 +105,7 @@ class Replicas:
             import httpx2
 
             self._client = httpx2.AsyncClient(
-                headers={PASSED: "1"},
+                headers={PASSED: self.secret},
                 timeout=httpx2.Timeout(None, connect=CONNECT_S),
                 limits=httpx2.Limits(max_connections=None),
                 trust_env=False,

@@ -1,17 +1,20 @@
 """What people can ask of the server, as plain data: the API sends it as JSON, the pages show it."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
+from math import ceil
 from typing import Annotated, Any, Final, Literal
 
+from fastapi import Depends, Request
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from joulebox.accounting.whatif import what_if, window
 from joulebox.errors import JouleboxError
 from joulebox.model import FINAL_STATES, Intensity, JobState, Message, Mode, Phase, Prompt, Role
 from joulebox.server import control
+from joulebox.server.access import EVERYBODY, Act, Caller, Scope, Token, digest, new_token, not_yours, shown
 from joulebox.server.desk import Desk
 from joulebox.server.events import outlook_fields
 from joulebox.server.grid import check_zone
@@ -29,6 +32,11 @@ from joulebox.server.whatif_words import sentences
 
 Json = dict[str, Any]
 Text = Annotated[str, Field(max_length=1_000_000)]
+DAY: Final = timedelta(hours=24)
+BUSY_S: Final = 60
+"""Somebody whose prompts all wait may look again after so long."""
+NOBODY: Final = "-"
+"""Nothing belongs to this owner."""
 CURSOR_MAX: Final = 18
 """Longer numbers fit no database."""
 LATER: Final = ("max_energy_j",)
@@ -132,18 +140,54 @@ class PromptBody(BaseModel):
 class Service:
     """Everything the public routes and the pages need. Every method may raise `JouleboxError`."""
 
-    def __init__(self, desk: Desk, store: Store, grid: Grid, replicas: Replicas, planner: Planner) -> None:
+    def __init__(
+        self,
+        desk: Desk,
+        store: Store,
+        grid: Grid,
+        replicas: Replicas,
+        planner: Planner,
+        forget: Callable[[str], None] = lambda _: None,
+        caller: Caller = EVERYBODY,
+    ) -> None:
         self.desk = desk
         self.planner = planner
+        self.caller = caller
+        self._forget = forget
         self.replicas = replicas
         self.store = store
         self.grid = grid
 
+    def seen_by(self, request: Request) -> "Service":
+        """The same for the one who asks now."""
+        return Service(
+            self.desk, self.store, self.grid, self.replicas, self.planner, self._forget, request.state.caller
+        )
+
     async def ask(self, body: PromptBody) -> Json:
         """Take a prompt; the status of its job."""
         prompt, wish = body.to_prompt(), body.to_wish(self.desk.now())
-        record = await self.planner.ask(prompt, wish, body.idempotency_key, body.to_priority())
+        caller, key = self.caller, body.idempotency_key
+        if key is not None and caller.asker is not None:  # another asker's key may be the same word
+            key = digest(f"{caller.asker} {key}")
+        if key is None or await self.store.by_key(key) is None:
+            await self._within_quota()
+        record = await self.planner.ask(prompt, wish, key, body.to_priority(), asker=caller.asker, owner=caller.owner)
         return await self.describe(record)
+
+    async def _within_quota(self) -> None:
+        """Raises `JouleboxError("quota_used")` where this asker has all that is theirs."""
+        caller, now = self.caller, self.desk.now()
+        if caller.unlimited or caller.asker is None or not (caller.outstanding_max or caller.prompts_per_day):
+            return
+        usage = await self.store.usage(caller.asker, now - DAY)
+        if caller.outstanding_max and usage.outstanding >= caller.outstanding_max:
+            sentence = f"{usage.outstanding} of your prompts wait or run, as many as may: ask again when one is done."
+            raise JouleboxError("quota_used", sentence, retry_after_s=BUSY_S)
+        if caller.prompts_per_day and usage.asked >= caller.prompts_per_day:
+            wait_s = max(ceil((usage.first + DAY - now).total_seconds()), 1) if usage.first else BUSY_S
+            sentence = f"{usage.asked} prompts within 24 hours, as many as may: ask again in {wait_s} s."
+            raise JouleboxError("quota_used", sentence, retry_after_s=wait_s)
 
     async def submit(self, form: Mapping[str, Any]) -> str:
         """Take a prompt from a form; the id of its job."""
@@ -160,13 +204,25 @@ class Service:
             raise JouleboxError("not_found", f"There is no prompt {prompt_id}.")
         return record
 
+    async def visible(self, prompt_id: str) -> Record:
+        """One job whose texts may be seen by who asks. Raises `JouleboxError`: `not_found`, `forbidden`."""
+        record = await self.record(prompt_id)
+        if not self.sees(record):
+            raise not_yours()
+        return record
+
+    def sees(self, record: Record) -> bool:
+        """Whether who asks may read the texts: their owner, an administrator, everybody where they are shared."""
+        return record.shared or self.caller.owns(record.owner)
+
     async def status(self, prompt_id: str) -> Json:
         """Where a prompt stands."""
         return await self.describe(await self.record(prompt_id))
 
     async def prompts(self, limit: int, cursor: str | None) -> Json:
-        """Prompts, newest first."""
-        page = await self.store.page(limit, _number(cursor) if cursor is not None else None)
+        """Prompts of who asks, newest first; an administrator sees all."""
+        before = _number(cursor) if cursor is not None else None
+        page = await self.store.page(limit, before, self._mine())
         following = str(page.next_number) if page.next_number is not None else None
         outlooks = await self.desk.outlooks(page.records)
         prompts = [await self._described_job(*one) for one in zip(page.records, outlooks, strict=True)]
@@ -174,22 +230,26 @@ class Service:
 
     async def cancel(self, prompt_id: str) -> None:
         """Stop a prompt; one that is over stays as it is."""
+        await self._act(await self.record(prompt_id), "cancel")
         await self.desk.cancel(prompt_id)
 
     async def stop(self, prompt_id: str) -> Json:
         """The same, with the status after it."""
-        return await self.describe(await self.desk.cancel(prompt_id))
+        await self.cancel(prompt_id)
+        return await self.status(prompt_id)
 
     async def describe(self, record: Record) -> Json:
         """A job as people get it; all keys are always there."""
         return await self._described_job(record, await self.desk.outlook(record))
 
     async def _described_job(self, record: Record, outlook: Outlook) -> Json:
-        job = record.job
+        job, seen = record.job, self.sees(record)
         return {
             "id": job.id,
             "model": job.prompt.model,
-            "prompt": _question(job.prompt),
+            "prompt": _question(job.prompt) if seen else None,
+            "texts": "removed" if record.erased else "shown" if seen else "private",
+            "shared": record.shared,
             "state": job.state,
             "priority": record.priority,
             "placement": _placement(record),
@@ -197,7 +257,7 @@ class Service:
             **outlook_fields(outlook),
             "node": job.node,
             "attempt": job.attempt,
-            "answer": job.answer,
+            "answer": job.answer if seen else None,
             "finish_reason": job.finish_reason,
             "receipt_id": job.receipt_id,
             "error": {"code": job.error.code, "detail": job.error.detail} if job.error else None,
@@ -226,13 +286,15 @@ class Service:
     async def receipts(self, since: str | None, limit: int, cursor: str | None) -> Json:
         """Ids of receipts in the order of asking, from a day or moment on."""
         after = _number(cursor) if cursor is not None else 0
-        ids, following = await self.store.receipt_ids(_moment(since) if since else None, limit, after)
+        first = _moment(since) if since else None
+        ids, following = await self.store.receipt_ids(first, limit, after, self._mine())
         return {"receipts": list(ids), "next_cursor": str(following) if following is not None else None}
 
     async def recompute(self, receipt_id: str) -> Json:
         """Make a receipt again of its evidence; what differs is a further revision, and earlier ones are kept."""
         if await self.store.receipt(receipt_id) is None:
             raise await self._no_receipt(receipt_id)
+        await self._note("recompute", receipt_id)
         return asdict(await recompute(self.store, self.grid.look_up, receipt_id, self.grid.clock.utc()))
 
     async def receipt(self, receipt_id: str) -> Json:
@@ -249,14 +311,104 @@ class Service:
 
     async def erase(self, receipt_id: str) -> Json:
         """Remove what was asked and answered; receipt and readings hold no text and stay."""
-        if not await self.store.erase(receipt_id):
-            raise await self._no_receipt(receipt_id)
+        record = await self._asked(receipt_id)
+        await self._act(record, "erase")
+        await self.store.erase(record.job.id, self.desk.now())
         return {
             "id": receipt_id,
             "removed": ["prompt", "answer"],
             "kept": ["receipt", "trace"],
             "detail": "The texts of prompt and answer are removed. Receipt and readings hold no text and are kept.",
         }
+
+    async def share(self, receipt_id: str, *, shared: bool) -> Json:
+        """Let everybody with the link read prompt and answer too, or nobody else any more."""
+        record = await self._asked(receipt_id)
+        await self._act(record, "share" if shared else "unshare")
+        if shared and record.erased:
+            raise JouleboxError("not_found", "The texts of this receipt are removed: there is nothing to share.")
+        await self.store.share(record.job.id, shared=shared)
+        return {"id": receipt_id, "prompt_id": record.job.id, "shared": shared}
+
+    async def texts(self, receipt_id: str) -> Json:
+        """Prompt and answer behind a receipt, for those who may read them, and whether they are shared."""
+        record = await self._asked(receipt_id)
+        seen = self.sees(record) and not record.erased
+        return {
+            "prompt": _question(record.job.prompt) if seen else None,
+            "answer": record.job.answer if seen else None,
+            "shared": record.shared,
+            "own": self.caller.owns(record.owner) and not record.erased,
+        }
+
+    async def _asked(self, receipt_id: str) -> Record:
+        record = await self.store.asked(receipt_id)
+        if record is None:
+            raise await self._no_receipt(receipt_id)
+        return record
+
+    # --- those who run the server -------------------------------------------------------------------------------------
+
+    async def create_token(
+        self,
+        name: str,
+        scopes: Sequence[Scope],
+        expires_days: float | None,
+        *,
+        outstanding_max: int | None,
+        prompts_per_day: int | None,
+    ) -> Json:
+        """Make a token; its text is in this answer and nowhere else."""
+        now = self.desk.now()
+        token_id, text, kept = new_token()
+        token = Token(
+            id=token_id,
+            name=name,
+            scopes=tuple(dict.fromkeys(scopes)),
+            hash=kept,
+            created=now,
+            expires=now + timedelta(days=expires_days) if expires_days else None,
+            outstanding_max=outstanding_max,
+            prompts_per_day=prompts_per_day,
+        )
+        await self.store.access.add_token(token, self._acted("token_create", token_id, f"{name}: {', '.join(scopes)}"))
+        return shown(token) | {"token": text}
+
+    async def tokens(self) -> list[Json]:
+        """Every token there ever was, without its text."""
+        return [shown(token) for token in await self.store.access.tokens()]
+
+    async def revoke_token(self, token_id: str) -> Json:
+        """Revoke a token; one that is revoked stays so. Raises `JouleboxError("not_found")`."""
+        await self.store.access.revoke(token_id, self._acted("token_revoke", token_id))
+        self._forget(token_id)
+        token = await self.store.access.token(token_id)
+        if token is None:
+            raise JouleboxError("not_found", f"There is no token {token_id}: `joulebox tokens list` shows them.")
+        return shown(token)
+
+    async def acts(self, limit: int, cursor: str | None) -> tuple[Sequence[Act], str | None]:
+        """The audit log, newest first, and the next page's cursor."""
+        acts, following = await self.store.access.acts(limit, _number(cursor) if cursor is not None else None)
+        return acts, str(following) if following is not None else None
+
+    def _acted(self, act: str, subject: str, detail: str = "") -> Act:
+        actor = self.caller.token_id or ""
+        return Act(at=self.desk.now(), actor=actor, name=self.caller.name, act=act, subject=subject, detail=detail)
+
+    async def _note(self, act: str, subject: str, detail: str = "") -> None:
+        await self.store.access.note(self._acted(act, subject, detail))
+
+    async def _act(self, record: Record, act: str) -> None:
+        """Let only its owner do something to a prompt; of an administrator it is written down."""
+        if not self.caller.owns(record.owner):
+            raise not_yours()
+        if record.owner != self.caller.owner:
+            await self._note(act, record.job.id)
+
+    def _mine(self) -> str | None:
+        """Whose prompts lists show: `None` for everybody's."""
+        return None if self.caller.admin else self.caller.owner or NOBODY
 
     async def _no_receipt(self, receipt_id: str) -> JouleboxError:
         record = await self.store.record(receipt_id)
@@ -323,9 +475,19 @@ class Service:
         """Begin a new reference for a node's control prompt, from now on. Raises `JouleboxError("not_found")`."""
         if name not in [node.offer.node for node, _ in await self.desk.nodes()]:
             raise JouleboxError("not_found", f"There is no node {name}.")
+        await self._note("rebaseline", name, why)
         await self.store.rebaseline(control.Baseline(node=name, at=self.desk.now(), why=why))
         self.desk.forget_control(name)
         return control.shown(await self.store.control(name))
+
+
+def mine(request: Request) -> Service:
+    """What the one who asks now may have of the service."""
+    service: Service = request.app.state.service
+    return service.seen_by(request)
+
+
+Mine = Annotated[Service, Depends(mine)]
 
 
 def _number(cursor: str) -> int:

@@ -87,7 +87,7 @@ async def _table(
     total = (await there.execute(select(func.count()).select_from(table))).scalar_one()
     rows = await there.stream(select(table).order_by(*table.primary_key.columns))
     done = 0
-    nobody = {name: None for name in ("owner", "replica") if name in table.c}
+    nobody = {"attempts": {"owner": None}, "nodes": {"replica": None}}.get(table.name, {})
     async for batch in rows.mappings().partitions(BATCH):
         await here.execute(table.insert(), [dict(row) | nobody for row in batch])
         done += len(batch)

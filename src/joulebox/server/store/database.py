@@ -3,9 +3,11 @@
 Whatever fails is put into one sentence. One migration chain serves both.
 """
 
-from collections.abc import Callable
+import asyncio
+from collections.abc import Callable, Coroutine
 from contextlib import AbstractAsyncContextManager
-from typing import Final, Protocol
+from functools import wraps
+from typing import Any, Final, ParamSpec, Protocol, TypeVar
 
 from sqlalchemy.engine import URL, Connection, make_url
 from sqlalchemy.exc import ArgumentError
@@ -13,7 +15,9 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from joulebox.errors import JouleboxError
 
-HEAD: Final = "0009"
+_P = ParamSpec("_P")
+_T = TypeVar("_T")
+HEAD: Final = "0010"
 """The newest schema. Alembic, a quarter of a second to import, is only asked when a database has another one."""
 
 
@@ -50,6 +54,16 @@ class Database(Protocol):
 
     async def wipe(self) -> None:
         """Have what was removed leave the disk too, as far as that is in a program's hands."""
+
+
+def whole(method: Callable[_P, Coroutine[Any, Any, _T]]) -> Callable[_P, Coroutine[Any, Any, _T]]:
+    """A transaction runs to its end even when whoever asked for it has gone."""
+
+    @wraps(method)
+    async def run(*args: _P.args, **kwargs: _P.kwargs) -> _T:
+        return await asyncio.shield(asyncio.create_task(method(*args, **kwargs)))
+
+    return run
 
 
 def database_at(url: str) -> Database:

@@ -34,6 +34,7 @@ from joulebox.model import AttemptState, JobState
 from joulebox.server.jobs import BEFORE_MAX, NODE_PREFIX, RANKS, Reach
 from joulebox.server.store.tables import (
     attempts,
+    audit,
     baselines,
     control_runs,
     grid_values,
@@ -44,7 +45,9 @@ from joulebox.server.store.tables import (
     receipts,
     rechecks,
     replicas,
+    secrets,
     server_time,
+    tokens,
     traces,
 )
 
@@ -69,6 +72,9 @@ JOB = (
     jobs.c.rank,
     jobs.c.plan,
     jobs.c.due,
+    jobs.c.owner,
+    jobs.c.shared,
+    jobs.c.erased,
 )
 """What a `Record` is made of: everything but the pieces of the answer."""
 
@@ -106,9 +112,10 @@ def job_by_key(key: str) -> Rows:
     return select(*JOB).where(jobs.c.idempotency_key == key)
 
 
-def job_page(limit: int, before: int | None) -> Rows:
+def job_page(limit: int, before: int | None, owner: str | None = None) -> Rows:
     """Prompts of people, newest first; one more than `limit`, to know whether there is a next page."""
     rows = select(*JOB).where(ASKED).order_by(jobs.c.number.desc()).limit(limit + 1)
+    rows = rows if owner is None else rows.where(jobs.c.owner == owner)
     return rows if before is None else rows.where(jobs.c.number <= before)
 
 
@@ -154,6 +161,17 @@ def before(job_ids: Collection[str]) -> Rows:
 def outstanding(asker: str) -> Rows:
     """How many prompts of this asker wait."""
     return select(func.count()).where(jobs.c.asker == asker, jobs.c.state == JobState.AVAILABLE)
+
+
+def unfinished(asker: str) -> Rows:
+    """How many prompts of this asker are not over."""
+    return select(func.count().label("count")).where(jobs.c.asker == asker, jobs.c.finalized.is_(None))
+
+
+def asked_since(asker: str, since: datetime) -> Rows:
+    """How many prompts this asker asked since, and when the first of them."""
+    wanted: tuple[ColumnElement[Any], ...] = (func.count().label("count"), func.min(jobs.c.created).label("first"))
+    return select(*wanted).where(jobs.c.asker == asker, jobs.c.created >= since)
 
 
 def next_job(reach: Reach, loaded: str | None = None, *, longest: bool = False) -> Rows:
@@ -265,9 +283,30 @@ def mark_cancel(job_id: str) -> Update:
     return update(jobs).where(jobs.c.id == job_id, jobs.c.state == JobState.RUNNING).values(cancel=True)
 
 
-def erase_text(job_id: str, prompt: dict[str, Any]) -> Update:
-    """Forget what was asked and answered."""
-    return update(jobs).where(jobs.c.id == job_id).values(prompt=prompt, answer=None, chunks=None)
+def share(job_id: str, *, shared: bool) -> Update:
+    """Let others read the texts, or not."""
+    return update(jobs).where(jobs.c.id == job_id).values(shared=shared)
+
+
+def erase_text(job_id: str, prompt: dict[str, Any], now: datetime) -> Update:
+    """Forget what was asked and answered; an idempotency key is a text of the asker's too."""
+    gone = {"prompt": prompt, "answer": None, "chunks": None, "idempotency_key": None, "erased": now}
+    return update(jobs).where(jobs.c.id == job_id).values(gone)
+
+
+def outdated(finalized: datetime, limit: int) -> Rows:
+    """Jobs that were over by then and still have texts."""
+    return (
+        select(jobs.c.id, jobs.c.prompt)
+        .where(jobs.c.erased.is_(None), jobs.c.finalized < finalized)
+        .order_by(jobs.c.finalized)
+        .limit(limit)
+    )
+
+
+def job_of_receipt(receipt_id: str) -> Rows:
+    """The job that a receipt is of."""
+    return select(*JOB).join(receipts, receipts.c.job_id == jobs.c.id).where(receipts.c.id == receipt_id).limit(1)
 
 
 def attempt(token: str) -> Rows:
@@ -410,7 +449,7 @@ def kept_receipt(receipt_id: str) -> Rows:
     )
 
 
-def receipt_page(since: datetime | None, limit: int, after: int) -> Rows:
+def receipt_page(since: datetime | None, limit: int, after: int, owner: str | None = None) -> Rows:
     """Receipts in the order of asking, from `since` on; one more than `limit`."""
     rows = (
         select(jobs.c.number, jobs.c.receipt_id)
@@ -418,6 +457,7 @@ def receipt_page(since: datetime | None, limit: int, after: int) -> Rows:
         .order_by(jobs.c.number)
         .limit(limit + 1)
     )
+    rows = rows if owner is None else rows.where(jobs.c.owner == owner)
     return rows if since is None else rows.where(jobs.c.finalized >= since)
 
 
@@ -626,3 +666,35 @@ def first_leases() -> Rows:
 def first_idle() -> Rows:
     """When each node first told of waiting."""
     return select(node_idle.c.node, func.min(node_idle.c.start).label("at")).group_by(node_idle.c.node)
+
+
+def add_secret(dialect: str, name: str, value: str) -> Insert:
+    """A secret, unless there is one of that name."""
+    added: Insert = _insert(dialect, secrets).values(name=name, value=value).on_conflict_do_nothing()
+    return added
+
+
+def secret(name: str) -> Rows:
+    """A secret by its name."""
+    return select(secrets.c.value).where(secrets.c.name == name)
+
+
+def token(token_id: str) -> Rows:
+    """One token."""
+    return select(tokens).where(tokens.c.id == token_id)
+
+
+def all_tokens() -> Rows:
+    """Every token, oldest first."""
+    return select(tokens).order_by(tokens.c.created, tokens.c.id)
+
+
+def revoke(token_id: str, now: datetime) -> Update:
+    """A token that is not revoked yet."""
+    return update(tokens).where(tokens.c.id == token_id, tokens.c.revoked.is_(None)).values(revoked=now)
+
+
+def acts(limit: int, before: int | None) -> Rows:
+    """Lines of the audit log, newest first; one more than `limit`."""
+    rows = select(audit).order_by(audit.c.number.desc()).limit(limit + 1)
+    return rows if before is None else rows.where(audit.c.number <= before)

@@ -1,15 +1,13 @@
 """The `Queue` port on a database, and what else is kept: lists of jobs, receipts, evidence, nodes."""
 
-import asyncio
 import hashlib
 import secrets
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import asdict, replace
 from datetime import datetime
-from functools import wraps
-from typing import Any, Final, ParamSpec, TypeVar
+from typing import Any, Final
 
 from pydantic import TypeAdapter
 from sqlalchemy import RowMapping, insert
@@ -17,6 +15,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from joulebox.model import AttemptState, Counted, Job, JobState, Problem, Prompt, Purpose
 from joulebox.protocol import VERSION, LeaseRequest
+from joulebox.server.access import Usage
 from joulebox.server.control import Baseline, Book, ControlRun, Entry, Subject
 from joulebox.server.grid.chain import GridValue
 from joulebox.server.idle import NodeIdle, ServerTime, continued, entered
@@ -47,25 +46,14 @@ from joulebox.server.jobs import (
     reach_of,
 )
 from joulebox.server.store import queries
-from joulebox.server.store.database import database_at
+from joulebox.server.store.access_books import AccessBooks
+from joulebox.server.store.database import database_at, whole
 from joulebox.server.store.tables import attempts, baselines, control_runs, jobs, nodes, receipts, rechecks, traces
 
 _PROMPT: Final = TypeAdapter(Prompt)
 _OFFER: Final = TypeAdapter(LeaseRequest)
 _PLAN: Final = TypeAdapter(Plan)
 _COUNTED: Final = TypeAdapter(tuple[Counted, ...])
-_P = ParamSpec("_P")
-_T = TypeVar("_T")
-
-
-def _whole(method: Callable[_P, Coroutine[Any, Any, _T]]) -> Callable[_P, Coroutine[Any, Any, _T]]:
-    """A transaction runs to its end even when whoever asked for it has gone."""
-
-    @wraps(method)
-    async def run(*args: _P.args, **kwargs: _P.kwargs) -> _T:
-        return await asyncio.shield(asyncio.create_task(method(*args, **kwargs)))
-
-    return run
 
 
 class Store:
@@ -73,6 +61,7 @@ class Store:
 
     def __init__(self, url: str) -> None:
         self._database = database_at(url)
+        self.access = AccessBooks(self._database)
         self._replica: int | None = None
         self._claims: Counter[str] = Counter()
 
@@ -113,7 +102,7 @@ class Store:
         if self._replica is not None:
             self._database.say(f"{self._replica} {kind} {subject}")
 
-    @_whole
+    @whole
     async def take_up(self) -> Sequence[tuple[Attempt, Record]]:
         if self._replica is None:
             return await self.running()
@@ -123,7 +112,7 @@ class Store:
             rows = (await connection.execute(queries.adopt(self._replica, queries.orphans()))).mappings().all()
             return [(_attempt(row), await _job(connection, row["job_id"])) for row in rows]
 
-    @_whole
+    @whole
     async def held(self, token: str) -> Held | None:
         if self._replica is None:
             return None
@@ -136,26 +125,26 @@ class Store:
             url = None if row["owner"] == self._replica else row["url"]
             return Held(attempt=_attempt(row), record=await _job(connection, row["job_id"]), url=url)
 
-    @_whole
+    @whole
     async def token_of(self, job_id: str) -> str | None:
         async with self._database.read() as connection:
             row = await _row(connection, queries.token_of(job_id))
             return row["token"] if row else None
 
-    @_whole
+    @whole
     async def working(self) -> Mapping[str, datetime]:
         async with self._database.read() as connection:
             rows = (await connection.execute(queries.working(self._replica))).mappings()
             return {row["node"]: row["leased"] for row in rows}
 
-    @_whole
+    @whole
     async def running_on(self, node: str) -> Sequence[str]:
         async with self._database.read() as connection:
             return [row["token"] for row in (await connection.execute(queries.running_on(node))).mappings()]
 
     # --- the Queue port -----------------------------------------------------------------------------------------------
 
-    @_whole
+    @whole
     async def enqueue(
         self,
         prompt: Prompt,
@@ -167,6 +156,7 @@ class Store:
         rank: int = RANKS["interactive"],
         asker: str | None = None,
         place: Place | None = None,
+        owner: str | None = None,
     ) -> tuple[Record, bool]:
         deferred = place is not None and place.start > now
         values = {
@@ -184,6 +174,7 @@ class Store:
             "rank": rank,
             "turn": queries.outstanding(asker).scalar_subquery() if asker is not None else 0,
             "asker": asker,
+            "owner": owner,
         } | (_placed(place) if place is not None else {})
         async with self._database.single() as connection:
             row = await _row(connection, queries.add_job(connection.dialect.name, values))
@@ -194,13 +185,13 @@ class Store:
         self._tell("plan" if deferred else "ready", row["id"])
         return _record(row), True
 
-    @_whole
+    @whole
     async def by_key(self, key: str) -> Record | None:
         async with self._database.read() as connection:
             row = await _row(connection, queries.job_by_key(key))
             return _record(row) if row else None
 
-    @_whole
+    @whole
     async def claim(self, request: LeaseRequest, why: Callable[[Record], str], now: datetime) -> Claim | None:
         reach = reach_of(request)
         if not reach.models:
@@ -232,7 +223,7 @@ class Store:
         self._tell("job", record.job.id)
         return Claim(attempt=attempt, record=record)
 
-    @_whole
+    @whole
     async def close_attempt(
         self, token: str, ending: Ending, attempts_max: int, now: datetime, *, own: bool = False
     ) -> Record | None:
@@ -266,13 +257,13 @@ class Store:
         self._tell("ready" if state is JobState.AVAILABLE else "job", job_id)
         return record
 
-    @_whole
+    @whole
     async def earlier(self, job_id: str, number: int) -> Sequence[tuple[int, bytes | None]]:
         async with self._database.read() as connection:
             rows = await connection.execute(queries.earlier_evidence(job_id, number))
             return [(row.number, bytes(row.blob) if row.blob is not None else None) for row in rows]
 
-    @_whole
+    @whole
     async def complete(self, token: str, delivery: Delivery, now: datetime) -> Record | None:
         async with self._database.write() as connection:
             closed = queries.close_attempt(token, state=AttemptState.DONE, finished=now)
@@ -299,7 +290,7 @@ class Store:
         self._tell("job", job_id)
         return record
 
-    @_whole
+    @whole
     async def cancel(self, job_id: str, now: datetime) -> Record | None:
         async with self._database.write() as connection:
             for start in (JobState.AVAILABLE, JobState.DEFERRED):
@@ -310,25 +301,25 @@ class Store:
         self._tell("job", job_id)
         return _record(row) if row else None
 
-    @_whole
+    @whole
     async def record(self, job_id: str) -> Record | None:
         async with self._database.read() as connection:
             row = await _row(connection, queries.job(job_id))
             return _record(row) if row else None
 
-    @_whole
+    @whole
     async def attempt(self, token: str) -> Attempt | None:
         async with self._database.read() as connection:
             row = await _row(connection, queries.attempt(token))
             return _attempt(row) if row else None
 
-    @_whole
+    @whole
     async def running(self) -> Sequence[tuple[Attempt, Record]]:
         async with self._database.read() as connection:
             rows = (await connection.execute(queries.running_attempts())).mappings().all()
             return [(_attempt(row), await _job(connection, row["job_id"])) for row in rows]
 
-    @_whole
+    @whole
     async def before(self, job_ids: Sequence[str]) -> Mapping[str, Mapping[tuple[str, str], int]]:
         counts: dict[str, dict[tuple[str, str], int]] = {job_id: {} for job_id in job_ids}
         if job_ids:
@@ -337,7 +328,7 @@ class Store:
                     counts[row["id"]][row["model"], row["placement"]] = int(row["count"])
         return counts
 
-    @_whole
+    @whole
     async def crowd(self) -> Mapping[tuple[str, str], int]:
         async with self._database.read() as connection:
             rows = (await connection.execute(queries.crowd())).mappings()
@@ -354,33 +345,33 @@ class Store:
         async with self._database.write() as connection:
             yield bool(await _scalar(connection, queries.plan_alone()))
 
-    @_whole
+    @whole
     async def next_due(self) -> datetime | None:
         """When the next plan is to be looked at; `None` where there is none."""
         async with self._database.read() as connection:
             due: datetime | None = await _scalar(connection, queries.next_due())
             return due
 
-    @_whole
+    @whole
     async def planned(self, after: int, limit: int) -> Sequence[Record]:
         """Jobs that wait by a plan, in the order of asking, after that number."""
         async with self._database.read() as connection:
             return [_record(row) for row in (await connection.execute(queries.planned(after, limit))).mappings()]
 
-    @_whole
+    @whole
     async def due(self, now: datetime, limit: int) -> Sequence[Record]:
         """Jobs whose plan is to be looked at by now."""
         async with self._database.read() as connection:
             return [_record(row) for row in (await connection.execute(queries.due(now, limit))).mappings()]
 
-    @_whole
+    @whole
     async def booked(self) -> Mapping[tuple[str, datetime], int]:
         """How many jobs are deferred, by line and beginning."""
         async with self._database.read() as connection:
             rows = (await connection.execute(queries.booked())).mappings()
             return {(row["placement"], row["due"]): int(row["count"]) for row in rows}
 
-    @_whole
+    @whole
     async def replan(self, record: Record, place: Place, now: datetime) -> Record | None:
         """Give a waiting job another place; `None`, and nothing changes, where it moved since `record` was read."""
         async with self._database.write() as connection:
@@ -395,20 +386,20 @@ class Store:
         self._tell("plan" if waits else "ready", record.job.id)
         return _record(row)
 
-    @_whole
+    @whole
     async def past_runs(self, model: str) -> Mapping[str, Sequence[PastRun]]:
         """What past runs of a model took, by node, oldest first."""
         async with self._database.read() as connection:
             rows = (await connection.execute(queries.past_runs_of(model))).mappings()
             return {row["node"]: [PastRun(**run) for run in row["runs"]] for row in rows}
 
-    @_whole
+    @whole
     async def durations_s(self, count: int) -> Sequence[float]:
         async with self._database.read() as connection:
             rows = await connection.execute(queries.recent_done(count))
             return [(row.finished - row.leased).total_seconds() for row in rows]
 
-    @_whole
+    @whole
     async def replay(self, job_id: str) -> Replay | None:
         async with self._database.read() as connection:
             row = await _row(connection, queries.replay(job_id))
@@ -417,13 +408,13 @@ class Store:
             chunks = tuple((int(seq), str(text)) for seq, text in row["chunks"] or ())
             return Replay(attempt=row["number"], chunks=chunks, answer_seq=row["answer_seq"])
 
-    @_whole
+    @whole
     async def receipt(self, receipt_id: str, revision: int | None = None) -> bytes | None:
         async with self._database.read() as connection:
             row = await _row(connection, queries.receipt(receipt_id, revision))
             return bytes(row["body"]) if row else None
 
-    @_whole
+    @whole
     async def save_node(self, node: NodeRecord, *, present: bool = True) -> bool:
         offer = asdict(node.offer)
         values = {column.name: offer[column.name] for column in nodes.c if column.name in offer}
@@ -435,13 +426,13 @@ class Store:
         self._tell("node", node.offer.node)
         return True
 
-    @_whole
+    @whole
     async def nodes(self) -> Sequence[NodeRecord]:
         async with self._database.read() as connection:
             rows = (await connection.execute(queries.all_nodes())).mappings().all()
             return [_node(row, self._replica) for row in rows]
 
-    @_whole
+    @whole
     async def control(self, node: str) -> Book:
         async with self._database.read() as connection:
             found = await _row(connection, queries.baseline_in_force(node))
@@ -456,13 +447,13 @@ class Store:
                 prompts_since=int(count["count"]),
             )
 
-    @_whole
+    @whole
     async def rebaseline(self, baseline: Baseline) -> None:
         async with self._database.write() as connection:
             await _new_baseline(connection, baseline)
         self._tell("node", baseline.node)
 
-    @_whole
+    @whole
     async def keep_idle(self, stretches: Sequence[NodeIdle], server: ServerTime) -> None:
         async with self._database.write() as connection:
             dialect = connection.dialect.name
@@ -478,63 +469,92 @@ class Store:
 
     # --- beside the queue ---------------------------------------------------------------------------------------------
 
-    @_whole
+    @whole
     async def check(self) -> None:
         """Raises `JouleboxError("database")` where the database does not answer."""
         async with self._database.read() as connection:
             await connection.execute(queries.all_nodes().limit(1))
 
-    @_whole
-    async def page(self, limit: int, before: int | None) -> Page:
-        """Up to `limit` jobs, newest first, beginning at number `before`."""
+    @whole
+    async def page(self, limit: int, before: int | None, owner: str | None = None) -> Page:
+        """Up to `limit` jobs, newest first, beginning at number `before`; only those of `owner` where one is named."""
         async with self._database.read() as connection:
-            rows = (await connection.execute(queries.job_page(limit, before))).mappings().all()
+            rows = (await connection.execute(queries.job_page(limit, before, owner))).mappings().all()
             following = rows[limit]["number"] if len(rows) > limit else None
             return Page(records=tuple(_record(row) for row in rows[:limit]), next_number=following)
 
-    @_whole
+    @whole
     async def trace(self, receipt_id: str) -> bytes | None:
         """The evidence behind a receipt, as the node sent it."""
         async with self._database.read() as connection:
             row = await _row(connection, queries.trace_of_receipt(receipt_id))
             return bytes(row["blob"]) if row else None
 
-    @_whole
-    async def erase(self, receipt_id: str) -> bool:
-        """Remove the texts behind a receipt: prompt and answer. The evidence holds none and stays."""
+    @whole
+    async def asked(self, receipt_id: str) -> Record | None:
+        """The job that a receipt is of."""
+        async with self._database.read() as connection:
+            row = await _row(connection, queries.job_of_receipt(receipt_id))
+            return _record(row) if row else None
+
+    @whole
+    async def usage(self, asker: str, since: datetime) -> Usage:
+        """What an asker has in hand, and has asked since a moment."""
+        async with self._database.read() as connection:
+            waiting = await _one(connection, queries.unfinished(asker))
+            row = await _one(connection, queries.asked_since(asker, since))
+            return Usage(outstanding=waiting["count"], asked=row["count"], first=row["first"])
+
+    @whole
+    async def share(self, job_id: str, *, shared: bool) -> None:
+        """Let everybody who has its link read the texts of a job, or nobody else any more."""
         async with self._database.write() as connection:
-            row = await _row(connection, queries.receipt(receipt_id))
-            if row is None:
-                return False
-            prompt = (await _job(connection, row["job_id"])).job.prompt
-            await connection.execute(queries.erase_text(row["job_id"], asdict(replace(prompt, messages=()))))
+            await connection.execute(queries.share(job_id, shared=shared))
+
+    @whole
+    async def erase(self, job_id: str, now: datetime) -> None:
+        """Remove the texts of a job: prompt and answer. The evidence holds none and stays."""
+        async with self._database.write() as connection:
+            prompt = (await _job(connection, job_id)).job.prompt
+            await connection.execute(queries.erase_text(job_id, asdict(replace(prompt, messages=(), stop=())), now))
         await self._database.wipe()
-        return True
+
+    @whole
+    async def erase_before(self, finalized: datetime, now: datetime, limit: int) -> int:
+        """Remove the texts of up to `limit` jobs that were over by then, and who asked them; how many there were."""
+        async with self._database.write() as connection:
+            rows = (await connection.execute(queries.outdated(finalized, limit))).mappings().all()
+            for row in rows:
+                prompt = asdict(replace(_PROMPT.validate_python(row["prompt"]), messages=(), stop=()))
+                await connection.execute(queries.erase_text(row["id"], prompt, now).values(asker=None))
+        if rows:
+            await self._database.wipe()
+        return len(rows)
 
     # --- what a period holds ------------------------------------------------------------------------------------------
 
-    @_whole
+    @whole
     async def node_idle(self, start: datetime, until: datetime) -> Sequence[NodeIdle]:
         """What nodes drew between jobs, in rows that touch the period."""
         async with self._database.read() as connection:
             rows = (await connection.execute(queries.idle_within(start, until))).mappings()
             return [_node_idle(row) for row in rows]
 
-    @_whole
+    @whole
     async def server_time(self, start: datetime, until: datetime) -> Sequence[ServerTime]:
         """What servers used, in rows that touch the period."""
         async with self._database.read() as connection:
             rows = (await connection.execute(queries.server_time_within(start, until))).mappings()
             return [ServerTime(**row) for row in rows]
 
-    @_whole
+    @whole
     async def finished_jobs(self, start: datetime, until: datetime, after: int, limit: int) -> Sequence[FinishedJob]:
         """Jobs that came to their end in a period, in the order of asking, from number `after` on."""
         async with self._database.read() as connection:
             rows = (await connection.execute(queries.finished_within(start, until, after, limit))).mappings()
             return [FinishedJob(**{**row, "body": bytes(row["body"]) if row["body"] else None}) for row in rows]
 
-    @_whole
+    @whole
     async def evidence(self, job_id: str) -> Sequence[tuple[int, str, AttemptState, bytes | None]]:
         """All attempts at a job: number, node, how it ended, and its evidence."""
         async with self._database.read() as connection:
@@ -543,14 +563,14 @@ class Store:
                 (row.number, row.node, AttemptState(row.state), bytes(row.blob) if row.blob else None) for row in rows
             ]
 
-    @_whole
+    @whole
     async def under_way(self, start: datetime, until: datetime) -> Sequence[tuple[str, datetime, datetime]]:
         """When nodes worked in a period at what came to its end after it."""
         async with self._database.read() as connection:
             rows = await connection.execute(queries.under_way(start, until))
             return [(row.node, row.leased, row.finished or until) for row in rows]
 
-    @_whole
+    @whole
     async def first_signs(self) -> Mapping[str, datetime]:
         """When each node first took a job or told of waiting."""
         async with self._database.read() as connection:
@@ -562,7 +582,7 @@ class Store:
 
     # --- receipts made again, and the grid ----------------------------------------------------------------------------
 
-    @_whole
+    @whole
     async def kept(self, receipt_id: str) -> KeptReceipt | None:
         """The newest revision of a receipt, with its evidence."""
         async with self._database.read() as connection:
@@ -572,7 +592,7 @@ class Store:
         made = StoredReceipt(id=row["id"], factors=row["factors"], body=bytes(row["body"]), revision=row["revision"])
         return KeptReceipt(receipt=made, job_id=row["job_id"], attempt=row["number"], trace=bytes(row["blob"]))
 
-    @_whole
+    @whole
     async def add_revision(self, receipt: StoredReceipt, now: datetime) -> bool:
         """Keep a further revision beside the earlier ones; `False` where somebody else has just made it."""
         async with self._database.write() as connection:
@@ -586,22 +606,25 @@ class Store:
             added = await connection.execute(queries.add_revision(connection.dialect.name, values))
             return added.rowcount == 1
 
-    @_whole
-    async def receipt_ids(self, since: datetime | None, limit: int, after: int) -> tuple[Sequence[str], int | None]:
-        """Ids of receipts in the order of asking, and the number after which the next page begins."""
+    @whole
+    async def receipt_ids(
+        self, since: datetime | None, limit: int, after: int, owner: str | None = None
+    ) -> tuple[Sequence[str], int | None]:
+        """Ids of receipts in the order of asking, and the number after which the next page begins; only those of
+        `owner` where one is named."""
         async with self._database.read() as connection:
-            rows = (await connection.execute(queries.receipt_page(since, limit, after))).all()
+            rows = (await connection.execute(queries.receipt_page(since, limit, after, owner))).all()
         following = rows[limit - 1].number if len(rows) > limit else None
         return [row.receipt_id for row in rows[:limit]], following
 
-    @_whole
+    @whole
     async def grid_values(self, zone: str | None, start: datetime, until: datetime) -> Sequence[GridValue]:
         """What live sources said of a zone, or of all, between two moments."""
         async with self._database.read() as connection:
             rows = (await connection.execute(queries.grid_values_of(zone, start, until))).mappings()
             return [GridValue(**{name: row[name] for name in row if name != "fetched"}) for row in rows]
 
-    @_whole
+    @whole
     async def keep_grid_values(self, values: Sequence[GridValue], now: datetime) -> None:
         """Keep what a live source says, in place of what it said of the same slots before."""
         async with self._database.write() as connection:
@@ -609,21 +632,21 @@ class Store:
                 row = asdict(value) | {"fetched": now}
                 await connection.execute(queries.save_grid_value(connection.dialect.name, row))
 
-    @_whole
+    @whole
     async def due_rechecks(self, now: datetime) -> Sequence[Recheck]:
         """Receipts to look at again by now."""
         async with self._database.read() as connection:
             rows = (await connection.execute(queries.due_rechecks(now))).mappings()
             return [Recheck(**row) for row in rows]
 
-    @_whole
+    @whole
     async def next_recheck(self) -> datetime | None:
         """When the next receipt is to be looked at."""
         async with self._database.read() as connection:
             due: datetime | None = (await _one(connection, queries.next_recheck()))["due"]
             return due
 
-    @_whole
+    @whole
     async def set_recheck(self, receipt_id: str, due: datetime | None) -> None:
         """Look at a receipt later, or no more."""
         change = queries.drop_recheck(receipt_id) if due is None else queries.move_recheck(receipt_id, due)
@@ -721,9 +744,9 @@ def _record(row: RowMapping) -> Record:
         receipt_id=row["receipt_id"],
         error=error,
     )
-    names = ("number", "placement", "cancel", "purpose", "rank", "due")
+    names = ("number", "placement", "cancel", "purpose", "rank", "due", "owner", "shared")
     plan = _PLAN.validate_python(row["plan"]) if row["plan"] else None
-    return Record(job=job, plan=plan, **{name: row[name] for name in names})
+    return Record(job=job, plan=plan, erased=row["erased"] is not None, **{name: row[name] for name in names})
 
 
 def _placed(place: Place) -> dict[str, Any]:

@@ -22,6 +22,7 @@ from sqlalchemy import (
     Text,
     TypeDecorator,
     UniqueConstraint,
+    false,
     text,
 )
 
@@ -65,6 +66,10 @@ AVAILABLE: Final = text("state = 'available'")
 RUNNING: Final = text("state = 'running'")
 DONE: Final = text("state = 'done'")
 PLANNED: Final = text("due IS NOT NULL AND state IN ('available', 'deferred')")
+KNOWN_ASKER: Final = text("asker IS NOT NULL")
+UNFINISHED: Final = text("finalized IS NULL AND asker IS NOT NULL")
+OWNED: Final = text("owner IS NOT NULL")
+TEXTS: Final = text("erased IS NULL")
 
 nodes = Table(
     "nodes",
@@ -127,6 +132,11 @@ jobs = Table(
     # What was decided of where and when it runs, and when to decide again.
     Column("plan", JSON(none_as_null=True)),
     Column("due", UtcTime),
+    # Whose texts these are (a token's id or a hash of the secret that a browser keeps), whether everybody with the link
+    # may read them, and since when they are gone.
+    Column("owner", String(64)),
+    Column("shared", Boolean(create_constraint=False), nullable=False, server_default=false()),
+    Column("erased", UtcTime),
     CheckConstraint(JOB_STATES, name="state"),
     CheckConstraint(JOB_FINAL, name="finalized"),
     CheckConstraint("attempt >= 0", name="attempt"),
@@ -135,6 +145,10 @@ jobs = Table(
     Index("ix_jobs_asker", "asker", sqlite_where=AVAILABLE),
     Index("ix_jobs_due", "due", sqlite_where=PLANNED),
     Index("ix_jobs_planned", "number", sqlite_where=PLANNED),
+    Index("ix_jobs_asked", "asker", "created", sqlite_where=KNOWN_ASKER),
+    Index("ix_jobs_unfinished", "asker", sqlite_where=UNFINISHED),
+    Index("ix_jobs_owner", "owner", "number", sqlite_where=OWNED),
+    Index("ix_jobs_texts", "finalized", sqlite_where=TEXTS),
 )
 
 attempts = Table(
@@ -272,3 +286,38 @@ server_time = Table(
     Column("cpu_s", Float, nullable=False),
     Index("ix_server_time_until", "until"),
 )
+
+tokens = Table(
+    "tokens",
+    metadata,
+    Column("id", String(16), primary_key=True),
+    Column("name", String(64), nullable=False),
+    Column("scopes", JSON, nullable=False),
+    Column("hash", String(64), nullable=False),
+    Column("created", UtcTime, nullable=False),
+    Column("expires", UtcTime),
+    Column("revoked", UtcTime),
+    Column("outstanding_max", Integer),
+    Column("prompts_per_day", Integer),
+)
+
+audit = Table(
+    "audit",
+    metadata,
+    Column("number", Integer, primary_key=True),
+    Column("at", UtcTime, nullable=False),
+    Column("actor", String(64), nullable=False),
+    Column("name", String(64), nullable=False),
+    Column("act", String(40), nullable=False),
+    Column("subject", String(200), nullable=False),
+    Column("detail", Text, nullable=False),
+)
+"""What administrators did. Nothing of it is ever changed."""
+
+secrets = Table(
+    "secrets",
+    metadata,
+    Column("name", String(32), primary_key=True),
+    Column("value", String(64), nullable=False),
+)
+"""What the servers on this database know and nobody else."""

@@ -1,0 +1,84 @@
+"""`joulebox tokens`, and how every command reaches its server: with the token that it is told of."""
+
+import json
+import sys
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from joulebox.client import Client
+
+tokens_app = typer.Typer(help="Who may use the server.", no_args_is_help=True, rich_markup_mode=None)
+
+ServerOption = Annotated[str | None, typer.Option("--server", help="Address of the server.", metavar="URL")]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
+
+def client_of(server: str | None, *, admin: bool = False) -> "Client":
+    """The server that a command speaks to, with the token that is set; for an administrator's acts else the local."""
+    from joulebox.client import Client
+    from joulebox.settings import load_settings
+
+    settings = load_settings(server=server)
+    return Client(settings.server, settings.token_for(admin=admin), ca_file=settings.ca_file)
+
+
+@tokens_app.command("create")
+def tokens_create(
+    name: Annotated[str, typer.Argument(help="Whose it is, or what for.")],
+    scope: Annotated[list[str], typer.Option("--scope", help="read, ask, node or admin; repeatable.")],
+    expires_days: Annotated[float | None, typer.Option("--expires-days", help="It ends after so many days.")] = None,
+    outstanding: Annotated[
+        int | None, typer.Option("--outstanding", min=0, help="Prompts that wait or run, for it; 0: any number.")
+    ] = None,
+    per_day: Annotated[
+        int | None, typer.Option("--per-day", min=0, help="Prompts within 24 hours, for it; 0: any number.")
+    ] = None,
+    server: ServerOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Make a token and print it, this once; the server keeps only a hash of it."""
+    fields = {"name": name, "scopes": scope, "expires_days": expires_days}
+    fields |= {"outstanding_max": outstanding, "prompts_per_day": per_day}
+    with client_of(server, admin=True) as client:
+        made = client.create_token({key: value for key, value in fields.items() if value is not None})
+    if as_json:
+        print(json.dumps(made, ensure_ascii=False, indent=2))
+        return
+    print(f"joulebox: token {made['id']} for {made['name']} ({', '.join(made['scopes'])})", file=sys.stderr)
+    print(made["token"])
+
+
+@tokens_app.command("list")
+def tokens_list(server: ServerOption = None, as_json: JsonOption = False) -> None:
+    """Print every token there ever was, without its text."""
+    from joulebox.console import token_line
+
+    with client_of(server, admin=True) as client:
+        found = client.tokens()
+    if as_json:
+        print(json.dumps(found, ensure_ascii=False, indent=2))
+    else:
+        print(
+            "\n".join(map(token_line, found))
+            or "There are no tokens. Make one: joulebox tokens create NAME --scope ask"
+        )
+
+
+@tokens_app.command("revoke")
+def tokens_revoke(token_id: Annotated[str, typer.Argument(metavar="ID")], server: ServerOption = None) -> None:
+    """Have a token open nothing from now on."""
+    with client_of(server, admin=True) as client:
+        gone = client.revoke_token(token_id)
+    print(f"Token {gone['id']} ({gone['name']}) is revoked.")
+
+
+@tokens_app.command("audit")
+def tokens_audit(server: ServerOption = None, as_json: JsonOption = False) -> None:
+    """Print what administrators did, newest first."""
+    from joulebox.console import act_line
+
+    with client_of(server, admin=True) as client:
+        acts = list(client.acts())
+    print(json.dumps(acts, ensure_ascii=False, indent=2) if as_json else "\n".join(map(act_line, acts)))
