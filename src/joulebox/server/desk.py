@@ -55,7 +55,9 @@ from joulebox.server.jobs import (
     Record,
     Waiting,
     check,
+    lost,
     reach_of,
+    stale,
 )
 from joulebox.server.live import PHASES, Bell, Elsewhere, Hold, Live, Poll, live_of
 from joulebox.server.outlook import Free, Outlook, Scene, outlook, settling, wait_s, why
@@ -306,7 +308,7 @@ class Desk:
             return live
         held = await self._queue.held(token) if self._queue.shared else None
         if held is None:
-            raise _stale()
+            raise stale()
         if held.url is not None:
             return Elsewhere(held.url, held.attempt)
         return self._live.get(token) or self._take(held.attempt, held.record)
@@ -314,7 +316,7 @@ class Desk:
     def open_hold(self, live: Live) -> Hold:
         """The connection of a running attempt. Raises `JouleboxError`: `stale_attempt`, `node_name_taken`."""
         if live.over:
-            raise _stale()
+            raise stale()
         hold = Hold(live, self._enter(live.attempt.node, live.attempt.instance))
         if live.hold is not None:
             live.hold.end()
@@ -341,7 +343,7 @@ class Desk:
         Raises `JouleboxError`: `stale_attempt`, `bad_request`.
         """
         if live.over:
-            raise _stale()
+            raise stale()
         for event in batch.events:
             if event.seq > len(live.log):
                 break
@@ -399,7 +401,7 @@ class Desk:
             self._replan()
         self._nodes[request.node] = joined
         await self._idle_books.keep(request)
-        anew = _lost(f"node {request.node} began anew")
+        anew = lost(f"node {request.node} began anew")
         for live in [live for live in self._live.values() if live.attempt.node == request.node]:
             await self._close(live, anew)
         if came:
@@ -431,7 +433,7 @@ class Desk:
         live = live_of(claim.attempt, record)
         self._live[claim.attempt.token] = live
         if gone.done() or poll.superseded:
-            await self._close(live, _lost(f"node {claim.attempt.node} left before it took the prompt"))
+            await self._close(live, lost(f"node {claim.attempt.node} left before it took the prompt"))
             return None
         self._start_grace(live)
         self._limit(live, self._settings.attempt_max_s)
@@ -518,7 +520,7 @@ class Desk:
     async def _finished_before(self, token: str, finish: Finish) -> FinishReply:
         attempt = await self._queue.attempt(token)
         if attempt is None or attempt.state != finish.outcome:
-            raise _stale()
+            raise stale()
         record = await self._queue.record(attempt.job_id)
         return FinishReply(receipt_id=record.job.receipt_id if record and finish.outcome == "done" else None)
 
@@ -675,7 +677,7 @@ class Desk:
         if live.over or live.finishing or live.hold is not None:
             return
         try:
-            record = await self._close(live, _lost(f"node {live.attempt.node} went silent"), own=True)
+            record = await self._close(live, lost(f"node {live.attempt.node} went silent"), own=True)
             self._given_up(live, record)
         except Exception:  # noqa: BLE001 - an attempt without a timer would stay silent for ever
             _log.exception("attempt %d of job %s is not rescued yet", live.attempt.number, live.attempt.job_id)
@@ -795,11 +797,3 @@ def _settling(live: Live) -> str | None:
     if live.phase != "settling":
         return None
     return settling(live.attempt.node, next(event.data for event in reversed(live.log) if event.kind == "settling"))
-
-
-def _lost(what: str) -> Ending:
-    return Ending(AttemptState.LOST, Problem(code="energy_interrupted", detail=f"{what[0].upper()}{what[1:]}."))
-
-
-def _stale() -> JouleboxError:
-    return JouleboxError("stale_attempt", "This attempt is over: another one may be running. Ask for a new lease.")

@@ -369,6 +369,16 @@ def after(
     return JobState.DISCARDED, _too_many(failed, "failed", problem)
 
 
+def lost(what: str) -> Ending:
+    """An attempt of which nothing more comes; `what` happened."""
+    return Ending(AttemptState.LOST, Problem(code="energy_interrupted", detail=f"{what[0].upper()}{what[1:]}."))
+
+
+def stale() -> JouleboxError:
+    """What comes with the token of an attempt that is over."""
+    return JouleboxError("stale_attempt", "This attempt is over: another one may be running. Ask for a new lease.")
+
+
 def _too_many(count: int, what: str, last: Problem) -> Problem:
     times = "once" if count == 1 else f"{count} times"
     return Problem(code="too_many_attempts", detail=f"The prompt {what} {times}. The last time: {last.detail}")
