@@ -122,7 +122,7 @@ def as_markdown(report: Json) -> str:
 
 
 NODE_HEAD: Final = ("Node", "Zone", "In service", "At work", "Control", "Waiting", "Unknown", "Meters cover")
-FACTOR_HEAD: Final = ("", "Factor", "Value", "Range", "How", "Source", "Licence")
+FACTOR_HEAD: Final = ("Term", "Factor", "Value", "Range", "How", "Source", "Licence")
 
 
 def node_row(one: Json) -> tuple[str, ...]:

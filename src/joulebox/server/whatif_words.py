@@ -112,7 +112,7 @@ def _day(found: Json) -> dict[str, Any]:
     low, high = (quantity(pick(one["O_g"] for one in hours), None, "g") for pick in (min, max))
     name = _name(found["here"]["zone"])
     return {
-        "height": HEIGHT,
+        "height": round(DEEP + 4),
         "label": f"Electricity for this answer in {name} by the hour: {low} to {high}, least at {green['start']}.",
         "caption": f"Its electricity in {name}, {first:%d %b %H:%M} to {last:%d %b %H:%M} UTC: {low} to {high} CO2e.",
         "rest": steps,
