@@ -4,7 +4,7 @@ The map, one prompt from top to bottom:
 
 1. somebody asks                `joulebox.server.api`            Prompt -> job id
 2. it waits                     `joulebox.server.jobs`           Prompt -> Job
-3. a node is chosen             `joulebox.server.desk`           model, waiting nodes -> node, with the reason
+3. a node is chosen             `joulebox.server.placement`      wish, nodes, grid -> node and time, with the reason
 4. the node takes it            `joulebox.node.agent`            lease -> settle -> measure -> deliver
 5. under the meters             `joulebox.node.measurement`      Job -> Trace
 6. joules                       `joulebox.accounting.figures`    Trace -> Energy, with uncertainty

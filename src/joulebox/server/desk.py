@@ -102,7 +102,7 @@ class Desk:
         self._joined: dict[str, datetime] = {}
         self._idle_since: dict[str, datetime] = {}
         self.plan_bell = asyncio.Event()
-        self.fleet_changed = False
+        self.fleet_changed = self.planned = False
         self._idle_books = IdleBooks(queue, clock)
 
     async def open(self, url: str = "") -> None:
@@ -398,7 +398,7 @@ class Desk:
         self._on_line[request.node] = request.instance
         self._know(self._nodes | {request.node: joined} if changed else self._nodes)
         if changed or not self._here(request.node):
-            self._replan()
+            self.replan()
         self._nodes[request.node] = joined
         await self._idle_books.keep(request)
         anew = lost(f"node {request.node} began anew")
@@ -551,7 +551,7 @@ class Desk:
             self._nodes_stale = True
             self._on_line.pop(news.subject, None)
             self.forget_control(news.subject)
-            self._replan()
+            self.replan()
         if news.kind == "plan":
             self.plan_bell.set()
         self._busy = None
@@ -571,10 +571,11 @@ class Desk:
                 self._spawn(self._check(live))
         self.line_bell.ring()
 
-    def _replan(self) -> None:
-        """What plans depend on has changed."""
+    def replan(self) -> None:
+        """What plans depend on has changed; nobody is woken where nothing is planned."""
         self.fleet_changed = True
-        self.plan_bell.set()
+        if self.planned:
+            self.plan_bell.set()
 
     async def _ready(self, job_id: str) -> None:
         """A job came into the line through another server: one node that waits here is woken for it."""
@@ -770,7 +771,7 @@ class Desk:
         if self.closing or self._presence.here(name):
             return
         self._on_line.pop(name, None)
-        self._replan()
+        self.replan()
         if (node := self._nodes.get(name)) is not None and not node.elsewhere:
             self._nodes[name] = replace(node, seen=self._clock.utc())
             self._spawn(self._note_departure(name))

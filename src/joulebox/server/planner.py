@@ -35,6 +35,7 @@ FORECAST_WAIT: Final = timedelta(seconds=60)
 REST_S: Final = 10.0
 """Changes of nodes and forecasts are gathered for so long before everything is planned again."""
 TROUBLED_S: Final = 30.0
+STOP_S: Final = 1.0
 AGAIN_S: Final = 1.0
 """After so long it looks again whether the other server has done it."""
 
@@ -63,15 +64,19 @@ class Planner:
         self._wait_max = timedelta(seconds=settings.greener_wait_s)
         self._task: asyncio.Task[None] | None = None
         self._bell = desk.plan_bell
-        grid.heard = self._fresh
+        self._stopped = asyncio.Event()
+        grid.heard = desk.replan
 
     def start(self) -> None:
         """Begin; what an earlier server planned is taken up."""
         self._task = asyncio.get_running_loop().create_task(self._run())
 
     async def stop(self) -> None:
-        """End at once, whatever it waits for."""
+        """End at once, whatever it waits for; a turn under way is finished, so that nothing is left in the database."""
+        self._stopped.set()
+        self._bell.set()
         if self._task is not None:
+            await asyncio.wait({self._task}, timeout=STOP_S)
             self._task.cancel()
             await asyncio.wait({self._task})
 
@@ -113,6 +118,7 @@ class Planner:
                     return AGAIN_S
                 await self._again(now, everything=everything)
             following = await self._books.next_due()
+        self._desk.planned = following is not None
         if following is None:
             return None
         wait_s = max((following - self._clock.utc()).total_seconds(), 0.05)
@@ -154,24 +160,24 @@ class Planner:
 
     async def _run(self) -> None:
         everything = True
-        while True:
+        while not self._stopped.is_set():
             self._bell.clear()
             self._desk.fleet_changed = False
             try:
                 wait_s = await self.turn(everything=everything)
             except Exception as error:  # noqa: BLE001 - whatever it is, deferred prompts must not wait for ever
                 _log.warning("planning: this turn failed: %s", error, exc_info=not isinstance(error, JouleboxError))
-                await asyncio.sleep(TROUBLED_S)
+                await self._rest(TROUBLED_S)
                 continue
             with suppress(TimeoutError):
                 await asyncio.wait_for(self._bell.wait(), wait_s)
             everything = self._desk.fleet_changed
             if everything:
-                await asyncio.sleep(REST_S)
+                await self._rest(REST_S)
 
-    def _fresh(self) -> None:
-        self._desk.fleet_changed = True
-        self._bell.set()
+    async def _rest(self, rest_s: float) -> None:
+        with suppress(TimeoutError):
+            await asyncio.wait_for(self._stopped.wait(), rest_s)
 
     # --- what is known ------------------------------------------------------------------------------------------------
 
