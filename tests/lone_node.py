@@ -7,6 +7,7 @@ import json
 import signal
 import sys
 import threading
+from contextlib import suppress
 from pathlib import Path
 
 from joulebox.client import Client
@@ -34,8 +35,12 @@ def main(server: str, folder: Path, name: str, token_s: float) -> None:
         part.write_text(json.dumps({one.name: one.native_id for one in threading.enumerate()}))
         part.rename(folder / "threads")
 
+    def leave(*_: object) -> None:  # as the command does
+        raise KeyboardInterrupt
+
     signal.signal(signal.SIGUSR1, tell)
-    Agent(
+    signal.signal(signal.SIGTERM, leave)
+    agent = Agent(
         Client(server),
         Machine(node=name, zone="DE", cores=2, memory_bytes=MEMORY_BYTES),
         Scripted(CLOCK, Script(load_s=0.0, prefill_s=0.0, token_s=token_s, tokens=2)),
@@ -44,7 +49,9 @@ def main(server: str, folder: Path, name: str, token_s: float) -> None:
         Spool(folder / "undelivered"),
         CLOCK,
         MEMORY_BYTES,
-    ).run()
+    )
+    with suppress(KeyboardInterrupt):
+        agent.run()
 
 
 if __name__ == "__main__":

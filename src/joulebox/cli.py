@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 import typer
 
 from joulebox.errors import JouleboxError
+from joulebox.node_commands import node_app
 from joulebox.token_commands import JsonOption, ServerOption, client_of, tokens_app
 
 if TYPE_CHECKING:
@@ -28,6 +29,7 @@ report_app = typer.Typer(help="Reports of the whole service.", no_args_is_help=T
 control_app = typer.Typer(help="Control prompts of the nodes.", no_args_is_help=True, rich_markup_mode=None)
 db_app = typer.Typer(help="The server's database.", no_args_is_help=True, rich_markup_mode=None)
 rig_app = typer.Typer(help="The simulated lab.", no_args_is_help=True, rich_markup_mode=None)
+app.add_typer(node_app, name="node")
 app.add_typer(models_app, name="models")
 app.add_typer(meters_app, name="meters")
 app.add_typer(receipts_app, name="receipts")
@@ -127,15 +129,19 @@ def serve(port: PortOption = None, data_dir: DataOption = None) -> None:
     run(settings, ready)
 
 
-@app.command()
+@node_app.callback()
 def node(
+    context: typer.Context,
     server: ServerOption = None,
     token_file: TokenFileOption = None,
     zone: ZoneOption = None,
     meter: MeterOption = None,
     data_dir: DataOption = None,
 ) -> None:
-    """Start a measuring node on this machine; it takes prompts from the server one at a time."""
+    """Start a measuring node on this machine; it takes prompts from the server one at a time. With one of the commands
+    below nothing is started: they speak to the server about its nodes."""
+    if context.invoked_subcommand is not None:
+        return
     from joulebox.node.run import run
     from joulebox.settings import load_settings
     from joulebox.supervisor import end_with_parent, parent_pid, say_ready
@@ -172,8 +178,10 @@ def ask(
     as_json: JsonOption = False,
 ) -> None:
     """Ask a model: the answer as it comes, then its receipt."""
+    from joulebox.console import question_of
+
     fields: dict[str, object] = {
-        "prompt": _text(prompt),
+        "prompt": question_of(prompt),
         "system": system,
         "max_tokens": max_tokens,
         "temperature": temperature,
@@ -210,16 +218,6 @@ def measure(
     else:
         show_receipt(json.loads(body), sys.stderr)
     raise typer.Exit(code)
-
-
-def _text(prompt: str) -> str:
-    """The prompt itself, or what stdin holds."""
-    try:
-        text = prompt if prompt != "-" else sys.stdin.read() if sys.stdin else ""
-        text.encode()
-    except UnicodeError as error:
-        raise JouleboxError("bad_request", "The prompt is not UTF-8 text: convert it first.") from error
-    return text
 
 
 def _ask(client: Any, fields: dict[str, object], *, as_json: bool) -> tuple[str, dict[str, Any]]:

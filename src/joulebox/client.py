@@ -124,6 +124,17 @@ class Client:
         found: list[dict[str, Any]] = self.call("GET", "/api/v1/nodes")["nodes"]
         return found
 
+    def drain(self, node: str, why: str) -> dict[str, Any]:
+        """Have a node take no more prompts; what it then does."""
+        body = json.dumps({"why": why}).encode()
+        found: dict[str, Any] = self.call("POST", f"/api/v1/nodes/{_part(node)}/drain", body)
+        return found
+
+    def resume(self, node: str) -> dict[str, Any]:
+        """Have a node take prompts again; what it then does."""
+        found: dict[str, Any] = self.call("DELETE", f"/api/v1/nodes/{_part(node)}/drain")
+        return found
+
     def rebaseline(self, node: str, why: str) -> dict[str, Any]:
         """Begin a new reference for a node's control prompt; what is then known of it."""
         body = json.dumps({"why": why}).encode()

@@ -3,7 +3,7 @@ out."""
 
 import shutil
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, TextIO
 
 from rich.console import Console, Group, RenderableType
@@ -183,6 +183,31 @@ def show_receipt(receipt: Mapping[str, Any], stream: TextIO | None = None, *, pa
     console.print(receipt_panel(receipt))
     if parts and (table := embodied_table(receipt)) is not None:
         console.print(table)
+
+
+def question_of(prompt: str) -> str:
+    """The prompt itself, or what stdin holds."""
+    try:
+        text = prompt if prompt != "-" else sys.stdin.read() if sys.stdin else ""
+        text.encode()
+    except UnicodeError as error:
+        raise JouleboxError("bad_request", "The prompt is not UTF-8 text: convert it first.") from error
+    return text
+
+
+def node_lines(nodes: Sequence[Mapping[str, Any]]) -> Iterable[str]:
+    """What each node does, since when and why."""
+    if not nodes:
+        yield "No node has joined. Start one with `joulebox node`."
+    width = max((len(harmless(node["name"])) for node in nodes), default=0)
+    for node in nodes:
+        since = f" since {node['since'].replace('T', ' ')[:19]} UTC" if node["since"] else ""
+        told = [
+            f"grid {harmless(node['zone'])}" if node["zone"] else "",
+            f"{len(node['models'])} model{'s' * (len(node['models']) != 1)}",
+        ]
+        where = ", ".join(filter(None, told))
+        yield f"{harmless(node['name']):<{width}}  {node['state']}{since}: {harmless(node['reason'])} ({where})"
 
 
 def control_lines(node: Mapping[str, Any]) -> Iterable[str]:

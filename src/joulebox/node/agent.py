@@ -4,6 +4,7 @@ import logging
 import secrets
 import threading
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from typing import Final
 
@@ -38,6 +39,8 @@ KEPT: Final = TRY_AGAIN | {"untrusted_server"}
 """Answers to a delivery after which it is tried again."""
 BREAKS_MAX: Final = 5
 """A delivery that breaks the server so often is dropped: the node must not stop working because of it."""
+HAND_BACK_S: Final = 2.0
+"""A node that is stopped waits so long for the server to take its prompt back."""
 CANCEL_AGAIN_S: Final = 0.25
 
 
@@ -148,12 +151,26 @@ class Agent:
             self._clock,
             self._engine.cancel,
         )
-        finish = self._attempt(lease, relay, hold)
+        try:
+            finish = self._attempt(lease, relay, hold)
+        except KeyboardInterrupt:
+            self._hand_back(lease, hold)
+            raise
         self._idle.begin(self._released_ns)
         self._quiet_since_ns = self._clock.now_ns()
         relay.close()
         self._spool.put(lease.token, finish(relay))
         self._deliver_all()
+        hold.release()
+
+    def _hand_back(self, lease: Lease, hold: "Hold") -> None:
+        """The node is stopped in the middle: the prompt goes to another at once, not after the period of grace. What
+        cannot be told is found out by the server."""
+        LOG.info("prompt %s goes back into the line", lease.job_id)
+        problem = Problem(code="energy_interrupted", detail=f"Node {self._machine.node} was stopped in the middle.")
+        body = to_json(Finish(outcome="failed", problem=problem, retry=True))
+        with suppress(JouleboxError):
+            self._client.call("POST", f"/node/v1/attempts/{lease.token}/finish", body, timeout_s=HAND_BACK_S)
         hold.release()
 
     def _attempt(self, lease: Lease, relay: Relay, hold: "Hold") -> Callable[[Relay], Finish]:

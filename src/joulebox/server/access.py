@@ -59,6 +59,8 @@ TABLE: Final[Mapping[tuple[str, str], Need]] = {
     ("GET", "/api/v1/nodes"): "read",
     ("GET", "/api/v1/report/sci"): "read",
     ("POST", "/api/v1/nodes/{name}/baseline"): "admin",
+    ("POST", "/api/v1/nodes/{name}/drain"): "admin",
+    ("DELETE", "/api/v1/nodes/{name}/drain"): "admin",
     ("POST", "/api/v1/tokens"): "tokens",
     ("GET", "/api/v1/tokens"): "tokens",
     ("DELETE", "/api/v1/tokens/{token_id}"): "tokens",

@@ -31,6 +31,14 @@ class BaselineBody(BaseModel):
     why: Annotated[str, Field(min_length=1, max_length=200, description="What was changed, and that it is to stay.")]
 
 
+class DrainBody(BaseModel):
+    """Why a node is to take no more prompts."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    why: Annotated[str, Field(min_length=1, max_length=200, description="What people who wait for it are told.")]
+
+
 def router(service: Service) -> APIRouter:
     """All public routes."""
     routes = APIRouter()
@@ -164,6 +172,16 @@ def _fleet(routes: APIRouter, service: Service) -> None:
         text = as_markdown(found) if form == "markdown" else render_report(found, standalone=True)
         headers = {"Content-Security-Policy": POLICY_ALONE, "X-Content-Type-Options": "nosniff"}
         return Response(text, media_type=f"text/{form}; charset=utf-8", headers=headers)
+
+    @routes.post("/api/v1/nodes/{name}/drain")
+    async def drain(mine: Mine, name: str, body: DrainBody) -> Json:
+        """Have the node finish what it does and take no more prompts."""
+        return await mine.drain(name, body.why)
+
+    @routes.delete("/api/v1/nodes/{name}/drain")
+    async def resume(mine: Mine, name: str) -> Json:
+        """Have the node take prompts again."""
+        return await mine.drain(name, None)
 
     @routes.get("/healthz")
     async def healthz() -> Json:

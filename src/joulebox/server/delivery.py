@@ -51,11 +51,14 @@ async def _left_behind(attempt: Attempt, finish: Finish) -> bytes | None:
 
 
 async def ending_of(attempt: Attempt, finish: Finish) -> Ending:
-    """How an attempt that gave no answer ended, with the evidence of what it drew."""
+    """How an attempt that gave no answer ended, with the evidence of what it drew. One that its node was stopped in the
+    middle of is lost: that counts as little against the prompt as a node that was killed."""
     trace = await _left_behind(attempt, finish)
-    if finish.outcome == "failed":
-        return Ending(AttemptState.FAILED, finish.problem, retry=finish.retry, trace=trace)
-    return Ending(AttemptState.CANCELLED, trace=trace)
+    if finish.outcome == "cancelled":
+        return Ending(AttemptState.CANCELLED, trace=trace)
+    if finish.retry and finish.problem is not None and finish.problem.code == "energy_interrupted":
+        return Ending(AttemptState.LOST, finish.problem, trace=trace)
+    return Ending(AttemptState.FAILED, finish.problem, retry=finish.retry, trace=trace)
 
 
 def _deliver(

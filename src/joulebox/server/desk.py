@@ -9,19 +9,18 @@ do is heard as `News`; only the search for attempts of dead servers has a timer.
 """
 
 import asyncio
-import json
 import logging
 from collections import deque
 from collections.abc import Coroutine, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
 from statistics import median
-from typing import Any, Final, Literal
+from typing import Any, Final
 from weakref import WeakValueDictionary
 
 from joulebox.clock import Clock
 from joulebox.errors import JouleboxError
-from joulebox.model import AttemptState, JobState, NodeControl, Problem, Prompt
+from joulebox.model import AttemptState, JobState, Problem, Prompt
 from joulebox.protocol import (
     EVENTS_MAX,
     LEASE_WAIT_S,
@@ -33,18 +32,17 @@ from joulebox.protocol import (
     Lease,
     LeaseRequest,
 )
-from joulebox.server import control
+from joulebox.server.control_runs import ControlRuns
 from joulebox.server.delivery import deliver, ending_of
 from joulebox.server.grid import check_zone
 from joulebox.server.grid.live import Grid
 from joulebox.server.idle import IdleBooks
 from joulebox.server.jobs import (
-    NODE_PREFIX,
     RANKS,
     RECENT,
     Attempt,
     Claim,
-    Delivery,
+    Drain,
     Ending,
     News,
     NodeRecord,
@@ -59,8 +57,9 @@ from joulebox.server.jobs import (
     reach_of,
     stale,
 )
-from joulebox.server.live import PHASES, Bell, Elsewhere, Hold, Live, Poll, live_of
-from joulebox.server.outlook import Free, Outlook, Scene, outlook, settling, wait_s, why
+from joulebox.server.live import PHASES, Bell, Elsewhere, Hold, Live, Poll, live_of, settling_of
+from joulebox.server.node_now import NodeNow, node_now
+from joulebox.server.outlook import Free, Outlook, Scene, outlook, wait_s, why
 from joulebox.server.presence import BETWEEN_S, Presence, Visit
 from joulebox.server.problems import refuse_version
 from joulebox.settings import Settings
@@ -98,12 +97,12 @@ class Desk:
         self._nodes_stale = False
         self._on_line: dict[str, str] = {}
         self._reach: dict[str, Reach] = {}
-        self._controls: dict[str, NodeControl | None] = {}
         self._joined: dict[str, datetime] = {}
         self._idle_since: dict[str, datetime] = {}
         self.plan_bell = asyncio.Event()
         self.fleet_changed = self.planned = False
         self._idle_books = IdleBooks(queue, clock)
+        self.control = ControlRuns(queue, settings, clock)
 
     async def open(self, url: str = "") -> None:
         """Take up where an earlier server stopped: every running attempt has its period of grace. Others that share the
@@ -216,7 +215,8 @@ class Desk:
             present={name for name in self._nodes if self._here(name)},
             busy=await self._working(),
             durations_s=tuple(self._durations_s),
-            settling={live.attempt.node: said for live in self._live.values() if (said := _settling(live))},
+            settling={live.attempt.node: said for live in self._live.values() if (said := settling_of(live))},
+            draining={name: node.drain.why for name, node in self._nodes.items() if node.drain is not None},
         )
         now, seen = self._clock.utc(), []
         for record in records:
@@ -253,18 +253,30 @@ class Desk:
             bell = self._bells[job_id] = Bell()
         return bell
 
-    async def nodes(self) -> list[tuple[NodeRecord, Literal["idle", "busy", "away"]]]:
+    async def nodes(self) -> list[tuple[NodeRecord, NodeNow]]:
         """Every node that ever joined, with what it does now."""
         await self._look_at_nodes()
-        busy = await self._working()
-        now = self._clock.utc()
-        seen: list[tuple[NodeRecord, Literal["idle", "busy", "away"]]] = []
+        busy, now = await self._working(), self._clock.utc()
+        lives = {live.attempt.node: live for live in self._live.values()}
+        seen: list[tuple[NodeRecord, NodeNow]] = []
         for name, node in sorted(self._nodes.items()):
-            if not self._here(name):
-                seen.append((node, "away"))
-            else:
-                seen.append((replace(node, seen=now), "busy" if name in busy else "idle"))
+            record = replace(node, seen=now) if (here := self._connected(name)) else node
+            seen.append((record, node_now(record, here, busy.get(name), lives.get(name), self._idle_since.get(name))))
         return seen
+
+    async def drain(self, name: str, why: str | None) -> None:
+        """Have a node take no more prompts, because `why`, or again (`None`). Raises `JouleboxError("not_found")`."""
+        await self._look_at_nodes()
+        if name not in self._nodes:
+            raise JouleboxError("not_found", f"There is no node {name}.")
+        drain = Drain(self._clock.utc(), why) if why is not None else None
+        await self._queue.drain(name, drain)
+        self._nodes[name] = replace(self._nodes[name], drain=drain)
+        self.line_bell.ring()
+        if (poll := self._polls.get(name)) is not None:
+            poll.wake()
+            if drain is not None:
+                self._pass_on(poll)
 
     # --- for nodes ----------------------------------------------------------------------------------------------------
 
@@ -354,7 +366,8 @@ class Desk:
             if event.kind == "token" and not isinstance(event.data.get("text"), str):
                 raise JouleboxError("bad_request", f"Event {event.seq} is a token without text.")
             live.log.append(event)
-            live.phase = PHASES.get(event.kind, live.phase)
+            if (phase := PHASES.get(event.kind, live.phase)) != live.phase:
+                live.phase, live.since = phase, self._clock.utc()
         self.ring(live.attempt.job_id)
         return BatchReply(next_seq=len(live.log), cancel=live.cancel)
 
@@ -384,11 +397,12 @@ class Desk:
     # --- inside -------------------------------------------------------------------------------------------------------
 
     async def _join(self, request: LeaseRequest) -> None:
+        await self._look_at_nodes()
         known = self._nodes.get(request.node)
         changed = known is None or _lasting(known.offer) != _lasting(request)
         if changed and request.zone is not None:
             check_zone(request.zone)
-        joined = NodeRecord(offer=request, seen=self._clock.utc())
+        joined = NodeRecord(offer=request, seen=self._clock.utc(), drain=known.drain if known else None)
         came = self._queue.shared and self._on_line.get(request.node) != request.instance
         if (changed or came) and not await self._queue.save_node(joined):
             sentence = (
@@ -405,7 +419,7 @@ class Desk:
         for live in [live for live in self._live.values() if live.attempt.node == request.node]:
             await self._close(live, anew)
         if came:
-            self._controls.pop(request.node, None)
+            self.control.forget(request.node)
             for token in await self._queue.running_on(request.node):
                 await self._queue.close_attempt(token, anew, self._settings.attempts_max, self._clock.utc())
 
@@ -413,7 +427,7 @@ class Desk:
         end_ns = self._clock.now_ns() + nanoseconds(min(poll.request.wait_s, LEASE_WAIT_S))
         while not (poll.superseded or gone.done() or self.closing):
             poll.rest()
-            claim = await self._queue.claim(poll.request, self._why, self._clock.utc())
+            claim = await self._claim(poll.request)
             if claim is not None:
                 return claim
             left_s = seconds(end_ns - self._clock.now_ns())
@@ -427,6 +441,12 @@ class Desk:
         elif not gone.done():
             return await self._control_claim(poll.request)
         return None
+
+    async def _claim(self, request: LeaseRequest) -> Claim | None:
+        await self._look_at_nodes()
+        if self._drained(request.node):
+            return None
+        return await self._queue.claim(request, self._why, self._clock.utc())
 
     async def _hand_out(self, claim: Claim, poll: Poll, gone: asyncio.Future[Any]) -> Lease | None:
         record = claim.record
@@ -448,41 +468,16 @@ class Desk:
             queued_s=(claim.attempt.leased - job.available).total_seconds(),
             placement_reason=claim.attempt.reason,
             purpose=record.purpose,
-            control=await self._control(poll.request),
+            control=await self.control.stands(poll.request),
         )
 
     async def _control_claim(self, request: LeaseRequest) -> Claim | None:
         """The control prompt for a node that nobody has asked for a while, where it is due."""
-        now = self._clock.utc()
-        idle_s = (now - self._idle_since[request.node]).total_seconds()
-        every_s, prompts = self._settings.control_every_s, self._settings.control_prompts
-        if self.closing or not every_s or idle_s < control.IDLE_S or not control.metered(request):
+        name = request.node
+        if self.closing or self._drained(name):
             return None
-        book = await self._queue.control(request.node)
-        model = control.model_for(request, book)
-        if model is None or not control.is_due(book, self._joined[request.node], now, every_s, prompts):
-            return None
-        placement, rank = NODE_PREFIX + request.node, RANKS["control"]
-        await self._queue.enqueue(control.prompt_for(model), placement, None, now, "control", rank=rank)
-        return await self._queue.claim(request, self._why, now)
-
-    async def _control(self, request: LeaseRequest) -> NodeControl | None:
-        if not control.metered(request):
-            return None
-        if request.node not in self._controls:
-            self._controls[request.node] = control.control_of(await self._queue.control(request.node))
-        return self._controls[request.node]
-
-    def forget_control(self, node: str) -> None:
-        """What is known of a node's control prompt is looked up again."""
-        self._controls.pop(node, None)
-
-    async def _entered(self, attempt: Attempt, delivery: Delivery) -> Delivery:
-        """A control run with its place in the node's book."""
-        book = await self._queue.control(attempt.node)
-        receipt = json.loads(delivery.receipt.body) if delivery.receipt else None
-        found = control.entry(book, attempt.job_id, attempt.node, receipt, self._clock.utc())
-        return replace(delivery, control=found)
+        due = await self.control.asked(request, self._joined[name], self._idle_since[name])
+        return await self._queue.claim(request, self._why, self._clock.utc()) if due else None
 
     async def _give_way(self, job_id: str) -> None:
         """People first: a control prompt under way is stopped for them, and comes again when the node is idle."""
@@ -500,7 +495,7 @@ class Desk:
             earlier = await self._queue.earlier(attempt.job_id, attempt.number) if attempt.number > 1 else ()
             delivery = await deliver(attempt, live.wanted, finish, live.log, self._grid, earlier)
             if live.purpose == "control":
-                delivery = await self._entered(attempt, delivery)
+                delivery = await self.control.entered(attempt, delivery)
         except JouleboxError as error:
             if error.code != "database":  # the node delivers again
                 problem = Problem(code=error.code, detail=error.detail)
@@ -509,8 +504,9 @@ class Desk:
         now = self._clock.utc()
         record = await self._queue.complete(live.attempt.token, delivery, now)
         if record is not None:
-            self.forget_control(live.attempt.node if live.purpose == "control" else "")
-            if live.purpose == "prompt":
+            if live.purpose == "control":
+                self.control.forget(live.attempt.node)
+            else:
                 self._durations_s.append((now - live.attempt.leased).total_seconds())
             if delivery.receipt is not None and delivery.receipt.recheck is not None:
                 self._grid.bell.set()
@@ -550,14 +546,16 @@ class Desk:
         if news.kind in ("node", "lost"):
             self._nodes_stale = True
             self._on_line.pop(news.subject, None)
-            self.forget_control(news.subject)
+            self.control.forget(news.subject)
             self.replan()
         if news.kind == "plan":
             self.plan_bell.set()
         self._busy = None
+        if news.kind == "node" and (poll := self._polls.get(news.subject)) is not None:
+            poll.wake()
         if news.kind == "lost":
             self._on_line.clear()
-            self._controls.clear()
+            self.control.forget()
             for poll in self._polls.values():
                 poll.wake()
             for bell in list(self._bells.values()):
@@ -638,14 +636,19 @@ class Desk:
             return self._live.get(token) or self._take(held.attempt, held.record)
         return live_of(held.attempt, held.record)
 
-    def _here(self, name: str) -> bool:
+    def _connected(self, name: str) -> bool:
         return self._presence.here(name) or self._nodes[name].elsewhere
+
+    def _here(self, name: str) -> bool:
+        """Whether this node is connected and takes prompts."""
+        return self._connected(name) and self._nodes[name].drain is None
 
     async def _look_at_nodes(self) -> None:
         if self._nodes_stale:
             self._nodes_stale = False
             mine = {name: node for name, node in self._nodes.items() if self._presence.here(name)}
-            self._know({node.offer.node: node for node in await self._queue.nodes()} | mine)
+            fresh = {node.offer.node: node for node in await self._queue.nodes()}
+            self._know(fresh | {name: replace(mine[name], drain=fresh[name].drain) for name in mine if name in fresh})
 
     def _know(self, nodes: dict[str, NodeRecord]) -> None:
         self._nodes = nodes
@@ -692,8 +695,7 @@ class Desk:
 
     def _limit(self, live: Live, left_s: float) -> None:
         """The backstop: a node that answers every probe and never ends is stopped all the same."""
-        loop = asyncio.get_running_loop()
-        live.limit = loop.call_later(left_s, lambda: self._spawn(self._cut_short(live)))
+        live.limit = asyncio.get_running_loop().call_later(left_s, lambda: self._spawn(self._cut_short(live)))
 
     async def _cut_short(self, live: Live) -> None:
         if live.over or self.closing:
@@ -722,25 +724,30 @@ class Desk:
         self._changed(record.job.id)
         if record.due is not None:
             self.plan_bell.set()
-        for poll in self._polls.values():
-            if not poll.woken.done() and poll.reach.takes(waiting):
+        for name, poll in self._polls.items():
+            if not poll.woken.done() and poll.reach.takes(waiting) and not self._drained(name):
                 poll.wake()
                 return
         for live in self._live.values():
             node = self._nodes.get(live.attempt.node)
             if live.purpose == "prompt" or live.cancel or node is None:
                 continue
-            if reach_of(node.offer).takes(waiting):
+            if node.drain is None and reach_of(node.offer).takes(waiting):
                 live.cancel = True
                 self._spawn(self._give_way(live.attempt.job_id))
                 return
 
     def _pass_on(self, gave_up: Poll) -> None:
         """A woken node left without a job: what it was woken for may be another's."""
-        for poll in self._polls.values():
-            if poll is not gave_up and not poll.woken.done() and poll.reach.models & gave_up.reach.models:
+        for name, poll in self._polls.items():
+            able = poll is not gave_up and poll.reach.models & gave_up.reach.models
+            if able and not poll.woken.done() and not self._drained(name):
                 poll.wake()
                 return
+
+    def _drained(self, name: str) -> bool:
+        node = self._nodes.get(name)
+        return node is not None and node.drain is not None
 
     def _changed(self, job_id: str) -> None:
         self.ring(job_id)
@@ -791,10 +798,3 @@ class Desk:
 def _lasting(offer: LeaseRequest) -> LeaseRequest:
     """An offer without what changes from one request to the next."""
     return replace(offer, temperature_c=None, wait_s=LEASE_WAIT_S, idle=())
-
-
-def _settling(live: Live) -> str | None:
-    """How the node of this attempt settles, while it does."""
-    if live.phase != "settling":
-        return None
-    return settling(live.attempt.node, next(event.data for event in reversed(live.log) if event.kind == "settling"))

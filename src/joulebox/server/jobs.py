@@ -263,6 +263,14 @@ class Waiting:
     purpose: Purpose = "prompt"
 
 
+@dataclass(frozen=True, slots=True)
+class Drain:
+    """A node is to take no more prompts: since when, and why."""
+
+    at: datetime
+    why: str
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NodeRecord:
     """A node as it last described itself. `elsewhere`: another server has it on the line."""
@@ -270,6 +278,7 @@ class NodeRecord:
     offer: LeaseRequest
     seen: datetime
     elsewhere: bool = False
+    drain: Drain | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -509,6 +518,9 @@ class Queue(Protocol):
 
     async def nodes(self) -> Sequence[NodeRecord]:
         """Every node that ever joined, by name."""
+
+    async def drain(self, node: str, drain: Drain | None) -> None:
+        """Note that a node is to take no more prompts, or that it may again (`None`)."""
 
     async def control(self, node: str) -> Book:
         """What is kept of a node's control prompt."""

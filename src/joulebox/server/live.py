@@ -3,12 +3,14 @@
 import asyncio
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Final, Literal
 
 from joulebox.model import Phase, Purpose
 from joulebox.protocol import EventKind, LeaseRequest, NodeEvent
 from joulebox.server.delivery import Wanted
 from joulebox.server.jobs import Attempt, Record, reach_of
+from joulebox.server.outlook import settling
 from joulebox.server.presence import Visit
 
 Word = Literal["hello", "cancel", "bye", "move"]
@@ -61,6 +63,7 @@ class Live:
     purpose: Purpose = "prompt"
     log: list[NodeEvent] = field(default_factory=list)
     phase: Phase | None = None
+    since: datetime | None = None
     hold: "Hold | None" = None
     grace: asyncio.TimerHandle | None = None
     limit: asyncio.TimerHandle | None = None
@@ -72,6 +75,13 @@ def live_of(attempt: Attempt, record: Record) -> Live:
     """An attempt that begins here, or is taken up."""
     wanted = Wanted(record.policy, record.plan)
     return Live(attempt=attempt, wanted=wanted, cancel=record.cancel, purpose=record.purpose)
+
+
+def settling_of(live: Live) -> str | None:
+    """How the node of this attempt settles, while it does."""
+    if live.phase != "settling":
+        return None
+    return settling(live.attempt.node, next(event.data for event in reversed(live.log) if event.kind == "settling"))
 
 
 class Hold:

@@ -36,6 +36,8 @@ class Scene:
     busy: Mapping[str, datetime]
     durations_s: Sequence[float]
     settling: Mapping[str, str] = field(default_factory=dict)
+    draining: Mapping[str, str] = field(default_factory=dict)
+    """Nodes that take no more prompts, each with the reason."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,6 +111,8 @@ def _before(nodes: Collection[str], scene: Scene) -> int:
 
 
 def _nobody(model: str, able: Sequence[str], scene: Scene) -> str:
+    if drained := sorted(node for node in able if node in scene.draining):
+        return f"waiting for {drained[0]}, which takes no prompts for now: {scene.draining[drained[0]]}"
     if not scene.present:
         return "no node is connected: start one with `joulebox node`"
     if able:

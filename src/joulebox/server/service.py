@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
 from math import ceil
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Any, Final
 
 from fastapi import Depends, Request
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -20,6 +20,7 @@ from joulebox.server.events import outlook_fields
 from joulebox.server.grid import check_zone
 from joulebox.server.grid.live import Grid
 from joulebox.server.jobs import FASTEST, NODE_PREFIX, ZONE_PREFIX, NodeRecord, Priority, Record
+from joulebox.server.node_now import NodeNow
 from joulebox.server.outlook import Outlook
 from joulebox.server.placement import GREENEST, Wish
 from joulebox.server.planner import Planner
@@ -442,7 +443,7 @@ class Service:
     async def models(self) -> list[Json]:
         """Every model that a node offers, once, with its nodes."""
         merged: dict[tuple[str, str], Json] = {}
-        for node, state in await self.desk.nodes():
+        for node, found in await self.desk.nodes():
             for model in node.offer.models:
                 entry = merged.setdefault(
                     (model.id, model.digest),
@@ -458,18 +459,24 @@ class Service:
                     },
                 )
                 entry["nodes"].append(node.offer.node)
-                entry["available"] |= state != "away"
+                entry["available"] |= found.state in ("idle", "busy")
         return [merged[key] for key in sorted(merged)]
 
     async def nodes(self) -> list[Json]:
         """Every node that ever joined, with what it does now."""
-        return [await self._described(node, state) for node, state in await self.desk.nodes()]
+        return [await self._described(node, found) for node, found in await self.desk.nodes()]
 
-    async def _described(self, node: NodeRecord, state: Literal["idle", "busy", "away"]) -> Json:
+    async def drain(self, name: str, why: str | None) -> Json:
+        """Have a node take no more prompts, or again; what it then does. Raises `JouleboxError("not_found")`."""
+        await self.desk.drain(name, why)
+        await self._note("drain" if why is not None else "resume", name, why or "")
+        return next(node for node in await self.nodes() if node["name"] == name)
+
+    async def _described(self, node: NodeRecord, found: NodeNow) -> Json:
         offer = node.offer
         book = await self.store.control(offer.node) if control.metered(offer) else None
         seen = node.seen.isoformat(timespec="seconds")
-        return _node(offer, state, seen) | {"control": control.shown(book) if book else None}
+        return _node(offer, found, seen) | {"control": control.shown(book) if book else None}
 
     async def rebaseline(self, name: str, why: str) -> Json:
         """Begin a new reference for a node's control prompt, from now on. Raises `JouleboxError("not_found")`."""
@@ -477,7 +484,7 @@ class Service:
             raise JouleboxError("not_found", f"There is no node {name}.")
         await self._note("rebaseline", name, why)
         await self.store.rebaseline(control.Baseline(node=name, at=self.desk.now(), why=why))
-        self.desk.forget_control(name)
+        self.desk.control.forget(name)
         return control.shown(await self.store.control(name))
 
 
@@ -523,10 +530,13 @@ def _question(prompt: Prompt) -> str | None:
     return next((turn.content for turn in reversed(prompt.messages) if turn.role == "user"), None)
 
 
-def _node(offer: Any, state: Literal["idle", "busy", "away"], seen: str) -> Json:
+def _node(offer: Any, found: NodeNow, seen: str) -> Json:
     return {
         "name": offer.node,
-        "state": state,
+        "state": found.state,
+        "phase": found.phase,
+        "reason": found.reason,
+        "since": found.since.isoformat(timespec="seconds") if found.since else None,
         "zone": offer.zone,
         "memory_bytes": offer.memory_bytes,
         "engine": {"name": offer.engine.name, "version": offer.engine.version},

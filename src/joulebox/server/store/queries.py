@@ -483,6 +483,11 @@ def add_job(dialect: str, values: dict[str, Any]) -> ReturningInsert[Any]:
     return new
 
 
+def drain(node: str, at: datetime | None, why: str | None) -> Update:
+    """A node takes no more prompts, or takes them again."""
+    return update(nodes).where(nodes.c.name == node).values(drained=at, drained_why=why)
+
+
 def save_node(dialect: str, values: dict[str, Any], replica: int | None) -> Insert:
     """A node as it last described itself, new or again; not over another process of that name on another's line."""
     free = None

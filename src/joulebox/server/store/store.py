@@ -26,6 +26,7 @@ from joulebox.server.jobs import (
     Attempt,
     Claim,
     Delivery,
+    Drain,
     Ending,
     FinishedJob,
     Held,
@@ -433,6 +434,13 @@ class Store:
             return [_node(row, self._replica) for row in rows]
 
     @whole
+    async def drain(self, node: str, drain: Drain | None) -> None:
+        async with self._database.write() as connection:
+            at, why = (drain.at, drain.why) if drain else (None, None)
+            await connection.execute(queries.drain(node, at, why))
+        self._tell("node", node)
+
+    @whole
     async def control(self, node: str) -> Book:
         async with self._database.read() as connection:
             found = await _row(connection, queries.baseline_in_force(node))
@@ -780,9 +788,10 @@ def _attempt(row: RowMapping) -> Attempt:
 
 
 def _node(row: RowMapping, own: int | None) -> NodeRecord:
-    known = {name: row[name] for name in row if name not in {"name", "seen", "replica"}}
+    known = {name: row[name] for name in row if name not in {"name", "seen", "replica", "drained", "drained_why"}}
     offer = _OFFER.validate_python(known | {"version": VERSION, "node": row["name"]})
-    return NodeRecord(offer=offer, seen=row["seen"], elsewhere=row["replica"] not in {None, own})
+    drain = Drain(at=row["drained"], why=row["drained_why"] or "") if row["drained"] else None
+    return NodeRecord(offer=offer, seen=row["seen"], elsewhere=row["replica"] not in {None, own}, drain=drain)
 
 
 def _node_idle(row: RowMapping) -> NodeIdle:

@@ -89,6 +89,9 @@ nodes = Table(
     Column("seen", UtcTime, nullable=False),
     # Which server has it on the line, where several share the database.
     Column("replica", BigInteger),
+    # Since when and why it is to take no more prompts.
+    Column("drained", UtcTime),
+    Column("drained_why", String(200)),
 )
 
 replicas = Table(

@@ -1,0 +1,40 @@
+"""The command line's part for nodes: what each does, and taking one out and back."""
+
+import json
+from typing import Annotated
+
+import typer
+
+from joulebox.token_commands import JsonOption, ServerOption, client_of
+
+node_app = typer.Typer(rich_markup_mode=None, invoke_without_command=True)
+
+
+@node_app.command("list")
+def node_list(server: ServerOption = None, as_json: JsonOption = False) -> None:
+    """Print what each node does, since when and why."""
+    from joulebox.console import node_lines
+
+    with client_of(server) as client:
+        nodes = client.nodes()
+    print(json.dumps(nodes, ensure_ascii=False, indent=2) if as_json else "\n".join(node_lines(nodes)))
+
+
+@node_app.command("drain")
+def node_drain(
+    name: str,
+    why: Annotated[str, typer.Option("--why", help="What people who wait for it are told.")] = "maintenance",
+    server: ServerOption = None,
+) -> None:
+    """Have a node finish what it does and take no more prompts, until `joulebox node resume`."""
+    with client_of(server, admin=True) as client:
+        found = client.drain(name, why)
+    print(f"{name} takes no more prompts{'; it finishes the one it has' if 'finishes' in found['reason'] else ''}.")
+
+
+@node_app.command("resume")
+def node_resume(name: str, server: ServerOption = None) -> None:
+    """Have a node take prompts again."""
+    with client_of(server, admin=True) as client:
+        client.resume(name)
+    print(f"{name} takes prompts again.")

@@ -1,0 +1,70 @@
+"""What a node does now, since when and why, in words for people. Pure."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Final, Literal
+
+from joulebox.server.jobs import NodeRecord
+from joulebox.server.live import Live
+
+NodeState = Literal["idle", "busy", "draining", "away"]
+NodePhase = Literal["settling", "warming_up", "loading", "answering", "measuring"]
+DOING: Final[dict[NodePhase | None, str]] = {
+    None: "takes up a prompt",
+    "settling": "waits for the machine to come to rest",
+    "warming_up": "warms up",
+    "loading": "loads a model",
+    "answering": "answers a prompt",
+    "measuring": "listens to the machine after the answer",
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NodeNow:
+    """`since` is when this began; `None` where nobody has seen it begin."""
+
+    state: NodeState
+    phase: NodePhase | None
+    since: datetime | None
+    reason: str
+
+
+def node_now(
+    node: NodeRecord, here: bool, works_since: datetime | None, live: Live | None, idle_since: datetime | None
+) -> NodeNow:
+    """`here`: it is connected. `live` is its running attempt where this server looks after it; `works_since` is known
+    wherever it runs."""
+    phase, why = _phase(live)
+    if not here:
+        reason = "its connection is gone" if works_since is None else "silent in the middle of a prompt"
+        return NodeNow(state="away", phase=None, since=node.seen, reason=reason)
+    if node.drain is not None:
+        rest = "; finishes its prompt" if works_since is not None else ""
+        return NodeNow(state="draining", phase=phase, since=node.drain.at, reason=f"{node.drain.why}{rest}")
+    if works_since is not None:
+        since = live.since if live is not None and live.since is not None else works_since
+        return NodeNow(state="busy", phase=phase, since=since, reason=why)
+    return NodeNow(state="idle", phase=None, since=idle_since, reason="waits for prompts")
+
+
+def _phase(live: Live | None) -> tuple[NodePhase | None, str]:
+    if live is None:
+        return None, "works on a prompt"
+    phase: NodePhase | None = live.phase if live.phase != "queued" else None
+    told = next((event.data for event in reversed(live.log) if event.kind == "settling"), None)
+    why = DOING[phase]
+    if phase == "settling" and told is not None and told.get("sensor") is not None:
+        phase, why = _warmth(told)
+    return phase, f"control prompt: {why}" if live.purpose == "control" else why
+
+
+def _warmth(told: Mapping[str, Any]) -> tuple[NodePhase, str]:
+    """A machine outside its band: too cold is warmed up, too warm is waited for."""
+    now_c, target_c, expected_s = told.get("now_c"), told.get("target_c"), told.get("expected_s")
+    if now_c is None or target_c is None:
+        return "settling", DOING["settling"]
+    if now_c < target_c:
+        return "warming_up", f"warms up: {told['sensor']} is at {now_c:g} °C and begins at {target_c:g} °C"
+    soon = f", in about {expected_s:.0f} s" if expected_s is not None else ""
+    return "settling", f"cools down: {told['sensor']} is at {now_c:g} °C and begins at {target_c:g} °C{soon}"
