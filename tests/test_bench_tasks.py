@@ -1,6 +1,9 @@
 """The tasks that ship: each is well formed, and what stands as right is right."""
 
 import math
+import platform
+import sqlite3
+import sys
 import tomllib
 from collections import Counter
 from fractions import Fraction
@@ -11,11 +14,12 @@ from typing import Any
 import pytest
 
 from joulebox.bench.marking import mark
-from joulebox.bench.scoring import normalised
+from joulebox.bench.scoring import normalised, same_rows
 from joulebox.bench.suite import CATEGORIES, load, parsed, task
-from joulebox.bench.task import Answer, Sample, TextTarget
+from joulebox.bench.task import Answer, CodeTarget, Sample, SqlTarget, TextTarget
 from joulebox.errors import JouleboxError
 
+LOCKS = sys.platform == "linux" and platform.machine() in ("x86_64", "aarch64")
 FOLDER = files("joulebox.bench") / "tasks"
 PROMPTS_AT_LEAST = {"code": 50, "math": 50, "questions": 50, "sql": 50, "translation": 50, "summary": 25, "chat": 25}
 
@@ -71,6 +75,48 @@ def test_every_accepted_answer_is_accepted() -> None:
             assert right(sample, f"It is {form}."), (sample.id, form)
             assert f" {normalised(form)} " not in f" {normalised(sample.prompt)} ", (sample.id, form)
         assert not right(sample, "I think it is forty-one.")
+
+
+@pytest.mark.skipif(not LOCKS, reason="code is locked in on Linux (x86-64, arm64) alone")
+@pytest.mark.parametrize("sample", samples("code"))
+def test_reference_code_passes(sample: Sample) -> None:
+    """The reference passes every test in the sandbox, and a function that does nothing does not."""
+    assert isinstance(sample.target, CodeTarget)
+    judged = mark(sample, Answer(id=sample.id, text=f"Here:\n```python\n{sample.target.reference}\n```\nDone."))
+    assert judged.correct, judged.reason
+    assert sample.target.entry_point in sample.prompt
+
+
+def test_no_constant_passes_the_code_tests() -> None:
+    """The tests of a function want at least two different values, or one that nobody guesses."""
+    for sample in task("code").samples:
+        assert isinstance(sample.target, CodeTarget)
+        expected = {repr(case.expected) for case in sample.target.cases}
+        assert len(expected) > 1 or len(max(expected)) > 50, sample.id
+
+
+def test_reference_queries_give_the_rows() -> None:
+    """Each reference query gives the stored rows, some, and the rows of no other question about the same data."""
+    made = task("sql").samples
+    for sample in made:
+        assert isinstance(sample.target, SqlTarget)
+        connection = sqlite3.connect(":memory:")
+        connection.executescript(sample.target.setup)
+        rows = connection.execute(sample.target.reference).fetchall()
+        connection.close()
+        assert rows
+        assert same_rows(rows, sample.target.rows, ordered=sample.target.ordered), sample.id
+        assert ("ORDER BY" in sample.target.reference) or not sample.target.ordered
+    assert len({(one.target.setup, one.target.rows) for one in made if isinstance(one.target, SqlTarget)}) == len(made)
+
+
+def test_a_query_is_scored_in_the_sandbox() -> None:
+    """The reference scores as right in Markdown, another query as wrong, a broken one as failed."""
+    for sample in task("sql").samples[::16]:
+        assert isinstance(sample.target, SqlTarget)
+        assert right(sample, f"Sure:\n```sql\n{sample.target.reference};\n```")
+        assert not right(sample, "SELECT 'nothing'")
+        assert not right(sample, "SELECT colour FROM moon")
 
 
 def test_a_file_that_is_wrong_says_where(tmp_path: Path) -> None:
