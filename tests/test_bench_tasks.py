@@ -16,7 +16,7 @@ import pytest
 from joulebox.bench.marking import mark
 from joulebox.bench.scoring import normalised, same_rows
 from joulebox.bench.suite import CATEGORIES, load, parsed, task
-from joulebox.bench.task import Answer, CodeTarget, Sample, SqlTarget, TextTarget
+from joulebox.bench.task import Answer, CodeTarget, CriteriaTarget, Sample, SqlTarget, TextTarget, TranslationTarget
 from joulebox.errors import JouleboxError
 
 LOCKS = sys.platform == "linux" and platform.machine() in ("x86_64", "aarch64")
@@ -117,6 +117,32 @@ def test_a_query_is_scored_in_the_sandbox() -> None:
         assert right(sample, f"Sure:\n```sql\n{sample.target.reference};\n```")
         assert not right(sample, "SELECT 'nothing'")
         assert not right(sample, "SELECT colour FROM moon")
+
+
+def test_translations_count_and_other_texts_do_not() -> None:
+    """Each reference counts; the text left as it was, and what belongs to another prompt, do not."""
+    made = task("translation").samples
+    for sample, other in zip(made, (*made[1:], made[0]), strict=True):
+        assert isinstance(sample.target, TranslationTarget)
+        assert isinstance(other.target, TranslationTarget)
+        assert all(right(sample, text) for text in sample.target.references), sample.id
+        assert not right(sample, sample.prompt.splitlines()[-1]), sample.id
+        assert not right(sample, other.target.references[0]), sample.id
+
+
+def test_criteria_can_be_met_and_missed() -> None:
+    """Each reference meets every criterion; no answer to another prompt and no empty chatter does."""
+    for category in ("summary", "chat"):
+        made = task(category).samples
+        for sample, other in zip(made, (*made[1:], made[0]), strict=True):
+            assert isinstance(sample.target, CriteriaTarget)
+            assert isinstance(other.target, CriteriaTarget)
+            judged = mark(sample, Answer(id=sample.id, text=sample.target.reference))
+            assert judged.correct, (sample.id, judged.reason)
+            assert not right(sample, other.target.reference), sample.id
+            assert not right(sample, "Sure, I am happy to do that for you, and here is what you wanted from me."), (
+                sample.id
+            )
 
 
 def test_a_file_that_is_wrong_says_where(tmp_path: Path) -> None:

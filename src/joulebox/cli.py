@@ -37,11 +37,8 @@ app.add_typer(receipts_app, name="receipts")
 app.add_typer(control_app, name="control")
 app.add_typer(db_app, name="db")
 app.add_typer(report_app, name="report")
-<<<<<<< HEAD
 app.add_typer(tokens_app, name="tokens")
-=======
 app.add_typer(bench_app, name="bench")
->>>>>>> 025fc63 (Tasks code and sql, and the commands that list tasks and score stored answers)
 app.add_typer(rig_app, name="rig")
 
 DEFAULT_MODEL = "smollm2-135m-instruct"

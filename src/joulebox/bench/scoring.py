@@ -377,6 +377,9 @@ def _unwrapped(text: str) -> str:
 # --- criteria ---------------------------------------------------------------------------------------------------------
 
 
+_PATTERN_CHARS_MAX: Final = 2000
+
+
 def words_in(text: str) -> list[str]:
     """The words of a text; a bullet or a dash on its own is none."""
     return [each for each in text.split() if re.search(r"\w", each)]
@@ -432,6 +435,11 @@ def _names(text: str, choices: object) -> bool:
     return _names_one_of(normalised(text), [str(each) for each in choices]) is not None
 
 
+def _matches(text: str, pattern: str) -> bool:
+    """Patterns look at short texts alone: what they cost grows faster than the text."""
+    return len(text) <= _PATTERN_CHARS_MAX and re.fullmatch(pattern, text, re.DOTALL) is not None
+
+
 def _whole(value: object) -> int:
     assert isinstance(value, int)
     return value
@@ -456,7 +464,7 @@ CRITERIA: Final[dict[str, tuple[str, Callable[[str, object], bool]]]] = {
     "ends": ("ends with {!r}", lambda text, value: text.endswith(str(value))),
     "upper": ("is all in capitals", lambda text, _: text == text.upper() and text != text.lower()),
     "lower": ("is all in small letters", lambda text, _: text == text.lower() and text != text.upper()),
-    "matches": ("has the form asked for", lambda text, value: re.fullmatch(str(value), text, re.DOTALL) is not None),
+    "matches": ("has the form asked for", lambda text, value: _matches(text, str(value))),
     "json": ("is the JSON asked for", _json_is),
 }
 """What can be asked of a text: kind, the words for it, the test."""

@@ -29,7 +29,7 @@ from joulebox.bench.task import (
 )
 from joulebox.errors import JouleboxError
 
-CATEGORIES: Final = ("code", "math", "questions", "sql")
+CATEGORIES: Final = ("code", "math", "questions", "sql", "translation", "summary", "chat")
 """The suite `core`, in the order it is shown."""
 
 _COMMON: Final = {"id", "difficulty", "prompt"}
