@@ -71,6 +71,9 @@ fuzz: .venv/dev ## every parser of what comes from outside, by atheris (SECONDS=
 accuracy: .venv/dev ## receipts against the known truth of the simulated machine, in real time (PART=name: only that part)
 	$(BIN)/python tests/accuracy.py $(if $(PART),--only $(PART))
 
+scale: .venv/dev ## server and Postgres behind backlogs of up to a million prompts; writes docs/scale.md (15 minutes)
+	$(BIN)/python tests/scale.py
+
 pictures: .venv/dev ## the pictures of the README, by a real run in headless Chromium
 	$(BIN)/python tests/pictures.py
 

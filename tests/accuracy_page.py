@@ -14,14 +14,15 @@ class Section:
     missed: tuple[str, ...] = ()
 
 
-def marks(name: str) -> tuple[str, str]:
+def marks(name: str, program: str = "") -> tuple[str, str]:
     """The two lines between which a part's text stands; Markdown does not show them."""
-    return f"<!-- {name}: written by `python tests/accuracy.py --only {name}` -->", f"<!-- end of {name} -->"
+    program = program or f"tests/accuracy.py --only {name}"
+    return f"<!-- {name}: written by `python {program}` -->", f"<!-- end of {name} -->"
 
 
-def with_part(page: str, name: str, markdown: str) -> str:
+def with_part(page: str, name: str, markdown: str, program: str = "") -> str:
     """The page with that part's text replaced; a part the page does not have yet comes last."""
-    begin, end = marks(name)
+    begin, end = marks(name, program)
     text = f"{begin}\n\n{markdown.strip()}\n\n{end}"
     before, found, rest = page.partition(begin)
     if not found:

@@ -53,6 +53,11 @@ class PostgresServer:
             assert CLOCK.now_ns() < end_ns, "Postgres does not answer"
             CLOCK.sleep_until(CLOCK.now_ns() + nanoseconds(0.05))
 
+    @property
+    def pid(self) -> int:
+        """Its first process."""
+        return self._process.pid
+
     def kill(self) -> None:
         """SIGKILL: what a power cut leaves. Its own children end when they notice."""
         self._process.kill()

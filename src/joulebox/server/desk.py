@@ -410,7 +410,7 @@ class Desk:
             )
             raise JouleboxError("node_name_taken", sentence, retry_s=BETWEEN_S)
         self._on_line[request.node] = request.instance
-        self._know(self._nodes | {request.node: joined} if changed else self._nodes)
+        self._reach[request.node] = reach_of(request)
         if changed or not self._here(request.node):
             self.replan()
         self._nodes[request.node] = joined

@@ -63,6 +63,8 @@ ATTEMPT_STATES: Final = _one_of("state", [state.value for state in AttemptState]
 ATTEMPT_FINAL: Final = "(state != 'running') = (finished IS NOT NULL)"
 # The migrations say the same for Postgres; naming that dialect here would import it at every start.
 AVAILABLE: Final = text("state = 'available'")
+COMPLETED: Final = text("state = 'completed'")
+CONTROL: Final = text("purpose = 'control'")
 RUNNING: Final = text("state = 'running'")
 DONE: Final = text("state = 'done'")
 PLANNED: Final = text("due IS NOT NULL AND state IN ('available', 'deferred')")
@@ -145,6 +147,9 @@ jobs = Table(
     CheckConstraint("attempt >= 0", name="attempt"),
     Index("ix_jobs_waiting", "model", "placement", "rank", "turn", "number", sqlite_where=AVAILABLE),
     Index("ix_jobs_longest", "model", "placement", "number", sqlite_where=AVAILABLE),
+    Index("ix_jobs_finalized", "finalized"),
+    Index("ix_jobs_node", "node", "number", sqlite_where=COMPLETED),
+    Index("ix_jobs_control", "placement", "number", sqlite_where=CONTROL),
     Index("ix_jobs_asker", "asker", sqlite_where=AVAILABLE),
     Index("ix_jobs_due", "due", sqlite_where=PLANNED),
     Index("ix_jobs_planned", "number", sqlite_where=PLANNED),
