@@ -135,7 +135,7 @@ async def test_a_silent_node_of_a_dead_server_is_given_up(tmp_path: Path, url: s
 async def test_one_name_one_node(pair: list[Stage]) -> None:
     """A name that is on the line of one server is refused at another to a second process, and known everywhere."""
     one, other = pair
-    waiting = asyncio.create_task(one.lease(wait_s=3.0))
+    waiting = asyncio.create_task(one.lease(wait_s=20.0))
     await asyncio.sleep(0.1)
     refused = await other.http.post("/node/v1/lease", content=b"")
     assert refused.status_code == 422
@@ -147,5 +147,5 @@ async def test_one_name_one_node(pair: list[Stage]) -> None:
     states = [(await server.http.get("/api/v1/nodes")).json() for server in pair]
     assert [[node["state"] for node in state["nodes"]] for state in states] == [["idle"], ["idle"]]
     status = await other.ask()
-    assert (await asyncio.wait_for(waiting, 2))["job_id"] == status["id"]
+    assert (await asyncio.wait_for(waiting, 5))["job_id"] == status["id"]
     assert [node["state"] for node in (await other.http.get("/api/v1/nodes")).json()["nodes"]] == ["busy"]
