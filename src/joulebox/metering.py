@@ -213,9 +213,10 @@ def _summed(series: Series, changes_ns: Sequence[int]) -> Curve:
         next_w = series.raw[moved[min(place + 1, len(moved) - 1)]] * channel.step
         times += [start_ns + turn * tick_ns for turn in range(turns)]
         watts.append(shown_w)
-        # A value shown again where that is rare: the tick between was lost, and lay anywhere from this to the next.
-        watts += [(shown_w + next_w) / 2 if rare else shown_w] * (turns - 1)
-        lost_j = abs(next_w - shown_w) / 2 * ticks.every_s if rare else 0.0
+        # A value shown again where that is rare: it may be so by chance, or the tick between was lost, which then lay
+        # anywhere from this to the next.
+        watts += [shown_w] * (turns - 1)
+        lost_j = abs(next_w - shown_w) * ticks.every_s if rare else 0.0
         doubts += [(start_ns + turn * tick_ns, lost_j) for turn in range(1, turns) if lost_j]
     if channel.sampling is Sampling.SNAPSHOT:
         times, watts = _stretched(times, watts, sorted(set(changes_ns)))
@@ -263,7 +264,7 @@ def _ticks(seen_ns: Sequence[int], channel: Channel, apart_s: float) -> _Ticks:
         tuple(t_ns - lag_ns - nanoseconds(apart_s / 2) for t_ns in seen_ns),
         channel.tick_s or apart_s,
         apart_s,
-        margin_s,
+        margin_s + apart_s / 2,  # how late each was seen is not known: what may hold work is not taken for idle
     )
     if len(seen_ns) < FIT_TICKS_MIN or apart_s > 0.8 * channel.tick_s:
         return plain

@@ -91,7 +91,11 @@ class Metered:
 
     def idle(self, name: Literal["active", "tail"]) -> UncertaintyPart:
         """What the idle power taken off leaves open in `active` or `tail`."""
-        (part,) = self._parts({"idle baseline": self.noise.active if name == "active" else self.noise.tail})
+        found, noise = self.found, self.noise.active if name == "active" else self.noise.tail
+        over_s = self.window.duration_s if name == "active" else found.tail_s
+        before_ns = self.window.start_ns - nanoseconds(found.before_s)
+        lost = self.curve.doubt(before_ns - nanoseconds(found.quiet_s), before_ns) / sqrt(3)
+        (part,) = self._parts({"idle baseline": hypot(noise, lost * over_s / found.quiet_s)})
         return part
 
     def phase(self, name: str, cut: Split, swing: float) -> list[UncertaintyPart]:
