@@ -24,6 +24,8 @@ FINE_TICK_S: Final = 0.01
 """A counter that ticks at least so often is taken as it is read."""
 LAG_DOUBT: Final = 0.5
 """A declared or calibrated lag is trusted to within this share of itself."""
+READ_ONCE: Final = 0.8
+"""Readings further apart than this share of a tick show each tick once."""
 FIT_TICKS_MIN: Final = 8
 FIT_SPREAD: Final = 1.5
 """A fitted line is believed while the moments lie within this many distances between readings around it."""
@@ -264,9 +266,10 @@ def _ticks(seen_ns: Sequence[int], channel: Channel, apart_s: float) -> _Ticks:
         tuple(t_ns - lag_ns - nanoseconds(apart_s / 2) for t_ns in seen_ns),
         channel.tick_s or apart_s,
         apart_s,
-        margin_s + apart_s / 2,  # how late each was seen is not known: what may hold work is not taken for idle
+        # Read once a tick, as it is sent: how late is not known, and what may hold work is not taken for idle.
+        margin_s + (apart_s / 2 if apart_s > READ_ONCE * channel.tick_s else 0.0),
     )
-    if len(seen_ns) < FIT_TICKS_MIN or apart_s > 0.8 * channel.tick_s:
+    if len(seen_ns) < FIT_TICKS_MIN or apart_s > READ_ONCE * channel.tick_s:
         return plain
     late_s = [seconds(t_ns - seen_ns[0]) for t_ns in seen_ns]
     turns = _turns(late_s, channel.tick_s)
