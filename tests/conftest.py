@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
+import postgres_server
 from joulebox.errors import JouleboxError
 from joulebox.node.fetch import DEFAULT, fetch
 
@@ -22,3 +23,8 @@ def smollm2() -> Path:
         return fetch(DEFAULT, Path(cache) if cache else Path(__file__).parents[1] / ".cache" / "models")
     except JouleboxError as error:
         pytest.skip(str(error))
+
+
+def pytest_sessionfinish() -> None:
+    """The Postgres of this test process ends with it, and leaves nothing."""
+    postgres_server.end()

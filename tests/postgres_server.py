@@ -44,7 +44,9 @@ class PostgresServer:
 
     def start(self) -> None:
         """Start it and wait until it answers."""
-        command = (self._bin / "postgres", "-D", self._data, "-k", self._folder, *OPTIONS)
+        # Whatever becomes of this process, the server ends with it.
+        leash = ("setpriv", "--pdeathsig", "INT") if shutil.which("setpriv") else ()
+        command = (*leash, self._bin / "postgres", "-D", self._data, "-k", self._folder, *OPTIONS)
         quiet = subprocess.DEVNULL
         self._process = subprocess.Popen(command, user=self._user, stdout=quiet, stderr=quiet, start_new_session=True)
         end_ns = CLOCK.now_ns() + nanoseconds(START_S)
