@@ -145,6 +145,17 @@ def test_criteria_can_be_met_and_missed() -> None:
             )
 
 
+def test_the_example_of_the_page_is_a_task(tmp_path: Path) -> None:
+    """The file that the page on adding a task shows loads, its reference counts, and another answer does not."""
+    page = (Path(__file__).parents[1] / "docs/how-to/add-a-task.md").read_text("utf-8")
+    path = tmp_path / "cooking.toml"
+    path.write_text(page.partition("```toml\n")[2].partition("```")[0])
+    (sample,) = load(path).samples
+    assert isinstance(sample.target, CriteriaTarget)
+    assert right(sample, sample.target.reference)
+    assert not right(sample, "- flour\n- water")
+
+
 def test_a_file_that_is_wrong_says_where(tmp_path: Path) -> None:
     """What is missing, unknown or twice in a task file is named."""
     head = 'category = "math"\nversion = "1"\nlicence = "CC0-1.0"\nsystem = "s"\nmax_tokens = 9\n'
