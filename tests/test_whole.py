@@ -217,7 +217,7 @@ def test_empty_prompt_and_unknown_model(service: Service) -> None:
 
 
 def test_the_receipt_in_the_terminal(service: Service) -> None:
-    """`ask` prints the answer, then a receipt with interval, grade, CO2e and SCI; `receipts show` prints it again and more."""
+    """`ask` prints the answer, then a receipt with interval, grade, CO2e and SCI; `receipts show` does so again."""
     done = joulebox(service, "ask", "Say hello.", "--max-tokens", "16", "--server", service.url)
     assert done.returncode == 0
     for wanted in ("±", "modelled", "Grade D", "CO2e", "electricity", "making the machine", "O + M"):
