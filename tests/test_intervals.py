@@ -12,8 +12,8 @@ EXCUSED = {
     ("plug, mean over 1 s", "", "active"): 1.5,
     ("plug, a look each 1 s", "", "decode"): 4.0,
 }
-"""The rows that are wider than 1.3 times their errors, and how wide they may be. Right after another answer what is left
-of its tail has to be allowed for, though short answers feel little of it. Behind the plugs errors fell when a power
+"""The rows that are wider than 1.3 times their errors, and how wide they may be. Right after another answer what is
+left of its tail has to be allowed for, though short answers feel little of it. Behind the plugs errors fell when a power
 that repeats itself was taken as it is shown; their parts have not been narrowed since."""
 
 
