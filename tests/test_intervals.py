@@ -13,8 +13,8 @@ EXCUSED = {
     ("plug, a look each 1 s", "", "decode"): 4.0,
 }
 """The rows that are wider than 1.3 times their errors, and how wide they may be. Right after another answer what is
-left of its tail has to be allowed for, though short answers feel little of it. Behind the plugs errors fell when a power
-that repeats itself was taken as it is shown; their parts have not been narrowed since."""
+left of its tail has to be allowed for, though short answers feel little of it. Behind the plugs errors fell when a
+power that repeats itself was taken as it is shown; their parts have not been narrowed since."""
 
 
 @pytest.mark.parametrize("name", ["counter, 1 ms (RAPL)", "plug, mean over 1 s"])
