@@ -192,7 +192,7 @@ class Stage:
 async def stage(folder: Path, **settings: Any) -> AsyncIterator[Stage]:
     """A server on a free port with its database in `folder`; `clock` is its own where one is given."""
     clock: Clock | None = settings.pop("clock", None)
-    chosen = Settings.model_validate({"data_dir": folder, "port": 0, "grace_s": 0.15} | settings)
+    chosen = Settings.model_validate({"data_dir": folder, "port": 0, "grace_s": 0.5} | settings)
     with listen(chosen.host, chosen.port) as sock:
         url = url_of(chosen.host, sock)
         app = build_app(chosen, clock)

@@ -3,8 +3,10 @@
 The shell also bounds request bodies and adds the headers that every response carries.
 """
 
+import asyncio
 import logging
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from typing import Any, Final, Never
 
 from fastapi import FastAPI, Request
@@ -21,6 +23,9 @@ from joulebox.protocol import VERSION
 
 _log = logging.getLogger(__name__)
 
+HEAR_OUT_BYTES: Final = 8_000_000
+HEAR_OUT_S: Final = 2.0
+"""So much of a request that is too large is read to its end before it is refused."""
 PUBLIC_BODY_MAX_BYTES: Final = 1024 * 1024
 NODE_BODY_MAX_BYTES: Final = 64 * 1024 * 1024
 """A trace and its answer; more than seven hours of readings do not fit a trace anyway."""
@@ -166,6 +171,7 @@ class Shell:
         limit_bytes = NODE_BODY_MAX_BYTES if scope["path"].startswith(self._large) else PUBLIC_BODY_MAX_BYTES
         try:
             if _declared_bytes(scope) > limit_bytes:
+                await _sent(receive)
                 await problem(_too_large(limit_bytes))(scope, receive, send_with_headers)
                 return
             await self._app(scope, _bounded(receive, limit_bytes), send_with_headers)
@@ -182,6 +188,18 @@ class Shell:
 def _declared_bytes(scope: Scope) -> int:
     text = Headers(scope=scope).get("content-length", "0")
     return int(text) if text.isdecimal() and text.isascii() else 0
+
+
+async def _sent(receive: Receive) -> None:
+    """Let the other side say what it is saying, up to a bound: an answer that comes before is lost with the line."""
+    got_bytes = 0
+    with suppress(TimeoutError):
+        async with asyncio.timeout(HEAR_OUT_S):
+            while got_bytes <= HEAR_OUT_BYTES:
+                message = await receive()
+                got_bytes += len(message.get("body", b""))
+                if not message.get("more_body"):
+                    return
 
 
 def _too_large(limit_bytes: int) -> JouleboxError:
