@@ -1,6 +1,7 @@
 """For every test: the real small model, and how property tests run."""
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -23,6 +24,16 @@ def smollm2() -> Path:
         return fetch(DEFAULT, Path(cache) if cache else Path(__file__).parents[1] / ".cache" / "models")
     except JouleboxError as error:
         pytest.skip(str(error))
+
+
+@pytest.fixture(params=["sqlite", "postgres"])
+def where(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Path | str]:
+    """A new database of each kind: the folder of a file, or the URL of one on a real server."""
+    if request.param == "sqlite":
+        yield tmp_path
+    else:
+        with postgres_server.database() as url:
+            yield url
 
 
 def pytest_sessionfinish() -> None:

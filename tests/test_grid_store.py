@@ -1,13 +1,12 @@
 """What the store keeps of the grid and of receipts' revisions, on SQLite and Postgres."""
 
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 
 import pytest
 
-import postgres_server
 from joulebox.server.grid.chain import GridValue
 from joulebox.server.jobs import Recheck, StoredReceipt
 from joulebox.server.store import Store
@@ -23,15 +22,6 @@ VALUE = GridValue(
 @pytest.fixture
 def anyio_backend() -> str:
     return "asyncio"
-
-
-@pytest.fixture(params=["sqlite", "postgres"])
-def where(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Path | str]:
-    if request.param == "sqlite":
-        yield tmp_path
-    else:
-        with postgres_server.database() as url:
-            yield url
 
 
 @pytest.fixture

@@ -21,7 +21,7 @@ from joulebox.server.idle import STRETCH_MAX, NodeIdle, OwnTime, continued, ente
 from joulebox.units import nanoseconds
 from server_stage import COUNTER, offer, stage
 from test_node import Counter, recording
-from test_queue import opened, where  # noqa: F401 - the fixture of both databases
+from test_queue import opened
 from traces import S, channel, series, work
 
 NOON = datetime(2026, 11, 23, 12, 0, tzinfo=UTC)
@@ -207,7 +207,7 @@ def test_programs_of_one_machine_know_it() -> None:
 
 
 @pytest.mark.anyio
-async def test_idle_is_kept_with_the_request_for_work(where: Path | str) -> None:  # noqa: F811
+async def test_idle_is_kept_with_the_request_for_work(where: Path | str) -> None:
     """Both databases keep a stretch once, longer when it goes on, and the server's own time beside it."""
     own = OwnTime(NOON, 0.0)
     async with opened(where) as store:

@@ -37,7 +37,6 @@ from joulebox.server.period import parts_of
 from joulebox.server.report import asked
 from joulebox.server.report_words import as_markdown
 from server_stage import COUNTER, Json, Stage, done, evidence, stage
-from test_queue import where  # noqa: F401 - the fixture of both databases
 from traces import factors
 
 pytestmark = pytest.mark.anyio
@@ -257,7 +256,7 @@ async def a_day(scene: Stage, clock: SimulatedClock) -> None:
     await scene.until(lost["id"], "discarded")
 
 
-async def test_everything_counts_once(where: Path | str, tmp_path: Path) -> None:  # noqa: F811
+async def test_everything_counts_once(where: Path | str, tmp_path: Path) -> None:
     """Answers, a failed attempt, idle time and hardware add up to the sum, each once, and the sum to its own digits."""
     clock = SimulatedClock(NOW)
     database = {} if isinstance(where, Path) else {"database_url": where}

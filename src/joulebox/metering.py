@@ -71,11 +71,11 @@ class Curve:
     blur_s: float = 0.0
     margin_s: float = 0.0
     doubts: tuple[tuple[int, float], ...] = ()
-    """Ticks that may have been lost, and how much more or less (half the range) may have been added in each."""
+    """Ticks that may have been lost, and how far off, either way, what was added in each may be."""
 
     def doubt(self, start_ns: int, end_ns: int) -> float:
-        """How much lost ticks leave open between two moments: half the range."""
-        return sum(half for t_ns, half in self.doubts if start_ns <= t_ns <= end_ns)
+        """How far off, either way, lost ticks may make what was added between two moments."""
+        return sum(most for t_ns, most in self.doubts if start_ns <= t_ns <= end_ns)
 
     def at(self, t_ns: int) -> float:
         """The total at `t_ns`, straight between the readings around it.
