@@ -105,8 +105,9 @@ class _Log:
             raise MeterFault(f"its driver broke ({type(error).__name__})") from error
         if len(raw) != len(self.channels):
             raise MeterFault(f"it gave {len(raw)} values for {len(self.channels)} channels")
-        if any(value is not None and abs(value) >= RAW_MAX for value in raw):
-            raise MeterFault("it shows a number that no meter counts to")
+        for value in raw:
+            if value is not None and not -RAW_MAX < value < RAW_MAX:
+                raise MeterFault("it shows a number that no meter counts to")
         return raw
 
     def late(self, cost_s: float) -> bool:
@@ -115,6 +116,13 @@ class _Log:
         late = long and bool(self.costs_s) and cost_s > LATE_TIMES * median(self.costs_s)  # which costs, so asked last
         self.costs_s.append(cost_s)
         return late
+
+    def forget(self, before_ns: int) -> None:
+        """Throw away what is older."""
+        while self.rows and self.rows[0][0] < before_ns:
+            self.rows.popleft()
+        while self.remarks and (self.remarks[0].t_ns or 0) < before_ns:
+            self.remarks.popleft()
 
 
 def period_s(channels: Sequence[Channel], reading_hz: float) -> float:
@@ -215,14 +223,7 @@ class Recorder:
             if raw is not None and not late and (not log.rows or t_ns > log.rows[-1][0]):
                 log.rows.append((t_ns, raw))
             if not self._held:
-                self._forget(after_ns - _KEEP_NS)
-
-    def _forget(self, before_ns: int) -> None:
-        for log in self._logs:
-            while log.rows and log.rows[0][0] < before_ns:
-                log.rows.popleft()
-            while log.remarks and (log.remarks[0].t_ns or 0) < before_ns:
-                log.remarks.popleft()
+                log.forget(after_ns - _KEEP_NS)
 
     def oldest_ns(self) -> int | None:
         """The time from which every meter that counts has readings; `None` where one has none."""

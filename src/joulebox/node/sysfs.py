@@ -80,8 +80,14 @@ class NumberFiles:
         """One number a file, `None` where the kernel has no data at this moment. Raises `MeterFault`."""
         if self._open is None:
             raise MeterFault("the meter is closed")
+        try:  # all of them nearly always have a number: what follows is for the rest
+            return tuple([int(os.pread(descriptor, _BYTES, 0)) for descriptor in self._open])
+        except (OSError, ValueError):
+            return self._numbers(self._open)
+
+    def _numbers(self, descriptors: Sequence[int]) -> tuple[int | None, ...]:
         numbers: list[int | None] = []
-        for path, descriptor in zip(self._paths, self._open, strict=True):
+        for path, descriptor in zip(self._paths, descriptors, strict=True):
             try:
                 numbers.append(self._number(descriptor))
             except OSError as error:
