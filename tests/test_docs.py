@@ -4,13 +4,17 @@ import ast
 import importlib.util
 import inspect
 import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
 from types import ModuleType
 
 import pytest
+import typer
+from typer.main import get_command
 
+from joulebox.cli import app
 from joulebox.node.meters import KINDS, open_meters
 from joulebox.rig.physics import Machine
 from joulebox.rig.wall import Wall
@@ -22,6 +26,8 @@ DRIVER, NAMES, TEST = (
     "src/joulebox/node/meters/__init__.py",
     "tests/test_meter_watt_file.py",
 )
+
+TELLS = [ROOT / "README.md", *sorted((ROOT / "docs" / "how-to").glob("*.md"))]
 
 
 def files_of(page: Path) -> dict[str, str]:
@@ -93,3 +99,35 @@ def test_the_code_of_the_page_keeps_the_house_style(folder: Path) -> None:
         line = [sys.executable, "-m", "ruff", *words, "--no-cache", "--config", str(ROOT / "pyproject.toml"), *files]
         done = subprocess.run(line, capture_output=True, text=True, check=False, timeout=60)
         assert done.returncode == 0, done.stdout + done.stderr
+
+
+def commands_of(page: Path) -> list[str]:
+    """What a page's blocks have people type: each `joulebox ...` up to whatever else the shell is told."""
+    text = page.read_text("utf-8").replace("\\\n", "")
+    fenced = r"^```(?:bash|sh|console)?\n.*?^```$"
+    lines: list[str] = re.findall(fenced, text, re.DOTALL | re.MULTILINE)
+    lines += re.findall(r"^ {4}\S.*$", re.sub(r"^```.*?^```$", "", text, flags=re.DOTALL | re.MULTILINE), re.MULTILINE)
+    typed = r"""(?<![\w./-])joulebox (?!joulebox)[a-z](?:"[^"]*"|'[^']*'|[^"'|&;>)#`\n])*"""
+    return re.findall(typed, "\n".join(lines))
+
+
+@pytest.mark.parametrize("page", TELLS, ids=lambda page: page.name)
+def test_the_commands_of_a_page_are_there(page: Path) -> None:
+    """Every command that a page has people type is one, and takes the arguments that stand behind it."""
+    for typed in commands_of(page):
+        command, words = get_command(app), shlex.split(typed)[1:]
+        while (deeper := getattr(command, "commands", {}).get(words[0] if words else "")) is not None:
+            command, words = deeper, words[1:]
+        assert command.name != get_command(app).name, typed
+        try:
+            command.make_context(command.name, words)
+        except typer.TyperException as error:
+            raise AssertionError(f"{typed}: {error}") from error
+
+
+def test_pages_have_commands() -> None:
+    """The search for commands finds them in blocks with and without a shell's name, and in lines of code."""
+    found = {page.name: commands_of(page) for page in TELLS}
+    assert any("joulebox tokens create $name" in one for one in found["run-a-fleet.md"])
+    assert "joulebox tokens audit" in found["expose-a-server.md"]
+    assert "joulebox doctor" in found["clean-machine.md"]

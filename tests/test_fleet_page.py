@@ -9,6 +9,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,7 @@ import pytest
 import postgres_server
 
 HOW_TO = Path(__file__).parents[1] / "docs" / "how-to"
+PAGE = HOW_TO / "run-a-fleet.md"
 UNITS = sorted((HOW_TO / "systemd").glob("*.service"))
 
 
@@ -42,29 +44,33 @@ def programs(folder: Path) -> Path:
     return wrapped
 
 
+def alone() -> list[str]:
+    """Where this is run by root the page has a network of its own, so that its ports are nobody else's."""
+    own = ["unshare", "--net", "bash", "-c", "ip link set lo up"]
+    if os.geteuid() or subprocess.run(own, check=False, capture_output=True).returncode:
+        return ["bash", "-c"]
+    return ["unshare", "--net", "bash", "-c", 'ip link set lo up; exec bash -c "$0"']
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(300)
 def test_the_fleet_page_word_for_word(folder: Path, smollm2: Path) -> None:
-    """Every block of the page in its order, in an empty folder: two servers on a Postgres and two nodes answer with
-    receipts, a drained node is passed over, and everything ends."""
+    """Every block of the page in its order, in an empty folder but for the model's file: two servers on a Postgres and
+    two nodes with tokens answer with receipts, a drained node is passed over, and everything ends."""
     if os.geteuid() == 0 and shutil.which("setpriv") is None:
         pytest.skip("Postgres does not run as root, and there is no setpriv to be somebody else")
     work = folder / "work"
-    work.mkdir()
+    (work / "models" / "models").mkdir(parents=True)
     work.chmod(0o777)
-    kept = work / "models"
-    kept.mkdir(parents=True)
-    shutil.copy(smollm2, kept / smollm2.name)
-    blocks = re.findall(
-        r"^```bash\n(.*?)^```$", (HOW_TO / "run-a-fleet.md").read_text("utf-8"), re.DOTALL | re.MULTILINE
-    )
+    shutil.copy(smollm2, work / "models" / "models" / smollm2.name)
+    blocks = re.findall(r"^```bash\n(.*?)^```$", PAGE.read_text("utf-8"), re.DOTALL | re.MULTILINE)
     assert len(blocks) == 6
     path = f"{programs(folder)}:{Path(sys.executable).parent}:{os.environ['PATH']}"
     environment = {name: value for name, value in os.environ.items() if not name.startswith("JOULEBOX_")}
-    script = "set -e\n" + "\n".join(blocks)
+    command = [*alone(), "set -e\n" + "\n".join(blocks)]
     with (folder / "out").open("w+") as out:
         shell = subprocess.Popen(
-            ["bash", "-c", script], cwd=work, env=environment | {"PATH": path}, stdout=out, stderr=out, process_group=0
+            command, cwd=work, env=environment | {"PATH": path}, stdout=out, stderr=out, process_group=0
         )
         try:
             code = shell.wait(240)
@@ -75,19 +81,20 @@ def test_the_fleet_page_word_for_word(folder: Path, smollm2: Path) -> None:
     assert code == 0, said
     answers = [json.loads((work / name).read_text()) for name in ("answer.json", "answer2.json", "elsewhere.json")]
     assert "Paris" in answers[0]["answer"]
-    assert [one["receipt"]["verdict"] in ("valid", "suspect") for one in answers] == [True] * 3, answers
-    assert answers[2]["receipt"]["node"] == "two", "one was drained"
+    receipts = [one["receipt"] for one in answers]
+    assert all(one["energy"]["answer"]["j"] > 0 and one["carbon"]["total"]["g"] > 0 for one in receipts)
+    assert {one["zone"] for one in receipts} <= {"DE", "FR"}
+    assert receipts[2]["node"] == "two", "one was drained"
     assert re.search(r"^one +draining since .*: new fans", (work / "drained.txt").read_text(), re.MULTILINE)
-    assert re.search(r"^one +(idle|busy)", said, re.MULTILINE)
+    assert len(re.findall(r"^(?:one|two) +(?:idle|busy)", said, re.MULTILINE)) >= 2
+    assert (work / "one.token").stat().st_mode & 0o777 == 0o600
     assert not (work / "postgres" / "postmaster.pid").exists()
 
 
 def end(group: int, work: Path, path: str) -> None:
     """Whatever a failed page has left running."""
-    try:
+    with suppress(ProcessLookupError):
         os.killpg(group, signal.SIGKILL)
-    except ProcessLookupError:
-        pass
     if (work / "postgres" / "postmaster.pid").exists():
         stop = ["pg_ctl", "-D", str(work / "postgres"), "-m", "immediate", "-w", "stop"]
         subprocess.run(stop, env=os.environ | {"PATH": path}, check=False, capture_output=True)
