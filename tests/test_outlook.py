@@ -1,10 +1,13 @@
 """What a waiting person is told: place, expected start, and the cause."""
 
+import io
 from collections.abc import Mapping
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from joulebox.client import ServerEvent
+from joulebox.console import Progress, follow
 from joulebox.model import Job, JobState, Message, Prompt
 from joulebox.server.jobs import Plan, Record, reach_of
 from joulebox.server.outlook import Scene, outlook, settling, wait_s
@@ -69,3 +72,20 @@ def test_how_long_a_node_would_let_one_wait() -> None:
     assert wait("a", fastest=3, zone_DE=4) == 15.0 + 20.0 * (1 + 2)
     assert wait("c", fastest=3, zone_DE=4) == 20.0
     assert (wait("a", None), wait("c", None), wait("c", None, fastest=1)) == (None, 0.0, None)
+
+
+def test_the_terminal_shows_place_cause_and_time() -> None:
+    """Who waits with `joulebox ask` sees how many are before, why, and when the answer is expected to begin."""
+    queued = [
+        {"position": 2, "expected_start": "2026-11-23T07:00:45+00:00", "reason": "2 prompts are before yours"},
+        {"position": 1, "expected_start": None, "reason": "waiting for b: no connected node has m"},
+        {"position": None, "expected_start": "2026-11-24T02:00:00+00:00", "reason": "deferred to 02:00 UTC on 24 Nov"},
+    ]
+    events = [ServerEvent(name="queued", id=None, data=data) for data in queued]
+    shown = io.StringIO()
+    follow([*events, ServerEvent(name="receipt", id=None, data={})], Progress(shown), None)
+    assert shown.getvalue().splitlines() == [
+        "waiting: 2 prompts are before yours; begins about 2026-11-23 07:00:45 UTC",
+        "waiting: 1 before yours; waiting for b: no connected node has m",
+        "waiting: deferred to 02:00 UTC on 24 Nov",
+    ]

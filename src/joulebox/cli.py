@@ -502,6 +502,16 @@ def receipts_show(
             print(" ".join(elsewhere["sentences"]))
 
 
+@receipts_app.command("erase")
+def receipts_erase(
+    one_id: Annotated[str, typer.Argument(help="A receipt, or a prompt that is over.", metavar="ID")],
+    server: ServerOption = None,
+) -> None:
+    """Remove what you asked and what was answered; receipt and readings hold no text and stay."""
+    with client_of(server) as client:
+        print(client.erase(one_id)["detail"])
+
+
 @receipts_app.command("recompute")
 def receipts_recompute(
     receipt_id: ReceiptArgument = None,

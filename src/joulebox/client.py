@@ -151,6 +151,11 @@ class Client:
         found: list[dict[str, Any]] = self.call("GET", "/api/v1/tokens")["tokens"]
         return found
 
+    def standing(self) -> dict[str, Any]:
+        """What who asks may have, and has used."""
+        found: dict[str, Any] = self.call("GET", "/api/v1/me")
+        return found
+
     def revoke_token(self, token_id: str) -> dict[str, Any]:
         """Revoke a token."""
         gone: dict[str, Any] = self.call("DELETE", f"/api/v1/tokens/{_part(token_id)}")
@@ -180,6 +185,16 @@ class Client:
     def cancel(self, prompt_id: str) -> None:
         """Cancel a prompt."""
         self.call("DELETE", f"/api/v1/prompts/{_part(prompt_id)}")
+
+    def erase(self, one_id: str) -> dict[str, Any]:
+        """Remove the texts behind a receipt, or of a prompt that is over."""
+        try:
+            gone: dict[str, Any] = self.call("DELETE", f"/api/v1/receipts/{_part(one_id)}")
+        except JouleboxError as error:
+            if error.code not in {"not_found", "not_ready"}:
+                raise
+            gone = self.call("DELETE", f"/api/v1/prompts/{_part(one_id)}/texts")
+        return gone
 
     def receipt(self, receipt_id: str, revision: int | None = None) -> dict[str, Any]:
         """A receipt: its newest revision, or the one named."""

@@ -118,7 +118,7 @@ def _write(out: TextIO | None, text: str) -> None:
 def _told(event: ServerEvent) -> str | None:
     data = event.data
     if event.name == "queued":
-        return f"waiting: {data.get('reason') or 'in line'}"
+        return f"waiting: {_waits(data)}"
     if event.name == "settling" and data.get("now_c") is not None:
         warms = (data.get("target_c") or 0) > data["now_c"]
         does = "is warmed up" if warms else "cools"
@@ -133,6 +133,17 @@ def _told(event: ServerEvent) -> str | None:
     if event.name == "started":
         return f"answering on {harmless(str(data.get('node')))}"
     return None
+
+
+def _waits(data: Mapping[str, Any]) -> str:
+    """Place in the line, when it is expected to begin, and the cause."""
+    told = [harmless(str(data.get("reason") or "in line"))]
+    position, start = data.get("position"), data.get("expected_start")
+    if position and "before yours" not in told[0]:
+        told.insert(0, f"{position} before yours")
+    if start is not None and "deferred to" not in told[0]:
+        told.append(f"begins about {str(start)[:10]} {str(start)[11:19]} UTC")
+    return "; ".join(told)
 
 
 def receipt_panel(receipt: Mapping[str, Any]) -> Panel:
@@ -353,9 +364,11 @@ def _answer_rows(receipt: Mapping[str, Any]) -> Iterable[Row]:
 
 
 def _where(receipt: Mapping[str, Any]) -> str:
-    """Why there and then, where that was planned."""
-    saved, reason = saved_words(receipt), receipt["placement"]["reason"]
-    return harmless(f"\nWhy there and then: {reason}. {saved}") if saved else ""
+    """Why there and then, and what that saved, where that was planned and can be told."""
+    saved, placed = saved_words(receipt), receipt["placement"]
+    if not placed["reason"] or receipt["model"] is None:
+        return ""
+    return harmless(f"\nWhy there and then: {placed['reason']}. {saved or ''}").rstrip()
 
 
 def _made(receipt: Mapping[str, Any]) -> str:
@@ -387,6 +400,19 @@ def token_line(token: Mapping[str, Any]) -> str:
     ends = f"ends {token['expires']}" if token["expires"] and not over else ""
     told = (token["id"], token["name"], ",".join(token["scopes"]), f"made {token['created']}", ends or over)
     return "  ".join(part for part in told if part)
+
+
+def standing_lines(standing: Mapping[str, Any]) -> Iterable[str]:
+    """What somebody may have and has used."""
+    yield f"{harmless(standing['name'])}: {', '.join(standing['scopes']) or 'no scope'}"
+    for name, what in (("outstanding", "prompts that wait or run"), ("prompts_24h", "prompts within 24 hours")):
+        one = standing[name]
+        yield f"{one['used']} of {'any number of' if one['max'] is None else one['max']} {what}"
+    energy = standing["energy_24h"]
+    most = "any number of" if energy["max_j"] is None else f"{energy['max_j']:,.0f}"
+    coming = f", {energy['pending_j']:,.0f} J more expected" if energy["pending_j"] else ""
+    unknown = f"; of {energy['unknown']} answers nobody knows them" if energy["unknown"] else ""
+    yield f"{energy['used_j']:,.0f} of {most} J within 24 hours{coming}{unknown}"
 
 
 def act_line(act: Mapping[str, Any]) -> str:

@@ -132,6 +132,9 @@ class Settings(BaseModel):
     prompts_per_day: Annotated[
         int, Field(ge=0, description="Prompts of one token or address within 24 hours; 0: any number.")
     ] = 500
+    joules_per_day: Annotated[
+        float, Field(ge=0, description="Joules of one token or address within 24 hours, by receipts; 0: any number.")
+    ] = 0.0
     retention_days: Annotated[
         float | None,
         Field(gt=0, le=36_500, description="Texts of prompts that ended longer ago are erased; without it, none."),

@@ -35,12 +35,15 @@ def tokens_create(
     per_day: Annotated[
         int | None, typer.Option("--per-day", min=0, help="Prompts within 24 hours, for it; 0: any number.")
     ] = None,
+    joules_per_day: Annotated[
+        float | None, typer.Option("--joules-per-day", min=0, help="Joules within 24 hours, for it; 0: any number.")
+    ] = None,
     server: ServerOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Make a token and print it, this once; the server keeps only a hash of it."""
     fields = {"name": name, "scopes": scope, "expires_days": expires_days}
-    fields |= {"outstanding_max": outstanding, "prompts_per_day": per_day}
+    fields |= {"outstanding_max": outstanding, "prompts_per_day": per_day, "joules_per_day": joules_per_day}
     with client_of(server, admin=True) as client:
         made = client.create_token({key: value for key, value in fields.items() if value is not None})
     if as_json:
@@ -64,6 +67,16 @@ def tokens_list(server: ServerOption = None, as_json: JsonOption = False) -> Non
             "\n".join(map(token_line, found))
             or "There are no tokens. Make one: joulebox tokens create NAME --scope ask"
         )
+
+
+@tokens_app.command("mine")
+def tokens_mine(server: ServerOption = None, as_json: JsonOption = False) -> None:
+    """Print what you may have on the server, and what you have used."""
+    from joulebox.console import standing_lines
+
+    with client_of(server) as client:
+        found = client.standing()
+    print(json.dumps(found, ensure_ascii=False, indent=2) if as_json else "\n".join(standing_lines(found)))
 
 
 @tokens_app.command("revoke")

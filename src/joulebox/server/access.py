@@ -45,6 +45,7 @@ TABLE: Final[Mapping[tuple[str, str], Need]] = {
     ("GET", "/api/v1/prompts"): "read",
     ("GET", "/api/v1/prompts/{prompt_id}"): "link",
     ("DELETE", "/api/v1/prompts/{prompt_id}"): "owner",
+    ("DELETE", "/api/v1/prompts/{prompt_id}/texts"): "owner",
     ("GET", "/api/v1/prompts/{prompt_id}/events"): "owner",
     ("GET", "/api/v1/receipts"): "read",
     ("GET", "/api/v1/receipts/{receipt_id}"): "link",
@@ -61,6 +62,7 @@ TABLE: Final[Mapping[tuple[str, str], Need]] = {
     ("POST", "/api/v1/nodes/{name}/baseline"): "admin",
     ("POST", "/api/v1/nodes/{name}/drain"): "admin",
     ("DELETE", "/api/v1/nodes/{name}/drain"): "admin",
+    ("GET", "/api/v1/me"): "read",
     ("POST", "/api/v1/tokens"): "tokens",
     ("GET", "/api/v1/tokens"): "tokens",
     ("DELETE", "/api/v1/tokens/{token_id}"): "tokens",
@@ -82,8 +84,8 @@ IPV6_PREFIX: Final = 64
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Token:
-    """A token as it is kept: `hash` is the SHA-256 of its text, which nobody keeps. `outstanding_max` and
-    `prompts_per_day` replace the settings of that name, 0 for no limit."""
+    """A token as it is kept: `hash` is the SHA-256 of its text, which nobody keeps. `outstanding_max`,
+    `prompts_per_day` and `joules_per_day` replace the settings of that name, 0 for no limit."""
 
     id: str
     name: str
@@ -94,6 +96,7 @@ class Token:
     revoked: datetime | None = None
     outstanding_max: int | None = None
     prompts_per_day: int | None = None
+    joules_per_day: float | None = None
 
     def valid(self, now: datetime) -> bool:
         """Whether it still opens anything."""
@@ -137,6 +140,7 @@ class Caller:
     cookie: str | None = None
     outstanding_max: int = 0
     prompts_per_day: int = 0
+    joules_per_day: float = 0.0
 
     def may(self, need: Need) -> bool:
         """Whether the table lets this caller in. Owners are let in here and looked at by the route."""
@@ -239,4 +243,5 @@ def shown(token: Token) -> dict[str, Any]:
         "revoked": token.revoked.isoformat(timespec="seconds") if token.revoked else None,
         "outstanding_max": token.outstanding_max,
         "prompts_per_day": token.prompts_per_day,
+        "joules_per_day": token.joules_per_day,
     }

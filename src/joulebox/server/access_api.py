@@ -24,6 +24,10 @@ class TokenBody(BaseModel):
     expires_days: Annotated[float | None, Field(gt=0, le=36_500, allow_inf_nan=False)] = None
     outstanding_max: Annotated[Quota, Field(description="In place of the setting of that name; 0: any number.")] = None
     prompts_per_day: Annotated[Quota, Field(description="In place of the setting of that name; 0: any number.")] = None
+    joules_per_day: Annotated[
+        float | None,
+        Field(ge=0, allow_inf_nan=False, description="In place of the setting of that name; 0: any number."),
+    ] = None
 
 
 def router() -> APIRouter:
@@ -39,7 +43,15 @@ def router() -> APIRouter:
             body.expires_days,
             outstanding_max=body.outstanding_max,
             prompts_per_day=body.prompts_per_day,
+            joules_per_day=body.joules_per_day,
         )
+
+    @routes.get("/api/v1/me")
+    async def me(mine: Mine) -> Json:
+        """What you may have and have used: prompts in hand; prompts and joules of the last 24 hours. `pending_j` is
+        expected of prompts that are not over; `unknown` receipts have no energy, and of `unexpected` prompts no receipt
+        tells what to expect: both count for nothing."""
+        return await mine.standing()
 
     @routes.get("/api/v1/tokens")
     async def tokens(mine: Mine) -> Json:

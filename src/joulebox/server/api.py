@@ -69,6 +69,11 @@ def _prompts(routes: APIRouter, service: Service) -> None:
         """Stop a prompt. One that runs stops as soon as its node hears of it; one that is over stays as it is."""
         return await mine.stop(prompt_id)
 
+    @routes.delete("/api/v1/prompts/{prompt_id}/texts")
+    async def erase(mine: Mine, prompt_id: str) -> Json:
+        """Remove the texts of a prompt that is over, also where it has no receipt; what was measured is kept."""
+        return await mine.erase_prompt(prompt_id)
+
     async def place(
         mine: Mine, prompt_id: str, last_event_id: Annotated[str | None, Header(alias="Last-Event-ID")] = None
     ) -> Seen:

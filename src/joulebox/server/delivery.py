@@ -12,6 +12,7 @@ from joulebox.protocol import Finish, NodeEvent, unpack_trace
 from joulebox.server.grid.live import Grid
 from joulebox.server.jobs import Attempt, Delivery, Ending, Plan, StoredReceipt, new_id
 from joulebox.server.placement import past_run
+from joulebox.server.quota import charged_j
 from joulebox.units import NS_PER_US
 
 _log = logging.getLogger(__name__)
@@ -68,7 +69,8 @@ def _deliver(
         raise JouleboxError("bad_evidence", "A finished attempt needs its answer and its trace.")
     blob, trace = _evidence(attempt, finish.trace_b64)
     made, stored, error = _receipt(attempt, wanted, trace, grid, earlier)
-    run = past_run(made) if made is not None and trace.purpose == "prompt" else None
+    cost_j = charged_j(made) if made is not None and trace.purpose == "prompt" else None
+    run = past_run(made, cost_j) if made is not None and trace.purpose == "prompt" else None
     return Delivery(
         answer=finish.answer,
         finish_reason=finish.finish_reason or trace.finish_reason,
@@ -79,6 +81,7 @@ def _deliver(
         error=error,
         past_run=(trace.model.digest, run) if run is not None and trace.model is not None else None,
         plan=_outcome(wanted.plan, made),
+        charged_j=cost_j,
     )
 
 

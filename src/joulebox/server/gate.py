@@ -131,7 +131,7 @@ class Gate:
 
     def _bearer(self, token: Token) -> Caller:
         scopes, settings = scopes_of(token.scopes), self._settings
-        own, day = token.outstanding_max, token.prompts_per_day
+        own, day, joules = token.outstanding_max, token.prompts_per_day, token.joules_per_day
         return Caller(
             name=token.name,
             scopes=scopes,
@@ -141,6 +141,7 @@ class Gate:
             owner=f"k:{token.id}",
             outstanding_max=settings.outstanding_max if own is None else own,
             prompts_per_day=settings.prompts_per_day if day is None else day,
+            joules_per_day=settings.joules_per_day if joules is None else joules,
         )
 
     def _anonymous(self, request: Request) -> Caller:
@@ -152,6 +153,7 @@ class Gate:
             owner=owner_of(secret) if OWNER.fullmatch(secret) else None,
             outstanding_max=self._settings.outstanding_max,
             prompts_per_day=self._settings.prompts_per_day,
+            joules_per_day=self._settings.joules_per_day,
         )
 
     def _asker(self, request: Request) -> str:

@@ -85,12 +85,14 @@ class Place:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PastRun:
-    """What an answered prompt took from lease to release: E with PUE, time and tokens, by the scope of its meters."""
+    """What an answered prompt took from lease to release: E with PUE, time and tokens, by the scope of its meters; and
+    what it cost its asker (`quota.charged_j`)."""
 
     scope: str
     energy_kwh: float
     reserved_s: float
     output_tokens: int
+    charged_j: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -230,7 +232,7 @@ class FinishedJob:
 class Delivery:
     """A finished answer with its evidence. Without a receipt, `error` says why there is none. `past_run` is what it
     took, with the digest of its model; `plan` that of the job, with what it
-    saved."""
+    saved; `charged_j` what it costs its asker."""
 
     answer: str
     finish_reason: str
@@ -242,6 +244,7 @@ class Delivery:
     control: Entry | None = None
     past_run: tuple[str, PastRun] | None = None
     plan: Plan | None = None
+    charged_j: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

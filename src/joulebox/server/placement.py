@@ -91,13 +91,18 @@ Booked = Mapping[tuple[str, datetime], int]
 """How many jobs are already to begin when, by line."""
 
 
-def past_run(receipt: Receipt) -> PastRun | None:
-    """What a receipt tells of the next prompt like it; `None` where its figures are not to be used."""
+def past_run(receipt: Receipt, charged_j: float | None = None) -> PastRun | None:
+    """What a receipt, which cost its asker so much, tells of the next prompt like it; `None` where its figures are not
+    to be used."""
     reserved, tokens = receipt.sci.reserved, receipt.usage.output_tokens
     if receipt.verdict == "invalid" or reserved.E_kwh is None or not tokens or receipt.energy.scope is None:
         return None
     return PastRun(
-        scope=receipt.energy.scope, energy_kwh=reserved.E_kwh, reserved_s=reserved.TiR_s, output_tokens=tokens
+        scope=receipt.energy.scope,
+        energy_kwh=reserved.E_kwh,
+        reserved_s=reserved.TiR_s,
+        output_tokens=tokens,
+        charged_j=charged_j,
     )
 
 

@@ -4,7 +4,6 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
-from math import ceil
 from typing import Annotated, Any, Final
 
 from fastapi import Depends, Request
@@ -25,6 +24,7 @@ from joulebox.server.outlook import Outlook
 from joulebox.server.placement import GREENEST, Wish
 from joulebox.server.planner import Planner
 from joulebox.server.problems import bad_request
+from joulebox.server.quota import Quotas
 from joulebox.server.recompute import recompute
 from joulebox.server.replicas import Replicas
 from joulebox.server.report import asked, sci_report
@@ -33,9 +33,6 @@ from joulebox.server.whatif_words import sentences
 
 Json = dict[str, Any]
 Text = Annotated[str, Field(max_length=1_000_000)]
-DAY: Final = timedelta(hours=24)
-BUSY_S: Final = 60
-"""Somebody whose prompts all wait may look again after so long."""
 NOBODY: Final = "-"
 """Nothing belongs to this owner."""
 CURSOR_MAX: Final = 18
@@ -158,6 +155,7 @@ class Service:
         self.replicas = replicas
         self.store = store
         self.grid = grid
+        self.quotas = Quotas(store.access, store.past_runs)
 
     def seen_by(self, request: Request) -> "Service":
         """The same for the one who asks now."""
@@ -172,23 +170,13 @@ class Service:
         if key is not None and caller.asker is not None:  # another asker's key may be the same word
             key = digest(f"{caller.asker} {key}")
         if key is None or await self.store.by_key(key) is None:
-            await self._within_quota()
+            await self.quotas.check(caller, prompt.model, self.desk.now())
         record = await self.planner.ask(prompt, wish, key, body.to_priority(), asker=caller.asker, owner=caller.owner)
         return await self.describe(record)
 
-    async def _within_quota(self) -> None:
-        """Raises `JouleboxError("quota_used")` where this asker has all that is theirs."""
-        caller, now = self.caller, self.desk.now()
-        if caller.unlimited or caller.asker is None or not (caller.outstanding_max or caller.prompts_per_day):
-            return
-        usage = await self.store.usage(caller.asker, now - DAY)
-        if caller.outstanding_max and usage.outstanding >= caller.outstanding_max:
-            sentence = f"{usage.outstanding} of your prompts wait or run, as many as may: ask again when one is done."
-            raise JouleboxError("quota_used", sentence, retry_after_s=BUSY_S)
-        if caller.prompts_per_day and usage.asked >= caller.prompts_per_day:
-            wait_s = max(ceil((usage.first + DAY - now).total_seconds()), 1) if usage.first else BUSY_S
-            sentence = f"{usage.asked} prompts within 24 hours, as many as may: ask again in {wait_s} s."
-            raise JouleboxError("quota_used", sentence, retry_after_s=wait_s)
+    async def standing(self) -> Json:
+        """What who asks now may have, and has used."""
+        return await self.quotas.standing(self.caller, self.desk.now())
 
     async def submit(self, form: Mapping[str, Any]) -> str:
         """Take a prompt from a form; the id of its job."""
@@ -312,11 +300,19 @@ class Service:
 
     async def erase(self, receipt_id: str) -> Json:
         """Remove what was asked and answered; receipt and readings hold no text and stay."""
-        record = await self._asked(receipt_id)
+        return await self._erase(receipt_id, await self._asked(receipt_id))
+
+    async def erase_prompt(self, prompt_id: str) -> Json:
+        """The same of a prompt that is over, whether it has a receipt or not."""
+        return await self._erase(prompt_id, await self.record(prompt_id))
+
+    async def _erase(self, named: str, record: Record) -> Json:
         await self._act(record, "erase")
+        if record.job.state not in FINAL_STATES:
+            raise JouleboxError("not_ready", f"This prompt is {record.job.state}: stop it first, or wait for its end.")
         await self.store.erase(record.job.id, self.desk.now())
         return {
-            "id": receipt_id,
+            "id": named,
             "removed": ["prompt", "answer"],
             "kept": ["receipt", "trace"],
             "detail": "The texts of prompt and answer are removed. Receipt and readings hold no text and are kept.",
@@ -358,6 +354,7 @@ class Service:
         *,
         outstanding_max: int | None,
         prompts_per_day: int | None,
+        joules_per_day: float | None,
     ) -> Json:
         """Make a token; its text is in this answer and nowhere else."""
         now = self.desk.now()
@@ -371,6 +368,7 @@ class Service:
             expires=now + timedelta(days=expires_days) if expires_days else None,
             outstanding_max=outstanding_max,
             prompts_per_day=prompts_per_day,
+            joules_per_day=joules_per_day,
         )
         await self.store.access.add_token(token, self._acted("token_create", token_id, f"{name}: {', '.join(scopes)}"))
         return shown(token) | {"token": text}

@@ -2,10 +2,12 @@
 
 from collections.abc import Sequence
 from dataclasses import asdict
+from datetime import datetime
 
 from sqlalchemy import Insert, RowMapping, insert
 
-from joulebox.server.access import Act, Token
+from joulebox.server.access import Act, Token, Usage
+from joulebox.server.quota import Spent
 from joulebox.server.store import queries
 from joulebox.server.store.database import Database, whole
 from joulebox.server.store.tables import audit, tokens
@@ -53,6 +55,27 @@ class AccessBooks:
                 return False
             await connection.execute(_line(act))
             return True
+
+    @whole
+    async def usage(self, asker: str, since: datetime) -> Usage:
+        """What an asker has in hand, and has asked since a moment."""
+        async with self._database.read() as connection:
+            waiting = (await connection.execute(queries.unfinished(asker))).mappings()
+            asked = (await connection.execute(queries.asked_since(asker, since))).mappings().one()
+            outstanding = sum(row["count"] for row in waiting)
+            return Usage(outstanding=outstanding, asked=asked["count"], first=asked["first"])
+
+    @whole
+    async def spent(self, asker: str, since: datetime) -> Spent:
+        """What an asker's prompts took that ended since a moment, oldest first, and what is still to come."""
+        async with self._database.read() as connection:
+            ended = (await connection.execute(queries.answered_since(asker, since))).mappings().all()
+            waiting = (await connection.execute(queries.unfinished(asker))).mappings()
+            return Spent(
+                ended=[(row["finalized"], row["charged_j"]) for row in ended if row["charged_j"] is not None],
+                unknown=sum(row["charged_j"] is None for row in ended),
+                pending={row["model"]: row["count"] for row in waiting},
+            )
 
     @whole
     async def note(self, act: Act) -> None:

@@ -164,8 +164,15 @@ def outstanding(asker: str) -> Rows:
 
 
 def unfinished(asker: str) -> Rows:
-    """How many prompts of this asker are not over."""
-    return select(func.count().label("count")).where(jobs.c.asker == asker, jobs.c.finalized.is_(None))
+    """How many prompts of this asker are not over, by model."""
+    mine = (jobs.c.asker == asker, jobs.c.finalized.is_(None))
+    return select(jobs.c.model, func.count().label("count")).where(*mine).group_by(jobs.c.model)
+
+
+def answered_since(asker: str, since: datetime) -> Rows:
+    """What each prompt of this asker took that was answered since, oldest first."""
+    mine = (jobs.c.asker == asker, jobs.c.finalized >= since, jobs.c.state == JobState.COMPLETED)
+    return select(jobs.c.finalized, jobs.c.charged_j).where(*mine).order_by(jobs.c.finalized)
 
 
 def asked_since(asker: str, since: datetime) -> Rows:

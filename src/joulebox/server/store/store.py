@@ -15,7 +15,6 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from joulebox.model import AttemptState, Counted, Job, JobState, Problem, Prompt, Purpose
 from joulebox.protocol import VERSION, LeaseRequest
-from joulebox.server.access import Usage
 from joulebox.server.control import Baseline, Book, ControlRun, Entry, Subject
 from joulebox.server.grid.chain import GridValue
 from joulebox.server.idle import NodeIdle, ServerTime, continued, entered
@@ -280,6 +279,7 @@ class Store:
                 "chunks": [list(chunk) for chunk in delivery.chunks],
                 "answer_seq": delivery.answer_seq,
                 "receipt_id": delivery.receipt.id if delivery.receipt else None,
+                "charged_j": delivery.charged_j,
             } | _error(delivery.error)
             if delivery.plan is not None:
                 values["plan"] = _PLAN.dump_python(delivery.plan, mode="json")
@@ -504,14 +504,6 @@ class Store:
         async with self._database.read() as connection:
             row = await _row(connection, queries.job_of_receipt(receipt_id))
             return _record(row) if row else None
-
-    @whole
-    async def usage(self, asker: str, since: datetime) -> Usage:
-        """What an asker has in hand, and has asked since a moment."""
-        async with self._database.read() as connection:
-            waiting = await _one(connection, queries.unfinished(asker))
-            row = await _one(connection, queries.asked_since(asker, since))
-            return Usage(outstanding=waiting["count"], asked=row["count"], first=row["first"])
 
     @whole
     async def share(self, job_id: str, *, shared: bool) -> None:

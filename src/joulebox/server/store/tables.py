@@ -70,6 +70,7 @@ DONE: Final = text("state = 'done'")
 PLANNED: Final = text("due IS NOT NULL AND state IN ('available', 'deferred')")
 KNOWN_ASKER: Final = text("asker IS NOT NULL")
 UNFINISHED: Final = text("finalized IS NULL AND asker IS NOT NULL")
+ENDED: Final = text("finalized IS NOT NULL AND asker IS NOT NULL")
 OWNED: Final = text("owner IS NOT NULL")
 TEXTS: Final = text("erased IS NULL")
 
@@ -142,6 +143,8 @@ jobs = Table(
     Column("owner", String(64)),
     Column("shared", Boolean(create_constraint=False), nullable=False, server_default=false()),
     Column("erased", UtcTime),
+    # What it costs its asker, where that is known.
+    Column("charged_j", Float),
     CheckConstraint(JOB_STATES, name="state"),
     CheckConstraint(JOB_FINAL, name="finalized"),
     CheckConstraint("attempt >= 0", name="attempt"),
@@ -155,6 +158,7 @@ jobs = Table(
     Index("ix_jobs_planned", "number", sqlite_where=PLANNED),
     Index("ix_jobs_asked", "asker", "created", sqlite_where=KNOWN_ASKER),
     Index("ix_jobs_unfinished", "asker", sqlite_where=UNFINISHED),
+    Index("ix_jobs_ended", "asker", "finalized", sqlite_where=ENDED),
     Index("ix_jobs_owner", "owner", "number", sqlite_where=OWNED),
     Index("ix_jobs_texts", "finalized", sqlite_where=TEXTS),
 )
@@ -307,6 +311,7 @@ tokens = Table(
     Column("revoked", UtcTime),
     Column("outstanding_max", Integer),
     Column("prompts_per_day", Integer),
+    Column("joules_per_day", Float),
 )
 
 audit = Table(
