@@ -76,7 +76,7 @@ def test_how_long_a_node_would_let_one_wait() -> None:
 
 def test_the_terminal_shows_place_cause_and_time() -> None:
     """Who waits with `joulebox ask` sees how many are before, why, and when the answer is expected to begin."""
-    queued = [
+    queued: list[dict[str, Any]] = [
         {"position": 2, "expected_start": "2026-11-23T07:00:45+00:00", "reason": "2 prompts are before yours"},
         {"position": 1, "expected_start": None, "reason": "waiting for b: no connected node has m"},
         {"position": None, "expected_start": "2026-11-24T02:00:00+00:00", "reason": "deferred to 02:00 UTC on 24 Nov"},
