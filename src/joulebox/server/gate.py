@@ -131,7 +131,7 @@ class Gate:
 
     def _bearer(self, token: Token) -> Caller:
         scopes, settings = scopes_of(token.scopes), self._settings
-        own, day, joules = token.outstanding_max, token.prompts_per_day, token.joules_per_day
+        own, day, energy = token.outstanding_max, token.prompts_per_day, token.joules_per_day
         return Caller(
             name=token.name,
             scopes=scopes,
@@ -141,7 +141,7 @@ class Gate:
             owner=f"k:{token.id}",
             outstanding_max=settings.outstanding_max if own is None else own,
             prompts_per_day=settings.prompts_per_day if day is None else day,
-            joules_per_day=settings.joules_per_day if joules is None else joules,
+            joules_per_day=settings.joules_per_day if energy is None else energy,
         )
 
     def _anonymous(self, request: Request) -> Caller:
