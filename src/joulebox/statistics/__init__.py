@@ -1,5 +1,8 @@
 """What repeated measurements say: means and paired ratios with their 95 % intervals, and whether a series of them has
 moved from its reference (a two-sided CUSUM, Page 1954). Pure.
+
+In modules of their own: `distributions`, `clustered` (ratios of sums over prompts), `comparing` (which model takes
+less), `recommending` (which model to take).
 """
 
 from collections.abc import Sequence
