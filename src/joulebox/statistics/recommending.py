@@ -51,7 +51,7 @@ def recommend(candidates: Sequence[Candidate], min_accuracy: float, max_energy_j
     cheap = [each for each in measured if max_energy_j is None or each.answer_j.high <= max_energy_j]
     if not cheap:
         least = measured[0]
-        told = f"{least.model} takes least, {_joules(least.answer_j)} an answer"
+        told = f"{least.model} takes least, {_energy(least.answer_j)} an answer"
         return Advice(model=None, reason=f"No model surely stays below {max_energy_j:.3g} J an answer: {told}.")
     risk = RISK / len(cheap)
     chosen = next((each for each in cheap if _surely(each, min_accuracy, risk)), None)
@@ -93,7 +93,7 @@ def _more(each: Candidate, floor: float, risk: float) -> int | None:
 def _why(chosen: Candidate, cheap: Sequence[Candidate], floor: float, risk: float, open_: Candidate | None) -> str:
     least = at_least(chosen.right, chosen.prompts, risk)
     good = f", at least {least:.0%} for 95 % certain" if floor > 0 else ""
-    told = f"{chosen.model} was right in {_share(chosen)}{good}, and takes {_joules(chosen.answer_j)} an answer"
+    told = f"{chosen.model} was right in {_share(chosen)}{good}, and takes {_energy(chosen.answer_j)} an answer"
     worse = [each for each in cheap if each.answer_j.value < chosen.answer_j.value and each is not open_]
     reason = (
         f"{told}: the cheapest that is surely good enough." if len(cheap) > 1 else f"{told}: the only one measured."
@@ -112,5 +112,5 @@ def _share(each: Candidate) -> str:
     return f"{right} of {each.prompts} prompts ({interval.low:.0%} to {interval.high:.0%})"
 
 
-def _joules(figure: Interval) -> str:
+def _energy(figure: Interval) -> str:
     return f"{figure.value:.3g} J ({figure.low:.3g} to {figure.high:.3g})"
