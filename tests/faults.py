@@ -4,10 +4,7 @@ The clock is simulated, the wires are real: pseudo terminal, sockets, files. A d
 comes; the same run is then made again with the fault beginning there, and a second prompt asked when it is over.
 """
 
-import random
-import select
 import socket
-import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
@@ -41,6 +38,7 @@ from joulebox.rig.powercap_tree import RANGE_UJ, RigPowercap, TreeParameters
 from joulebox.rig.wall import Wall
 from joulebox.units import J_PER_KWH, nanoseconds
 from lab import Watched, zones_j
+from lines import Line, LineMode
 from traces import PLACEMENT, factors
 
 SEED = 5
@@ -62,6 +60,9 @@ POINTS = (
 )
 FEW_POINTS = ("at t_s", "decode", "between prompts")
 Lasts = Literal["once", "while", "ever"]
+PATIENT_S, SHORT_S = 5.0, 0.15
+"""How long a driver waits for its line: on a busy machine long enough, and where each reading of a fault waits."""
+UNDISTURBED_S = 1.0
 LASTS_S: dict[Lasts, float] = {"once": 0.12, "while": 2.5, "ever": 1e6}
 GAP = frozenset({"meter_gap"})
 AFTERWARDS = frozenset({"meter_gap", "noisy_idle"})
@@ -140,8 +141,18 @@ class Sick:
         self.mode: Literal["", "fault", "absent", "crash", "late", "huge"] = ""
         self.channels = meter.channels
         self.close = meter.close
+        self.known: Mapping[int, Sequence[int | None]] = {}
+        """What an undisturbed run read until the fault began, which is read from there rather than from the wire."""
+        self.seen: dict[int, Sequence[int | None]] = {}
 
     def read(self) -> Sequence[int | None]:
+        now_ns = self._clock.now_ns()
+        if (raw := self.known.get(now_ns)) is None:
+            raw = self._read()
+        self.seen[now_ns] = raw
+        return raw
+
+    def _read(self) -> Sequence[int | None]:
         if self.mode == "fault":
             raise MeterFault("it does not answer")
         if self.mode == "crash":
@@ -154,87 +165,6 @@ class Sick:
         if self.mode == "late":  # what was read is old when the recorder looks at its clock
             self._clock.lose(0.6)
         return raw
-
-
-# --- a wire with a person's hands on it -------------------------------------------------------------------------------
-
-LineMode = Literal["", "silent", "closed", "half", "garbage", "error", "huge"]
-_ERROR = b"HTTP/1.1 500 Internal Server Error\r\nContent-Length: 4\r\nConnection: close\r\n\r\noops"
-_HUGE = b'HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n{"x": "' + b"x" * 3_000_000
-
-
-class Line:
-    """A TCP line to `upstream` on this host that passes on what is said, or spoils it. Unplugged, nobody listens."""
-
-    def __init__(self, upstream: int) -> None:
-        self.mode: LineMode = ""
-        self._upstream = upstream
-        self._chance = random.Random(upstream)
-        self._listener: socket.socket | None = socket.create_server(("127.0.0.1", 0))
-        self.port: int = self._listener.getsockname()[1]
-        self._open: set[socket.socket] = set()
-        self._serve()
-
-    def _serve(self) -> None:
-        threading.Thread(target=self._accept, args=(self._listener,), name="line", daemon=True).start()
-
-    def _accept(self, listener: socket.socket) -> None:
-        with suppress(OSError):
-            while True:
-                near, _ = listener.accept()
-                near.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-                threading.Thread(target=self._carry, args=(near,), name="line", daemon=True).start()
-
-    def _carry(self, near: socket.socket) -> None:
-        try:
-            far = socket.create_connection(("127.0.0.1", self._upstream))
-        except OSError:
-            near.close()
-            return
-        far.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        self._open |= {near, far}
-        with suppress(OSError), near, far:
-            while True:
-                ready, _, _ = select.select([near, far], [], [])
-                for one in ready:
-                    data = one.recv(65_536)
-                    if not data or not self._pass_on(near, far, one, data):
-                        return
-        self._open -= {near, far}
-
-    def _pass_on(self, near: socket.socket, far: socket.socket, heard: socket.socket, data: bytes) -> bool:
-        """Whether the connection goes on."""
-        if heard is near:
-            if self.mode == "closed":
-                return False
-            if self.mode in ("error", "huge"):
-                near.sendall(_ERROR if self.mode == "error" else _HUGE)
-                return False
-            if self.mode != "silent":
-                far.sendall(data)
-            return True
-        if self.mode == "silent":
-            return True
-        if self.mode == "half":
-            near.sendall(data[: len(data) // 2])
-            return False
-        near.sendall(self._chance.randbytes(len(data)) if self.mode == "garbage" else data)
-        return True
-
-    def unplug(self) -> None:
-        if self._listener is not None:
-            with suppress(OSError):
-                self._listener.shutdown(socket.SHUT_RDWR)
-            self._listener.close()
-            self._listener = None
-        for one in tuple(self._open):
-            with suppress(OSError):
-                one.shutdown(socket.SHUT_RDWR)
-
-    def plug(self) -> None:
-        if self._listener is None:
-            self._listener = socket.create_server(("127.0.0.1", self.port))
-            self._serve()
 
 
 # --- the bench --------------------------------------------------------------------------------------------------------
@@ -250,6 +180,8 @@ class Bench:
     wall: CountingWall
     stack: ExitStack
     folder: Path
+    timeout_s: float
+    """How long a driver waits for its line."""
     tree: CountingTree | None = None
     chip: RigMcp39f511n | None = None
     line: Line | None = None
@@ -268,12 +200,16 @@ def _powercap(bench: Bench, range_uj: int = RANGE_UJ) -> Meter:
     return RigPowercap.following(tree, meter)
 
 
-def _opened(address: str) -> Meter:
-    """The meter, though its time-out is short and this machine may be busy."""
+def _opened(address: str, bench: Bench) -> Meter:
+    """The meter, though its time-out may be short and this machine busy."""
+    return _patiently(lambda: open_meters([f"{address},timeout={bench.timeout_s:g}"])[0])
+
+
+def _patiently(open_it: Callable[[], Meter]) -> Meter:
     for _ in range(20):
         with suppress(JouleboxError):
-            return open_meters([address])[0]
-    return open_meters([address])[0]
+            return open_it()
+    return open_it()
 
 
 def _mcp39f511n(bench: Bench) -> Meter:
@@ -292,14 +228,14 @@ def _mcp39f511n(bench: Bench) -> Meter:
 
     bench.replug = replug
     bench.stack.callback(lambda: [*map(McpPort.close, ports)])
-    return _opened(f"mcp39f511n:{link},timeout=0.06")
+    return _opened(f"mcp39f511n:{link}", bench)
 
 
 def _web(kind: str, bench: Bench, device: Any) -> Meter:
     web = WebPlug(device)
     bench.stack.callback(web.close)
     bench.line = Line(int(web.url.rpartition(":")[2]))
-    return _opened(f"{kind}:http://127.0.0.1:{bench.line.port},timeout=0.1")
+    return _opened(f"{kind}:http://127.0.0.1:{bench.line.port}", bench)
 
 
 def _shelly(bench: Bench) -> Meter:
@@ -319,14 +255,14 @@ def _modbus(bench: Bench) -> Meter:
     plug = ModbusPlug(lan_meters.Plug(bench.device, bench.wall))
     bench.stack.callback(plug.close)
     bench.line = Line(plug.port)
-    return _opened(f"modbus:tcp://127.0.0.1:{bench.line.port},preset=sunspec,unit=2,timeout=0.1")
+    return _opened(f"modbus:tcp://127.0.0.1:{bench.line.port},preset=sunspec,unit=2", bench)
 
 
 def _redfish(bench: Bench) -> Meter:
     plug = RedfishPlug(lan_meters.Plug(bench.device, bench.wall))
     bench.stack.callback(plug.close)
     bench.line = Line(plug.port)
-    return _opened(f"redfish:http://127.0.0.1:{bench.line.port},timeout=0.1")
+    return _opened(f"redfish:http://127.0.0.1:{bench.line.port}", bench)
 
 
 def _remote(bench: Bench) -> Meter:
@@ -334,7 +270,8 @@ def _remote(bench: Bench) -> Meter:
     host = MeterHost([Instrument(bench.wall, bench.device, kind)], bench.clock)
     bench.stack.callback(host.close)
     bench.line = Line(host.port)
-    return RemoteMeter(f"http://127.0.0.1:{bench.line.port}", 0, 0.1, None, bench.clock)
+    url = f"http://127.0.0.1:{bench.line.port}"
+    return _patiently(lambda: RemoteMeter(url, 0, bench.timeout_s, None, bench.clock))
 
 
 class _Fed:
@@ -405,14 +342,14 @@ SETUPS: Mapping[str, Setup] = {
 
 
 @contextmanager
-def bench_of(setup: Setup) -> Iterator[tuple[Bench, Recorder]]:
+def bench_of(setup: Setup, timeout_s: float = PATIENT_S) -> Iterator[tuple[Bench, Recorder]]:
     """The instrument opened, with a recorder that has not started."""
     with ExitStack() as stack:
         folder = Path(stack.enter_context(TemporaryDirectory()))
         clock, machine = FaultClock(), Machine(SEED)
         device = DeviceClock(clock)
         clock.sleep_until(nanoseconds(5.0))
-        bench = Bench(clock, machine, device, CountingWall(machine), stack, folder)
+        bench = Bench(clock, machine, device, CountingWall(machine), stack, folder, timeout_s)
         bench.sick = Sick(setup.connect(bench), clock)
         recorder = Recorder([bench.sick], clock, reading_hz=10.0)
         stack.callback(recorder.stop)
@@ -688,17 +625,17 @@ class Session:
         )
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DryRun:
+    """Two prompts without a fault: when each point comes, and what was read at which moment."""
+
+    points_ns: Mapping[str, int]
+    readings: Mapping[int, Sequence[int | None]]
+
+
 @cache
-def points_ns(name: str) -> dict[str, int]:
-    """When each point comes, by the first of a few dry runs in which no wire was late by itself."""
-    for _ in range(5):
-        with suppress(AssertionError):
-            return _points_ns(name)
-    return _points_ns(name)
-
-
-def _points_ns(name: str) -> dict[str, int]:
-    """When each point of a prompt comes, by a dry run: loading is the first prompt's, all else the second's."""
+def dry_run(name: str) -> DryRun:
+    """Loading is the first prompt's, all else the second's."""
     setup = SETUPS[name]
     with bench_of(setup) as (bench, recorder):
         session = Session(setup, bench, recorder)
@@ -714,8 +651,10 @@ def _points_ns(name: str) -> dict[str, int]:
         answer, token = asked.trace.span("answer"), asked.trace.tokens[0]
         assert answer is not None
         t_s, t_f, t_e = (asked.origin_ns + t_ns for t_ns in (answer.start_ns, token.t_ns, answer.end_ns))
+        assert bench.sick is not None
+        readings = bench.sick.seen
     ms = 1_000_000
-    return {
+    points_ns = {
         "idle": leased_ns - 10_000 * ms,
         "before the lease": leased_ns - 300 * ms,
         "load": load_ns,
@@ -731,6 +670,13 @@ def _points_ns(name: str) -> dict[str, int]:
         "post-guard": t_e + 500 * ms,
         "between prompts": session.moments["released"] + 500 * ms,
     }
+    return DryRun(points_ns=points_ns, readings=readings)
+
+
+def undisturbed(name: str, begin_ns: int) -> Mapping[int, Sequence[int | None]]:
+    """What is read until a moment before a fault begins: the same in every run. From then on the wire is asked."""
+    until_ns = begin_ns - nanoseconds(UNDISTURBED_S)
+    return {t_ns: raw for t_ns, raw in dry_run(name).readings.items() if t_ns < until_ns}
 
 
 def problem_of(case: Case) -> str:
@@ -741,9 +687,11 @@ def problem_of(case: Case) -> str:
 def outcome(case: Case) -> tuple[str, Asked]:
     """What is wrong with how this case ended, empty where nothing is; and its receipt."""
     setup, fault = SETUPS[case.setup], FAULTS[case.fault]
-    begin_ns = points_ns(case.setup)[case.point]
-    with bench_of(setup) as (bench, recorder):
+    begin_ns = dry_run(case.setup).points_ns[case.point]
+    with bench_of(setup, SHORT_S if fault.waits else PATIENT_S) as (bench, recorder):
         session = Session(setup, bench, recorder)
+        assert bench.sick is not None
+        bench.sick.known = undisturbed(case.setup, begin_ns)
         over = [False]
 
         def end() -> None:
