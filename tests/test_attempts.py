@@ -48,6 +48,14 @@ class Bench:
         self.ends_ns: list[tuple[int, int]] = []
         self.clock.sleep_until(nanoseconds(130.0))
         self.quiet_ns = 0
+        self.stop_after: int | None = None
+
+    def told(self, kind: str, **_: object) -> None:
+        """What the node says; after so many tokens somebody stops it."""
+        if kind == "token" and self.stop_after is not None:
+            self.stop_after -= 1
+            if self.stop_after == 0:
+                raise KeyboardInterrupt
 
     def attempt(self, number: int, script: Script, **about: Any) -> Measured | None:
         """One attempt; what it drew really is `drawn_j` of its place."""
@@ -57,12 +65,15 @@ class Bench:
         lease = Lease(token="t", job_id="j", attempt=number, prompt=prompt, **fields)
         machine = Machine(node="rig", zone="DE", cores=2, memory_bytes=8_000_000_000)
         conditions = Conditions(failed=self.left.append)
-        ready = (self.model, machine, self.engine, self.recorder, self.clock, lambda *_, **__: None, self.quiet_ns)
+        ready = (self.model, machine, self.engine, self.recorder, self.clock, self.told, self.quiet_ns)
         began_ns, measured = self.clock.now_ns(), None
         try:
             measured = measure(lease, *ready, conditions)
         except JouleboxError as error:
             assert error.code == "engine_died"
+        except KeyboardInterrupt:
+            assert self.stop_after == 0
+            self.machine.activity(self.clock.now_ns(), 0.0)  # its engine ends with it
         self.quiet_ns = self.clock.now_ns()
         self.ends_ns.append((began_ns, self.quiet_ns))
         self.clock.sleep_until(self.quiet_ns + nanoseconds(0.4))
@@ -105,6 +116,22 @@ def test_full_holds_what_failed_attempts_drew(tmp_path: Path, instrument: str) -
     reserved_s = sum(seconds(end_ns - start_ns) for start_ns, end_ns in bench.ends_ns)
     assert receipt.sci.reserved.TiR_s == pytest.approx(reserved_s, abs=0.01)
     assert receipt.sci.reserved.E_kwh == pytest.approx(full.j / 3.6e6)
+
+
+def test_full_holds_what_a_stopped_node_drew(tmp_path: Path) -> None:
+    """What a node drew that was stopped in the middle of a prompt is part of `full` of the attempt that answered."""
+    bench = Bench(tmp_path, INSTRUMENTS["plug, mean over 1 s"][0])
+    bench.stop_after = 30
+    assert bench.attempt(1, LIVING) is None
+    measured = bench.attempt(2, LIVING)
+    assert measured is not None
+    (left,) = bench.left
+    assert (left.finish_reason, len(left.tokens)) == ("failed", 30)
+    receipt, own = receipt_of(measured.trace, EarlierAttempt(number=1, trace=left)), receipt_of(measured.trace)
+    assert receipt.energy.full is not None
+    assert own.energy.full is not None
+    assert abs(receipt.energy.full.j - bench.drawn_j()) <= receipt.energy.full.u
+    assert receipt.energy.full.j > own.energy.full.j + 20.0
 
 
 def test_a_failed_attempts_evidence(tmp_path: Path) -> None:

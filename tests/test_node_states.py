@@ -13,6 +13,7 @@ import pytest
 
 import postgres_server
 from joulebox.cli import main
+from joulebox.evidence import decode_trace
 from joulebox.model import AttemptState, Phase, Purpose
 from joulebox.protocol import NodeEvent, to_json
 from joulebox.server.delivery import Wanted
@@ -198,8 +199,8 @@ async def test_drain_from_the_command_line(tmp_path: Path, capsys: pytest.Captur
 
 
 async def test_a_stopped_node_hands_its_prompt_back(tmp_path: Path) -> None:
-    """SIGTERM in the middle of an answer gives the prompt to another node at once, not after the period of grace, and
-    counts no more against it than a node that was killed."""
+    """SIGTERM in the middle of an answer gives the prompt to another node at once, not after the period of grace, with
+    the evidence of what it drew, and counts no more against it than a node that was killed."""
     async with stage(tmp_path, grace_s=60, attempts_max=1) as scene:
         await scene.join(instance="earlier", node="n2")
         prompt_id = (await scene.ask())["id"]
@@ -209,3 +210,7 @@ async def test_a_stopped_node_hands_its_prompt_back(tmp_path: Path) -> None:
             status = await scene.until(prompt_id, "available")
             assert process.wait(5) == 0
         assert (status["attempt"], status["error"]) == (1, None)
+        ((number, blob),) = await scene.store.earlier(prompt_id, 99)
+        assert blob is not None
+        left = decode_trace(blob)
+        assert (number, left.attempt, left.finish_reason, len(left.tokens)) == (1, 1, "failed", 1)

@@ -28,6 +28,7 @@ CLOCK = SystemClock()
 LONG_S = 600.0
 LONG = Script(load_s=0.0, prefill_s=0.0, token_s=LONG_S, tokens=2)
 VANISHED_MAX_S = 30.0
+OPEN = ("read", "ask", "node")
 
 
 @pytest.fixture
@@ -164,7 +165,7 @@ async def test_a_vanished_machine(tmp_path: Path) -> None:
     """With the settings as they come: while the machine of a node is silent and probed the node does not wake up for
     it, and when its network is gone its prompt starts on another node within 30 s."""
     with network() as line:
-        async with stage(tmp_path, host=line.here, grace_s=15.0) as scene:
+        async with stage(tmp_path, host=line.here, public=OPEN, grace_s=15.0) as scene:
             with node_process(scene.url, tmp_path / "node", where=line) as process:
                 prompt_id = await asked(scene, mode="quiet")
                 await until_held(scene, prompt_id)
@@ -197,7 +198,7 @@ async def test_a_network_that_comes_back(tmp_path: Path) -> None:
     """A network that is gone for longer than the server's patience and back within the grace costs nothing: the node
     finds its connection dead, holds a new one, and its attempt is the one that ends."""
     with network() as line:
-        async with stage(tmp_path, host=line.here, grace_s=15.0) as scene:
+        async with stage(tmp_path, host=line.here, public=OPEN, grace_s=15.0) as scene:
             with node_process(scene.url, tmp_path / "node", where=line, token_s=40.0):
                 prompt_id = await asked(scene, mode="quiet")
                 await until_held(scene, prompt_id)
@@ -218,7 +219,7 @@ async def test_a_word_to_a_vanished_machine(tmp_path: Path) -> None:
     """A prompt that is cancelled after its node's network has gone is cancelled within 30 s, though the word is never
     acknowledged."""
     with network() as line:
-        async with stage(tmp_path, host=line.here, grace_s=15.0) as scene:
+        async with stage(tmp_path, host=line.here, public=OPEN, grace_s=15.0) as scene:
             with node_process(scene.url, tmp_path / "node", where=line):
                 prompt_id = await asked(scene, mode="quiet")
                 await until_held(scene, prompt_id)

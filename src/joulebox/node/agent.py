@@ -151,11 +151,7 @@ class Agent:
             self._clock,
             self._engine.cancel,
         )
-        try:
-            finish = self._attempt(lease, relay, hold)
-        except KeyboardInterrupt:
-            self._hand_back(lease, hold)
-            raise
+        finish = self._attempt(lease, relay, hold)
         self._idle.begin(self._released_ns)
         self._quiet_since_ns = self._clock.now_ns()
         relay.close()
@@ -163,12 +159,12 @@ class Agent:
         self._deliver_all()
         hold.release()
 
-    def _hand_back(self, lease: Lease, hold: "Hold") -> None:
-        """The node is stopped in the middle: the prompt goes to another at once, not after the period of grace. What
-        cannot be told is found out by the server."""
+    def _hand_back(self, lease: Lease, hold: "Hold", left: Sequence[Trace]) -> None:
+        """The node is stopped in the middle: the prompt goes to another at once, not after the period of grace, and
+        what it drew so far with it. What cannot be told is found out by the server."""
         LOG.info("prompt %s goes back into the line", lease.job_id)
         problem = Problem(code="energy_interrupted", detail=f"Node {self._machine.node} was stopped in the middle.")
-        body = to_json(Finish(outcome="failed", problem=problem, retry=True))
+        body = to_json(Finish(outcome="failed", problem=problem, retry=True, trace_b64=_packed(left)))
         with suppress(JouleboxError):
             self._client.call("POST", f"/node/v1/attempts/{lease.token}/finish", body, timeout_s=HAND_BACK_S)
         hold.release()
@@ -193,6 +189,9 @@ class Agent:
                 replace(self._conditions, cancelled=lambda: hold.cancelled, failed=left.append),
             )
             self._released_ns = measured.released_ns
+        except KeyboardInterrupt:
+            self._hand_back(lease, hold, left)
+            raise
         except JouleboxError as error:
             LOG.warning("prompt %s failed: %s", lease.job_id, error.detail)
             problem, retry = Problem(code=error.code, detail=error.detail), error.code in RETRIED

@@ -72,7 +72,7 @@ class Conditions:
     """What warms the processor up before quiet prompts."""
     cancelled: Callable[[], bool] = lambda: False
     failed: Callable[[Trace], None] = lambda _: None
-    """Told what a run that fails has left: a trace without an answer. What it drew is not lost with it."""
+    """Told what a run has left that fails or is interrupted: a trace without an answer. What it drew is not lost."""
 
 
 UNCONDITIONAL: Final = Conditions()
@@ -143,7 +143,7 @@ def measure(
         return Measured(
             answer="".join(run.text), finish_reason=trace.finish_reason, trace=trace, released_ns=run.released_ns
         )
-    except Exception:
+    except (Exception, KeyboardInterrupt):
         clock.sleep_until(clock.now_ns() + nanoseconds(recorder.slack_s))  # the last tick holds all that was drawn
         run.released_ns = recorder.read_now()
         conditions.failed(_trace(run, lease, model, machine, engine, recorder, clock))
