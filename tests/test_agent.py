@@ -18,6 +18,7 @@ from joulebox.node.engine import LocalModel
 from joulebox.node.engines.scripted import Script, Scripted
 from joulebox.node.measurement import Machine
 from joulebox.node.recorder import Recorder
+from joulebox.node.rest import Rest
 from joulebox.node.spool import Spool
 from joulebox.protocol import Finish, to_json
 from joulebox.units import seconds
@@ -34,7 +35,14 @@ def anyio_backend() -> str:
     return "asyncio"
 
 
-def agent_of(url: str, folder: Path, node: str = "n1", script: Script = QUICK, ca_file: Path | None = None) -> Agent:
+def agent_of(
+    url: str,
+    folder: Path,
+    node: str = "n1",
+    script: Script = QUICK,
+    ca_file: Path | None = None,
+    rest: Rest | None = None,
+) -> Agent:
     path = folder / "m.gguf"
     path.touch()
     return Agent(
@@ -46,6 +54,7 @@ def agent_of(url: str, folder: Path, node: str = "n1", script: Script = QUICK, c
         Spool(folder / "undelivered"),
         CLOCK,
         8_000_000_000,
+        rest=rest,
     )
 
 

@@ -124,6 +124,11 @@ class Client:
         found: list[dict[str, Any]] = self.call("GET", "/api/v1/nodes")["nodes"]
         return found
 
+    def idle(self, node: str) -> dict[str, Any]:
+        """What a node does while nobody asks, and what it drew meanwhile."""
+        found: dict[str, Any] = self.call("GET", f"/api/v1/nodes/{_part(node)}/idle")
+        return found
+
     def drain(self, node: str, why: str) -> dict[str, Any]:
         """Have a node take no more prompts; what it then does."""
         body = json.dumps({"why": why}).encode()

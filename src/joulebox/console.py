@@ -26,6 +26,7 @@ from joulebox.wording import (
     between,
     calibration_words,
     grade_words,
+    lasting,
     marks,
     plain,
     quantity,
@@ -219,6 +220,21 @@ def node_lines(nodes: Sequence[Mapping[str, Any]]) -> Iterable[str]:
         ]
         where = ", ".join(filter(None, told))
         yield f"{harmless(node['name']):<{width}}  {node['state']}{since}: {harmless(node['reason'])} ({where})"
+
+
+def idle_lines(idle: Mapping[str, Any]) -> Iterable[str]:
+    """What a node does while nobody asks, and what it drew meanwhile."""
+    policy = idle["idle_policy"] or {}
+    unload_s = policy.get("unload_s")
+    does = "keeps its model loaded" if unload_s is None else f"unloads its model after {lasting(unload_s)}"
+    yield f"{harmless(idle['name'])} {does}. Now {idle['state']}: {harmless(str(idle['reason']))}."
+    if not idle["shares"]:
+        yield f"Of the last {idle['hours']:g} hours it has told nothing that it drew between prompts."
+    for share in idle["shares"]:
+        loaded = {True: "with a model in memory", False: "without a model", None: "it did not say with what"}
+        drawn = quantity(share["j"], share["u"], "J")
+        mean = plain(share["mean_w"], "W")
+        yield f"  {lasting(share['lasted_s'])} {loaded[share['loaded']]}: {drawn}, {mean} ({share['scope']})"
 
 
 def control_lines(node: Mapping[str, Any]) -> Iterable[str]:

@@ -446,11 +446,20 @@ class Counted:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class IdleStretch:
-    """A node between two jobs, by the calendar; `counted` are the channels that together tell what it drew."""
+    """A node between two jobs, by the calendar; `counted` are the channels that together tell what it drew, `loaded`
+    whether it kept a model in memory (`None`: it did not say)."""
 
     start: datetime
     until: datetime
     counted: tuple[Counted, ...]
+    loaded: bool | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class IdlePolicy:
+    """What a node does when it has been idle so long, in seconds: unload its model. `None`: never."""
+
+    unload_s: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

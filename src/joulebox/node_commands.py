@@ -20,6 +20,16 @@ def node_list(server: ServerOption = None, as_json: JsonOption = False) -> None:
     print(json.dumps(nodes, ensure_ascii=False, indent=2) if as_json else "\n".join(node_lines(nodes)))
 
 
+@node_app.command("idle")
+def node_idle(name: str, server: ServerOption = None, as_json: JsonOption = False) -> None:
+    """Print what a node does while nobody asks, and what it drew meanwhile in the last 24 hours."""
+    from joulebox.console import idle_lines
+
+    with client_of(server) as client:
+        found = client.idle(name)
+    print(json.dumps(found, ensure_ascii=False, indent=2) if as_json else "\n".join(idle_lines(found)))
+
+
 @node_app.command("drain")
 def node_drain(
     name: str,

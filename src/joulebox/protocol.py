@@ -15,6 +15,7 @@ from typing import Any, Final, Literal
 from joulebox.model import (
     Channel,
     EngineInfo,
+    IdlePolicy,
     IdleStretch,
     MachineParts,
     ModelFile,
@@ -58,6 +59,10 @@ class LeaseRequest:
     host: str | None = None
     """The same for all programs on one running machine, and for no other (`host.running_host`)."""
     unfit: tuple[ModelFile, ...] = ()
+    policy: IdlePolicy | None = None
+    """What it does while nobody asks."""
+    unloaded_at: datetime | None = None
+    """Since when, by that policy, it has had no model in memory."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -213,6 +213,10 @@ class Settings(BaseModel):
     ] = 60.0
     threads: Annotated[int | None, Field(ge=1, description="Threads of the engine; without it, one per core.")] = None
     context_tokens: Annotated[int, Field(ge=256, le=1_048_576, description="Context the engine sets aside.")] = 4096
+    idle_unload_s: Annotated[
+        float | None,
+        Field(gt=0, le=10_000_000, description="A node that was idle so long unloads its model; without it, never."),
+    ] = None
     control_every_s: Annotated[
         float,
         Field(ge=0, le=10_000_000, description="How often an idle node with meters runs its control prompt; 0: never."),

@@ -6,6 +6,7 @@ import threading
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import replace
+from datetime import datetime
 from typing import Final
 
 from pydantic import TypeAdapter, ValidationError
@@ -21,9 +22,10 @@ from joulebox.node.idle import IdleBook
 from joulebox.node.measurement import UNCONDITIONAL, Conditions, Machine, Measured, measure
 from joulebox.node.recorder import Recorder
 from joulebox.node.relay import Relay
+from joulebox.node.rest import Rest
 from joulebox.node.spool import Spool
 from joulebox.protocol import LEASE_WAIT_S, VERSION, Finish, Lease, LeaseRequest, pack_trace, to_json
-from joulebox.units import nanoseconds
+from joulebox.units import nanoseconds, seconds
 
 LOG: Final = logging.getLogger("joulebox.node")
 _LEASE: Final = TypeAdapter(Lease)
@@ -58,6 +60,7 @@ class Agent:
         clock: Clock,
         memory_bytes: int,
         conditions: Conditions = UNCONDITIONAL,
+        rest: Rest | None = None,
     ) -> None:
         self._client = client
         self._machine = machine
@@ -68,9 +71,11 @@ class Agent:
         self._clock = clock
         self._memory_bytes = memory_bytes
         self._conditions = conditions
+        self._rest = rest or Rest()
         self._instance = secrets.token_hex(8)
         self._stopped = threading.Event()
-        self._quiet_since_ns = clock.now_ns()
+        self._quiet_since_ns = self._idle_since_ns = clock.now_ns()
+        self._unloaded_at: datetime | None = None
         self._idle = IdleBook(recorder, clock)
         self._released_ns: int | None = None
         """Up to when the last run's evidence reaches; `None` where it left none."""
@@ -79,13 +84,15 @@ class Agent:
     def run(self) -> None:
         """Work until `stop`. Raises `JouleboxError("node_name_taken")` where another node has this name."""
         self._recorder.start()
-        self._idle.begin()
+        self._idle.begin(loaded=self._engine.loaded is not None)
         try:
             self._deliver_all()
             while not self._stopped.is_set():
                 lease = self._lease()
                 if lease is not None:
                     self._work(lease)
+                elif self._engine.loaded is not None and self._rest.unloads(self._idle_s()):
+                    self._unload()
         finally:
             self._engine.unload()
             self._recorder.stop()
@@ -115,6 +122,17 @@ class Agent:
             wait_s = min(wait_s * 1.5, RETRY_MAX_S)
         return None
 
+    def _idle_s(self) -> float:
+        return seconds(self._clock.now_ns() - self._idle_since_ns)
+
+    def _unload(self) -> None:
+        """Nobody has asked for long enough: the engine's process ends, and with it what it draws."""
+        LOG.info("idle for %.0f s: the model is unloaded", self._idle_s())
+        self._engine.unload()
+        self._idle.unloaded()
+        self._unloaded_at = self._clock.utc()
+        self._quiet_since_ns = self._clock.now_ns()
+
     def _offer(self) -> LeaseRequest:
         loaded = self._engine.loaded
         files = [model.file for model in self._models()]
@@ -135,6 +153,9 @@ class Agent:
             cores=self._machine.cores,
             host=self._host,
             unfit=tuple(file for file in files if file.memory_bytes > self._memory_bytes),
+            wait_s=self._rest.wait_s(self._idle_s(), loaded=loaded is not None),
+            policy=self._rest.policy,
+            unloaded_at=self._unloaded_at,
         )
 
     def _work(self, lease: Lease) -> None:
@@ -152,8 +173,9 @@ class Agent:
             self._engine.cancel,
         )
         finish = self._attempt(lease, relay, hold)
-        self._idle.begin(self._released_ns)
-        self._quiet_since_ns = self._clock.now_ns()
+        self._idle.begin(self._released_ns, loaded=self._engine.loaded is not None)
+        self._quiet_since_ns = self._idle_since_ns = self._clock.now_ns()
+        self._unloaded_at = None
         relay.close()
         self._spool.put(lease.token, finish(relay))
         self._deliver_all()

@@ -36,6 +36,7 @@ class _Piece:
     end_ns: int
     start: datetime
     until: datetime
+    loaded: bool | None
 
 
 class IdleBook:
@@ -48,15 +49,22 @@ class IdleBook:
         self._last: _Piece | None = None
         self._pieces: list[_Piece] = []
         self._told: list[IdleStretch] = []
+        self._loaded: bool | None = None
 
-    def begin(self, since_ns: int | None = None) -> None:
-        """The node is idle, now or `since_ns`."""
+    def begin(self, since_ns: int | None = None, *, loaded: bool | None = None) -> None:
+        """The node is idle, now or `since_ns`, with a model in memory or without."""
+        self._loaded = loaded
         self._from_ns = self._recorder.read_now() if since_ns is None else since_ns
 
     def end(self) -> None:
         """A job begins."""
         self._cut()
         self._from_ns = None
+
+    def unloaded(self) -> None:
+        """The node goes on idling without a model: another stretch, with nothing between the two."""
+        self._from_ns = self._cut()
+        self._loaded = False
 
     def stretches(self) -> tuple[IdleStretch, ...]:
         """What no server has heard yet, up to now where that is long enough."""
@@ -88,7 +96,7 @@ class IdleBook:
             start = last.until
         look_back_ns = nanoseconds(LOOK_BACK_TICKS * self._recorder.slack_s)
         record = self._recorder.record(start_ns - look_back_ns, end_ns)
-        self._last = _Piece(record, start_ns, end_ns, start, until)
+        self._last = _Piece(record, start_ns, end_ns, start, until, self._loaded)
         self._pieces.append(self._last)
         return end_ns
 
@@ -104,4 +112,4 @@ class IdleBook:
         known = tuple(one for one in found if one is not None)
         if not known or len(known) != len(found) or piece.until <= piece.start:
             return None
-        return IdleStretch(start=piece.start, until=piece.until, counted=known)
+        return IdleStretch(start=piece.start, until=piece.until, counted=known, loaded=piece.loaded)

@@ -17,6 +17,7 @@ from joulebox.node.meters import open_meters
 from joulebox.node.models import Registry, available_memory_bytes
 from joulebox.node.neighbours import scan
 from joulebox.node.recorder import Recorder
+from joulebox.node.rest import rest_of
 from joulebox.node.spool import SPOOL, Spool
 from joulebox.settings import Settings
 
@@ -43,6 +44,7 @@ def run(settings: Settings, on_ready: Callable[[str], object], server_pid: int |
             clock,
             available_memory_bytes(),
             Conditions(band=start_band(settings), look=scan, server_pid=server_pid, load=_work),
+            rest_of(settings),
         )
         scopes = [channel.scope for channel in sensors(recorder.channels)]
         names = (*settings.start_min_c, *settings.start_max_c)

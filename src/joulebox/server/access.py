@@ -58,6 +58,7 @@ TABLE: Final[Mapping[tuple[str, str], Need]] = {
     ("POST", "/api/v1/receipts/{receipt_id}/recompute"): "admin",
     ("GET", "/api/v1/models"): "read",
     ("GET", "/api/v1/nodes"): "read",
+    ("GET", "/api/v1/nodes/{name}/idle"): "read",
     ("GET", "/api/v1/report/sci"): "read",
     ("POST", "/api/v1/nodes/{name}/baseline"): "admin",
     ("POST", "/api/v1/nodes/{name}/drain"): "admin",

@@ -155,6 +155,12 @@ def _fleet(routes: APIRouter, service: Service) -> None:
         """The nodes that have joined."""
         return {"nodes": await service.nodes()}
 
+    @routes.get("/api/v1/nodes/{name}/idle")
+    async def idle(mine: Mine, name: str) -> Json:
+        """What a node does while nobody asks, and what it drew in the last 24 hours between prompts, with a model in
+        memory and without. Time that is not told of is unknown."""
+        return await mine.idle(name)
+
     @routes.post("/api/v1/nodes/{name}/baseline")
     async def rebaseline(mine: Mine, name: str, body: BaselineBody) -> Json:
         """Begin a new reference for the node's control prompt, dated now, with the reason."""

@@ -8,9 +8,10 @@ import secrets
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
-from math import hypot
+from math import fsum, hypot
 from typing import Final, Protocol
 
+from joulebox.accounting.fleet import idle_energy
 from joulebox.clock import Clock
 from joulebox.host import own_cpu_s, running_host
 from joulebox.model import Counted, IdleStretch
@@ -22,7 +23,8 @@ STRETCH_MAX: Final = timedelta(hours=1)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NodeIdle:
-    """A node between jobs. `host` is the same where a server runs on the same machine."""
+    """A node between jobs. `host` is the same where a server runs on the same machine; `loaded` is whether it kept a
+    model in memory."""
 
     node: str
     start: datetime
@@ -32,6 +34,7 @@ class NodeIdle:
     memory_bytes: int
     host: str | None
     counted: tuple[Counted, ...]
+    loaded: bool | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,6 +85,34 @@ class IdleBooks:
             await self._shelf.keep_idle(stretches, self._own.until(self._clock.utc(), own_cpu_s()))
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class IdleShare:
+    """What a node drew between jobs in one state, by meters of one scope: seconds, joules and their interval."""
+
+    loaded: bool | None
+    scope: str
+    lasted_s: float
+    j: float
+    u: float
+    mean_w: float
+
+
+def shares(rows: Iterable[NodeIdle]) -> list[IdleShare]:
+    """Rows of one node by whether a model was in memory, and by scope; the longest first. The intervals of rows add up:
+    they come from the same meters."""
+    found: dict[tuple[bool | None, str], list[tuple[float, float, float]]] = {}
+    for row in rows:
+        lasted_s = (row.until - row.start).total_seconds()
+        drawn = idle_energy(row.counted, lasted_s, row.cores, row.memory_bytes)
+        found.setdefault((row.loaded, drawn.scope), []).append((lasted_s, drawn.j, drawn.u))
+    summed = {key: [fsum(column) for column in zip(*figures, strict=True)] for key, figures in found.items()}
+    made = [
+        IdleShare(loaded=loaded, scope=scope, lasted_s=lasted_s, j=j, u=u, mean_w=j / lasted_s)
+        for (loaded, scope), (lasted_s, j, u) in summed.items()
+    ]
+    return sorted(made, key=lambda share: -share.lasted_s)
+
+
 def told(request: LeaseRequest) -> list[NodeIdle]:
     """The stretches of a request, those that cannot be left out."""
     return [
@@ -94,6 +125,7 @@ def told(request: LeaseRequest) -> list[NodeIdle]:
             memory_bytes=request.memory_bytes,
             host=request.host,
             counted=stretch.counted,
+            loaded=stretch.loaded,
         )
         for stretch in request.idle
         if _possible(stretch)

@@ -7,8 +7,9 @@ from typing import Any, Final, Literal
 
 from joulebox.server.jobs import NodeRecord
 from joulebox.server.live import Live
+from joulebox.wording import lasting
 
-NodeState = Literal["idle", "busy", "draining", "away"]
+NodeState = Literal["idle", "unloaded", "busy", "draining", "away"]
 NodePhase = Literal["settling", "warming_up", "loading", "answering", "measuring"]
 DOING: Final[dict[NodePhase | None, str]] = {
     None: "takes up a prompt",
@@ -45,6 +46,12 @@ def node_now(
     if works_since is not None:
         since = live.since if live is not None and live.since is not None else works_since
         return NodeNow(state="busy", phase=phase, since=since, reason=why)
+    if node.offer.unloaded_at is not None:
+        kept = node.offer.policy.unload_s if node.offer.policy else None
+        after = f"idle for {lasting(kept)}" if kept is not None else "idle"
+        return NodeNow(
+            state="unloaded", phase=None, since=node.offer.unloaded_at, reason=f"{after}, so it has no model in memory"
+        )
     return NodeNow(state="idle", phase=None, since=idle_since, reason="waits for prompts")
 
 

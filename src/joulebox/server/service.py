@@ -18,13 +18,14 @@ from joulebox.server.desk import Desk
 from joulebox.server.events import outlook_fields
 from joulebox.server.grid import check_zone
 from joulebox.server.grid.live import Grid
+from joulebox.server.idle import shares
 from joulebox.server.jobs import FASTEST, NODE_PREFIX, ZONE_PREFIX, NodeRecord, Priority, Record
 from joulebox.server.node_now import NodeNow
 from joulebox.server.outlook import Outlook
 from joulebox.server.placement import GREENEST, Wish
 from joulebox.server.planner import Planner
 from joulebox.server.problems import bad_request
-from joulebox.server.quota import Quotas
+from joulebox.server.quota import DAY, Quotas
 from joulebox.server.recompute import recompute
 from joulebox.server.replicas import Replicas
 from joulebox.server.report import asked, sci_report
@@ -457,12 +458,22 @@ class Service:
                     },
                 )
                 entry["nodes"].append(node.offer.node)
-                entry["available"] |= found.state in ("idle", "busy")
+                entry["available"] |= found.state in ("idle", "unloaded", "busy")
         return [merged[key] for key in sorted(merged)]
 
     async def nodes(self) -> list[Json]:
         """Every node that ever joined, with what it does now."""
         return [await self._described(node, found) for node, found in await self.desk.nodes()]
+
+    async def idle(self, name: str) -> Json:
+        """What a node does while nobody asks, and what it drew meanwhile, within a day. Raises `not_found`."""
+        node = next((one for one in await self.nodes() if one["name"] == name), None)
+        if node is None:
+            raise JouleboxError("not_found", f"There is no node {name}.")
+        now = self.desk.now()
+        rows = [row for row in await self.store.node_idle(now - DAY, now, name) if row.start >= now - DAY]
+        told = {key: node[key] for key in ("name", "state", "since", "reason", "idle_policy")}
+        return told | {"hours": DAY / timedelta(hours=1), "shares": [asdict(share) for share in shares(rows)]}
 
     async def drain(self, name: str, why: str | None) -> Json:
         """Have a node take no more prompts, or again; what it then does. Raises `JouleboxError("not_found")`."""
@@ -540,6 +551,7 @@ def _node(offer: Any, found: NodeNow, seen: str) -> Json:
         "engine": {"name": offer.engine.name, "version": offer.engine.version},
         "models": [model.id for model in offer.models],
         "loaded": offer.loaded,
+        "idle_policy": asdict(offer.policy) if offer.policy else None,
         "meters": [
             {
                 "name": channel.name,

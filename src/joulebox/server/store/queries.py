@@ -615,9 +615,11 @@ def save_server_time(dialect: str, values: dict[str, Any]) -> Insert:
     return saved
 
 
-def idle_within(start: datetime, until: datetime) -> Rows:
-    """What nodes drew between jobs, as far as it lies within a period."""
+def idle_within(start: datetime, until: datetime, node: str | None = None) -> Rows:
+    """What nodes drew between jobs, or one of them, as far as it lies within a period."""
     rows = select(node_idle).where(node_idle.c.start < until, node_idle.c.until > start)
+    if node is not None:
+        rows = rows.where(node_idle.c.node == node)
     return rows.order_by(node_idle.c.node, node_idle.c.start)
 
 

@@ -534,10 +534,10 @@ class Store:
     # --- what a period holds ------------------------------------------------------------------------------------------
 
     @whole
-    async def node_idle(self, start: datetime, until: datetime) -> Sequence[NodeIdle]:
-        """What nodes drew between jobs, in rows that touch the period."""
+    async def node_idle(self, start: datetime, until: datetime, node: str | None = None) -> Sequence[NodeIdle]:
+        """What nodes drew between jobs, or one of them, in rows that touch the period."""
         async with self._database.read() as connection:
-            rows = (await connection.execute(queries.idle_within(start, until))).mappings()
+            rows = (await connection.execute(queries.idle_within(start, until, node))).mappings()
             return [_node_idle(row) for row in rows]
 
     @whole

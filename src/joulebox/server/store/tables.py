@@ -89,6 +89,8 @@ nodes = Table(
     Column("loaded", String(200)),
     Column("temperature_c", Float),
     Column("parts", JSON(none_as_null=True)),
+    Column("policy", JSON(none_as_null=True)),
+    Column("unloaded_at", UtcTime),
     Column("seen", UtcTime, nullable=False),
     # Which server has it on the line, where several share the database.
     Column("replica", BigInteger),
@@ -285,6 +287,7 @@ node_idle = Table(
     Column("memory_bytes", BigInteger, nullable=False),
     Column("host", String(32)),
     Column("counted", JSON, nullable=False),
+    Column("loaded", Boolean(create_constraint=False)),
     Index("ix_node_idle_until", "until"),
 )
 
