@@ -4,7 +4,7 @@
 SHELL := /bin/sh
 .DEFAULT_GOAL := help
 MAKEFLAGS += --no-print-directory
-.PHONY: help demo up test test-all faults check format fuzz accuracy pictures docs pins clean FORCE
+.PHONY: help demo up test test-all faults check format fuzz accuracy pictures screenshots words docs pins clean FORCE
 
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 export UV_LINK_MODE = copy
@@ -76,6 +76,13 @@ scale: .venv/dev ## server and Postgres behind backlogs of up to a million promp
 
 pictures: .venv/dev ## the pictures of the README, by a real run in headless Chromium
 	$(BIN)/python tests/pictures.py
+
+FOLDER ?= build/screenshots
+screenshots: .venv/dev ## every page in both schemes, wide and narrow, in every language (FOLDER=build/screenshots)
+	$(BIN)/python tests/screenshots.py $(FOLDER)
+
+words: .venv/dev ## bring the translations of the pages up to date; prints what is missing
+	@$(BIN)/python tests/words.py
 
 docs: .venv/dev ## write docs/reference again from the code
 	$(BIN)/python docs/reference.py

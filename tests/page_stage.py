@@ -19,7 +19,8 @@ from fastapi.responses import JSONResponse, StreamingResponse
 from joulebox import model as nouns
 from joulebox.accounting.embodied import embodied_of_parts
 from joulebox.errors import JouleboxError
-from joulebox.server.pages import problem_of, router
+from joulebox.server.pages import problem_of, refused, router
+from joulebox.server.problems import install
 
 Json = dict[str, Any]
 ANSWER = (
@@ -460,6 +461,7 @@ class Stage:
 def application() -> FastAPI:
     """The pages, and as much of the API as they speak to."""
     app, stage = FastAPI(docs_url=None, redoc_url=None, openapi_url=None), Stage()
+    install(app, refused)
     app.include_router(router(lambda _: stage))
 
     @app.post("/api/v1/prompts")

@@ -1,4 +1,4 @@
-"""Pictures of the pages, light and dark, wide and narrow: `python tests/screenshots.py FOLDER` plays the stage."""
+"""Pictures of the pages, light and dark, wide and narrow, in every language (`make screenshots`): plays the stage."""
 
 import argparse
 import shutil
@@ -14,6 +14,8 @@ from typing import Literal
 from playwright.sync_api import Browser, Page, ViewportSize, expect, sync_playwright
 
 from joulebox.clock import SystemClock
+from joulebox.server.tongue import NAMES
+from page_list import PAGES
 
 CHROMIUM_ARGS = (
     "--no-sandbox",
@@ -88,9 +90,12 @@ def pictures(folder: Path) -> None:
         for scheme in SCHEMES:
             for width in WIDTHS:
                 size: ViewportSize = {"width": width, "height": 900 if width > 400 else 640}
-                page = browser.new_page(viewport=size, color_scheme=scheme, base_url=address)
-                _play(page, folder, f"{scheme}-{width}")
-                page.close()
+                _play(
+                    browser.new_page(viewport=size, color_scheme=scheme, base_url=address), folder, f"{scheme}-{width}"
+                )
+                for tag in NAMES:
+                    page = browser.new_page(viewport=size, color_scheme=scheme, base_url=address, locale=tag)
+                    _look(page, folder, f"{tag}-{scheme}-{width}")
 
 
 def _play(page: Page, folder: Path, suffix: str) -> None:
@@ -114,9 +119,15 @@ def _play(page: Page, folder: Path, suffix: str) -> None:
     page.get_by_text("How it is computed").click()
     page.get_by_text("Meters and uncertainty").click()
     shoot("4-receipt")
-    for name, receipt in (("5-modelled", "r_01JD3K7ZX4"), ("6-unmeasured", "r_01JD3N9W2C"), ("7-missing", "nowhere")):
-        page.goto(f"/receipts/{receipt}")
-        shoot(name)
+    page.close()
+
+
+def _look(page: Page, folder: Path, suffix: str) -> None:
+    """Every page of the list as it opens."""
+    for listed in PAGES:
+        page.goto(listed.path)
+        page.screenshot(path=folder / f"{listed.name}-{suffix}.png", full_page=True)
+    page.close()
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 
 `server/static/app.js` holds the same functions for what is shown live; `tests/test_pages.py` compares the two in a
 browser. Both use the same divisions and decimal roundings half away from zero, so that they agree to the last digit.
+What makes sentences takes the tongue they are to be in; `server.tongue` knows others than English.
 """
 
 import math
@@ -13,7 +14,37 @@ from typing import Any, Final
 
 from joulebox.units import S_PER_HOUR, S_PER_MINUTE
 
-NOT_MEASURED: Final = "not measured"
+
+class Tongue:
+    """English, as every text is written; a subclass speaks another language. `{name}` is room for a value."""
+
+    tag = "en"
+    name = "English"
+
+    def __call__(self, text: str, /, **values: object) -> str:
+        """The text in this language, with the values in their places."""
+        return text.format(**values) if values else text
+
+    def many(self, one: str, more: str, n: int, /, **values: object) -> str:
+        """The text for so many; `{n}` is the number."""
+        return self(one if n == 1 else more, n=n, **values)
+
+    def number(self, text: str) -> str:
+        """Figures as this language writes them."""
+        return text
+
+    def said(self, sentence: str) -> str:
+        """A finished English sentence in this language, as far as a text with room for values matches it."""
+        return sentence
+
+
+def marked(text: str) -> str:
+    """The text itself: it is to be translated where it is shown."""
+    return text
+
+
+ENGLISH: Final = Tongue()
+NOT_MEASURED: Final = marked("not measured")
 PREFIXES: Final = ((1e9, "G"), (1e6, "M"), (1e3, "k"), (1.0, ""), (1e-3, "m"), (1e-6, "µ"), (1e-9, "n"))
 PLAIN_FROM: Final = 0.1
 PLAIN_BELOW: Final = 10_000.0
@@ -21,31 +52,30 @@ U_DIGITS: Final = 2
 LONE_DIGITS: Final = 3
 """Significant digits of a figure whose uncertainty is not known."""
 
-CUT: Final = " It was cut at the token limit."
-TOO_SHORT: Final = "too short to tell"
-SIMULATED: Final = "Simulated: the figures come from a simulated machine, not from a real one."
+TOO_SHORT: Final = marked("too short to tell")
+SIMULATED: Final = marked("Simulated: the figures come from a simulated machine, not from a real one.")
 SCI: Final = "Software Carbon Intensity"
-NOTE: Final = "Training the model is not included. One prompt ran at a time; shared servers use less per token."
-WORK_NOTE: Final = "What other machines did for it is not included."
+NOTE: Final = marked("Training the model is not included. One prompt ran at a time; shared servers use less per token.")
+WORK_NOTE: Final = marked("What other machines did for it is not included.")
 SCOPES: Final = {
-    "wall": "Machine at the wall",
-    "platform": "Machine, built-in meter",
-    "machine": "Whole machine",
-    "modelled": "Whole machine",
-    "cpu": "CPU",
-    "dram": "Memory (DRAM)",
-    "gpu": "GPU",
+    "wall": marked("Machine at the wall"),
+    "platform": marked("Machine, built-in meter"),
+    "machine": marked("Whole machine"),
+    "modelled": marked("Whole machine"),
+    "cpu": marked("CPU"),
+    "dram": marked("Memory (DRAM)"),
+    "gpu": marked("GPU"),
 }
 PHASES: Final = {
-    "load": ("Load", "Putting the model into memory"),
-    "prefill": ("Prefill", "Reading your prompt"),
-    "decode": ("Decode", "Writing the answer"),
-    "tail": ("Tail", "Until the machine was calm again"),
+    "load": (marked("Load"), marked("Putting the model into memory")),
+    "prefill": (marked("Prefill"), marked("Reading your prompt")),
+    "decode": (marked("Decode"), marked("Writing the answer")),
+    "tail": (marked("Tail"), marked("Until the machine was calm again")),
 }
 VERDICTS: Final = {
-    "valid": "Valid: nothing disturbed the run.",
-    "suspect": "Suspect: read these figures with care.",
-    "invalid": "Invalid: do not use these figures.",
+    "valid": marked("Valid: nothing disturbed the run."),
+    "suspect": marked("Suspect: read these figures with care."),
+    "invalid": marked("Invalid: do not use these figures."),
 }
 
 
@@ -73,7 +103,7 @@ def ranged(central: float | None, low: float | None, high: float | None, unit: s
     return f"{middle} {prefix}{unit}", f"{ends[0]} to {ends[1]} {prefix}{unit}"
 
 
-def between(value: float | None, u: float | None, unit: str) -> str | None:
+def between(value: float | None, u: float | None, unit: str, _: Tongue = ENGLISH) -> str | None:
     """`Between 19 and 101 J, 95 % sure.`: what `±` means, for somebody who has never met it. Energy is never below 0.
 
     `None` where the uncertainty is not known.
@@ -85,7 +115,8 @@ def between(value: float | None, u: float | None, unit: str) -> str | None:
     middle = Decimal(_fixed(value / scale, place).replace("\N{MINUS SIGN}", "-"))
     spread = Decimal(_fixed(u / scale, place))
     low = f"{middle - spread:f}" if middle > spread else "0"
-    return f"Between {low} and {max(middle + spread, Decimal(0)):f} {prefix}{unit}, 95 % sure."
+    high = f"{max(middle + spread, Decimal(0)):f} {prefix}{unit}"
+    return _("Between {low} and {high}, 95 % sure.", low=_.number(low), high=_.number(high))
 
 
 def plain(value: float | None, unit: str = "", digits: int = LONE_DIGITS) -> str:
@@ -96,15 +127,17 @@ def plain(value: float | None, unit: str = "", digits: int = LONE_DIGITS) -> str
     return f"{shown} {unit}" if unit else shown
 
 
-def saved_words(receipt: Mapping[str, Any]) -> str | None:
+def saved_words(receipt: Mapping[str, Any], _: Tongue = ENGLISH) -> str | None:
     """What it saved to run there and then; `None` where nothing was planned or it cannot be told."""
     saved_g = receipt["placement"]["saved_g"]
     if saved_g is None:
         return None
     if not saved_g:
-        return "That saved nothing: the grid is the one that the first free node has."
-    amount = plain(abs(saved_g) * 1e3, "mg", 2)
-    return f"That emitted {amount} CO2e {'less' if saved_g > 0 else 'more'} than the grid of the first free node."
+        return _("That saved nothing: the grid is the one that the first free node has.")
+    amount = _.number(plain(abs(saved_g) * 1e3, "mg", 2))
+    if saved_g > 0:
+        return _("That emitted {amount} CO2e less than the grid of the first free node.", amount=amount)
+    return _("That emitted {amount} CO2e more than the grid of the first free node.", amount=amount)
 
 
 def lasting(lasted_s: float) -> str:
@@ -115,12 +148,12 @@ def lasting(lasted_s: float) -> str:
     return plain(lasted_s, "s", 2)
 
 
-def size(size_bytes: float | None) -> str:
+def size(size_bytes: float | None, _: Tongue = ENGLISH) -> str:
     """`98 MB`: a file's size in decimal units."""
     if size_bytes is None or size_bytes < 0:
-        return "size unknown"
+        return _("size unknown")
     scale, unit = next(((s, n) for s, n in ((1e9, "GB"), (1e6, "MB"), (1e3, "kB")) if size_bytes >= s), (1.0, "B"))
-    return f"{_fixed(size_bytes / scale, -1 if scale == 1e9 else 0)} {unit}"
+    return _.number(f"{_fixed(size_bytes / scale, -1 if scale == 1e9 else 0)} {unit}")
 
 
 def is_modelled(receipt: Mapping[str, Any]) -> bool:
@@ -130,38 +163,43 @@ def is_modelled(receipt: Mapping[str, Any]) -> bool:
 
 def marks(receipt: Mapping[str, Any]) -> tuple[str, ...]:
     """The words that stand beside every figure of a receipt that is not a plain measurement."""
-    found = (("modelled", is_modelled(receipt)), ("simulated", receipt["simulated"]))
+    found = ((marked("modelled"), is_modelled(receipt)), (marked("simulated"), receipt["simulated"]))
     return tuple(word for word, true in found if true)
 
 
-def done_words(receipt: Mapping[str, Any]) -> str:
+def done_words(receipt: Mapping[str, Any], _: Tongue = ENGLISH) -> str:
     """One sentence for an answer that is there, with what it took."""
     answer = receipt["energy"]["answer"]
-    if answer is None:
-        took = "Its energy was not measured."
-    else:
-        took = f"This answer took {', '.join((quantity(answer['j'], answer['u'], 'J'), *marks(receipt)))}."
-    return f"Done. {took}{CUT if receipt['finish_reason'] == 'length' else ''}"
+    told = [_("Done."), _("Its energy was not measured.")]
+    if answer is not None:
+        figure = _.number(quantity(answer["j"], answer["u"], "J"))
+        told[1] = _("This answer took {figure}.", figure=", ".join((figure, *map(_, marks(receipt)))))
+    if receipt["finish_reason"] == "length":
+        told.append(_("It was cut at the token limit."))
+    return " ".join(told)
 
 
-def grade_words(receipt: Mapping[str, Any]) -> str | None:
+def grade_words(receipt: Mapping[str, Any], _: Tongue = ENGLISH) -> str | None:
     """What the grade of the answer means, for somebody who has not read the method; `None` where there is none."""
     energy = receipt["energy"]
     if energy["answer"] is None:
         return None
     grade = energy["answer"]["grade"]
     if grade == "D":
-        words = "modelled, not measured" if is_modelled(receipt) else "measured, but too uncertain to rely on"
+        modelled = is_modelled(receipt)
+        words = _("modelled, not measured") if modelled else _("measured, but too uncertain to rely on")
     elif grade == "C":
-        words = "metered, but not the whole machine" if energy["missing"] else "metered, within 30 %"
+        words = _("metered, but not the whole machine") if energy["missing"] else _("metered, within 30 %")
+    elif grade == "A":
+        words = _("a wall meter, within 2 %")
+    elif energy["scope"] == "wall":
+        words = _("metered, within 10 %")
     else:
-        whole = energy["scope"] == "wall"
-        within = "metered, within 10 %" if whole else "counters calibrated at the wall, within 5 %"
-        words = "a wall meter, within 2 %" if grade == "A" else within
-    return f"Grade {grade} (A is best): {words}."
+        words = _("counters calibrated at the wall, within 5 %")
+    return _("Grade {grade} (A is best): {words}.", grade=grade, words=words)
 
 
-def calibration_words(receipt: Mapping[str, Any]) -> str | None:
+def calibration_words(receipt: Mapping[str, Any], _: Tongue = ENGLISH) -> str | None:
     """Whether tick and lag of the meters were found on the machine itself: `calibrated 23 November 2026`.
 
     `None` where no meter gave the energy.
@@ -170,22 +208,43 @@ def calibration_words(receipt: Mapping[str, Any]) -> str | None:
     if receipt["energy"]["answer"] is None or is_modelled(receipt):
         return None
     if calibration is None:
-        return "not calibrated"
+        return _("not calibrated")
     try:
-        at = datetime.fromisoformat(calibration["at"])
-        day = f"{at.day} {at:%B %Y}"
+        day = date_words(datetime.fromisoformat(calibration["at"]), _)
     except ValueError:
         day = calibration["at"]
-    return f"calibrated {day}{', but ' + calibration['stale'] if calibration['stale'] else ''}"
+    told = _("calibrated {day}", day=day)
+    return _("{told}, but {why}", told=told, why=_.said(calibration["stale"])) if calibration["stale"] else told
 
 
-def scope_words(scope: str) -> str:
+MONTHS: Final = (
+    marked("January"),
+    marked("February"),
+    marked("March"),
+    marked("April"),
+    marked("May"),
+    marked("June"),
+    marked("July"),
+    marked("August"),
+    marked("September"),
+    marked("October"),
+    marked("November"),
+    marked("December"),
+)
+
+
+def date_words(at: datetime, _: Tongue = ENGLISH) -> str:
+    """`23 November 2026`."""
+    return _("{day} {month} {year}", day=at.day, month=_(MONTHS[at.month - 1]), year=at.year)
+
+
+def scope_words(scope: str, _: Tongue = ENGLISH) -> str:
     """What a scope covers, in words: `gpu0` is `GPU 0`, `cpu+dram` is `CPU + Memory (DRAM)`."""
     if "+" in scope:
-        return " + ".join(scope_words(part) for part in scope.split("+"))
+        return " + ".join(scope_words(part, _) for part in scope.split("+"))
     if scope.startswith("gpu") and scope[3:].isdigit():
         return f"GPU {scope[3:]}"
-    return SCOPES.get(scope, scope)
+    return _(SCOPES[scope]) if scope in SCOPES else scope
 
 
 def _prefix(value: float) -> tuple[float, str]:

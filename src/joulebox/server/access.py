@@ -33,6 +33,7 @@ TABLE: Final[Mapping[tuple[str, str], Need]] = {
     ("GET", "/healthz"): "anyone",
     ("GET", "/readyz"): "anyone",
     ("GET", "/static/{name}"): "anyone",
+    ("GET", "/language/{tag}"): "anyone",
     ("GET", "/"): "read",
     ("GET", "/report/sci"): "read",
     ("POST", "/ask"): "ask",

@@ -35,6 +35,7 @@ from joulebox.server.access import (
     same,
     scopes_of,
 )
+from joulebox.server.origin import refuse_other_sites
 from joulebox.server.replicas import PASSED
 from joulebox.settings import LOCAL_TOKEN, Settings, is_loopback
 from joulebox.units import S_PER_HOUR, nanoseconds
@@ -49,7 +50,6 @@ OWNER_COOKIE_S: Final = int(400 * 24 * S_PER_HOUR)
 REMEMBERED_S: Final = 10.0
 """A token revoked through another server opens doors here for so long at most."""
 REMEMBERED_MAX: Final = 10_000
-SAFE: Final = frozenset({"GET", "HEAD", "OPTIONS"})
 FORWARDED: Final = ("forwarded", "x-forwarded-for", "x-real-ip", "via")
 _ALL: Final = frozenset(SCOPES)
 
@@ -96,8 +96,7 @@ class Gate:
         if need == "anyone":
             request.state.caller = Caller(name="anyone")
             return
-        if request.method not in SAFE and request.headers.get("sec-fetch-site") == "cross-site":
-            raise JouleboxError("forbidden", "This was sent by another site. Open the page itself and ask there.")
+        refuse_other_sites(request)
         caller = await self._caller(request)
         if not caller.unlimited:
             await self._slow_down("request", caller.asker or "", self._settings.requests_per_minute)

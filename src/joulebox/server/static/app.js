@@ -1,7 +1,8 @@
 // Streams one prompt into the page. The pages work without this file; figures are formatted as in wording.py.
+// What stands in an underscore call is put into the reader's language before this file is sent.
 
 const PREFIXES = [[1e9, "G"], [1e6, "M"], [1e3, "k"], [1, ""], [1e-3, "m"], [1e-6, "µ"], [1e-9, "n"]];
-const NOT_MEASURED = "not measured";
+const NOT_MEASURED = _("not measured");
 const known = (x) => typeof x === "number" && Number.isFinite(x);
 
 const prefixOf = (x) =>
@@ -12,8 +13,11 @@ const placeOf = (x, digits) => Number(Math.abs(x).toExponential(digits - 1).spli
 const fixed = (x, place) => {
   const step = 10 ** Math.max(place, 0);
   const text = place > 0 ? String(Math.round(Math.abs(x) / step) * step) : Math.abs(x).toFixed(-place);
-  return x < 0 && /[1-9]/.test(text) ? `−${text}` : text;
+  const shown = document.documentElement.lang === "de" ? text.replace(".", ",") : text;
+  return x < 0 && /[1-9]/.test(text) ? `−${shown}` : shown;
 };
+
+const fill = (words, values) => words.replace(/\{(\w+)\}/g, (_, name) => values[name]);
 
 /** `86.4 ± 3.1 J`: two significant digits of `u` decide the digits of both; without `u`, three of the value. */
 export const quantity = (value, u, unit) => {
@@ -35,19 +39,6 @@ export const plain = (value, unit = "", digits = 3) => {
 const $ = (id) => document.getElementById(id);
 const show = (node, on = true) => node?.toggleAttribute("hidden", !on);
 
-// --- the unit switch remembers ---
-
-const recall = (root = document) => {
-  let unit = "j";
-  try { unit = localStorage.getItem("unit") ?? unit; } catch { /* private window */ }
-  const radio = [...root.querySelectorAll("[name=unit]")].find((r) => r.value === unit);
-  if (radio) radio.checked = true;
-};
-const remember = ({ target }) => {
-  if (target.name !== "unit") return;
-  try { localStorage.setItem("unit", target.value); } catch { /* private window */ }
-};
-
 // --- one prompt ---
 
 let source;
@@ -64,10 +55,10 @@ const say = (words) => { $("state").textContent = words; };
 const roughly = (s) => s > 95 ? `${Math.round(s / 60)} min` : `${s < 10 ? Math.ceil(s) : Math.round(s / 5) * 5} s`;
 
 const waiting = ({ position, expected_start: start, reason }) => {
-  const told = reason || (position ? `${position} prompt${position > 1 ? "s" : ""} before yours`
-    : position === 0 ? "Yours is next" : "Waiting for a node");
+  const told = reason || (position ? fill(_("Prompts before yours: {n}"), { n: position })
+    : position === 0 ? _("Yours is next") : _("Waiting for a node"));
   const left = (Date.parse(start) - Date.now()) / 1000;
-  const about = left > 1 ? `, about ${roughly(left)}` : "";
+  const about = left > 1 ? fill(_(", about {time}"), { time: roughly(left) }) : "";
   return `${told[0].toUpperCase()}${told.slice(1).replace(/\.$/, "")}${about}.`;
 };
 
@@ -97,11 +88,11 @@ const token = ({ text: piece, n }, id) => {
   const now = performance.now();
   if (begun === undefined) {
     begun = now;
-    say("Answering.");
+    say(_("Answering."));
   }
   if (now - begun < 300) counted = now; // what comes at once was said before this page listened
   else if (known(n)) tokens += n;
-  if (now - counted > 500) $("pace").textContent = plain(tokens / (now - counted) * 1000, "tokens/s", 2);
+  if (now - counted > 500) $("pace").textContent = plain(tokens / (now - counted) * 1000, _("tokens/s"), 2);
   text.appendData(piece);
   show($("answer"));
   show($("live"));
@@ -112,7 +103,7 @@ const power = ({ t_s: t, w, scope }) => {
   const points = powers.get(scope) ?? [];
   points.push([t, w]);
   powers.set(scope, points.slice(-240));
-  const now = ([name, p]) => name === "modelled" ? `${plain(p.at(-1)[1], "W")} modelled`
+  const now = ([name, p]) => name === "modelled" ? `${plain(p.at(-1)[1], "W")} ${_("modelled")}`
     : `${name.toUpperCase()} ${plain(p.at(-1)[1], "W")}${simulated}`;
   $("power").textContent = [...powers].map(now).join(" · ");
   const [first, curve] = powers.entries().next().value;
@@ -121,56 +112,65 @@ const power = ({ t_s: t, w, scope }) => {
   const at = ([x, y]) => `${((x - start) / (end - start || 1)) * 120},${31 - (y / top) * 30}`;
   const line = $("spark").firstElementChild;
   line.setAttribute("points", curve.map(at).join(" "));
-  $("spark").setAttribute("aria-label", `Power, ${first}${simulated}, from 0 to ${plain(top, "W")}`);
+  $("spark").setAttribute("aria-label", fill(_("Power, {scope}, from 0 to {top}"), { scope: first + simulated, top: plain(top, "W") }));
   show($("spark"), curve.length > 2);
   show($("live"));
 };
 
 const receipt = async (r) => {
   const e = r.energy.answer;
-  const kind = (r.energy.scope === "modelled" ? ", modelled" : "") + (r.simulated ? ", simulated" : "");
-  const took = e ? `This answer took ${quantity(e.j, e.u, "J")}${kind}.` : "Its energy was not measured.";
-  done(`Done. ${took}${r.finish_reason === "length" ? " It was cut at the token limit." : ""}`);
+  const marks = [r.energy.scope === "modelled" && _("modelled"), r.simulated && _("simulated")].filter(Boolean);
+  const figure = e && [quantity(e.j, e.u, "J"), ...marks].join(", ");
+  const told = [_("Done."), e ? fill(_("This answer took {figure}."), { figure }) : _("Its energy was not measured.")];
+  if (r.finish_reason === "length") told.push(_("It was cut at the token limit."));
+  done(told.join(" "));
   const address = `/receipts/${encodeURIComponent(r.id)}`;
   const page = await fetch(address);
   if (!page.ok) throw new Error(`no receipt at ${address}`);
   const slip = new DOMParser().parseFromString(await page.text(), "text/html").querySelector(".receipt");
-  recall(slip);
   $("slip").replaceChildren(document.adoptNode(slip));
+  document.dispatchEvent(new Event("slip"));
+};
+
+const MEASURING = _("The answer is complete. Measuring until the machine is calm again.");
+
+const settling = ({ sensor, now_c: now, target_c: target, expected_s: s }) => {
+  const values = { sensor, now: plain(now, "°C"), target: plain(target, "°C") };
+  const told = known(now) ? fill(_("Letting the machine settle: {sensor} at {now}, waiting for {target}"), values)
+    : _("Letting the machine settle");
+  say(`${told}${known(s) ? fill(_(", about {time}"), { time: roughly(s) }) : ""}.`);
 };
 
 const HANDLERS = {
   queued: (d) => say(waiting(d)),
-  settling: ({ sensor, now_c: now, target_c: target, expected_s: s }) => say("Letting the machine settle"
-    + (known(now) ? `: ${sensor} at ${plain(now, "°C")}, waiting for ${plain(target, "°C")}` : "")
-    + (known(s) ? `, about ${roughly(s)}.` : ".")),
+  settling,
   phase: ({ phase }) => {
     const words = {
-      settling: "Waiting until the machine is calm enough to measure.",
-      loading: "Loading the model.",
-      answering: "Reading your prompt.",
-      measuring: "The answer is complete. Measuring until the machine is calm again.",
+      settling: _("Waiting until the machine is calm enough to measure."),
+      loading: _("Loading the model."),
+      answering: _("Reading your prompt."),
+      measuring: MEASURING,
     }[phase];
     if (words && !(phase === "answering" && text.data)) say(words);
   },
   started: ({ node }) => {
-    simulated = JSON.parse($("run").dataset.simulated).includes(node) ? " simulated" : "";
-    say(`Reading your prompt on ${node}.`);
+    simulated = JSON.parse($("run").dataset.simulated).includes(node) ? ` ${_("simulated")}` : "";
+    say(fill(_("Reading your prompt on {node}."), { node }));
   },
   token,
   power,
   restarted: ({ attempt }) => {
     blank();
-    say("Starting again.");
-    $("void").textContent = `The node stopped. The text shown so far is void; attempt ${attempt} begins.`;
+    say(_("Starting again."));
+    $("void").textContent = fill(_("The node stopped. The text shown so far is void; attempt {n} begins."), { n: attempt });
     show($("void"));
   },
   answer: () => {
     show($("void"), false);
-    say("The answer is complete. Measuring until the machine is calm again.");
+    say(MEASURING);
   },
   receipt: (r) => receipt(r).catch(() => location.reload()),
-  cancelled: () => done("Stopped, as asked."),
+  cancelled: () => done(_("Stopped, as asked.")),
   error: ({ detail }) => done(detail, true),
 };
 
@@ -189,7 +189,7 @@ const follow = (id) => {
     source.addEventListener(name, (event) => {
       if (event.data !== undefined) handle(JSON.parse(event.data), event.lastEventId);
       else if (source.readyState === EventSource.CLOSED) {
-        say("The connection is lost. Trying again.");
+        say(_("The connection is lost. Trying again."));
         setTimeout(() => follow(id), 2000);
       }
     });
@@ -226,7 +226,7 @@ const ask = async (event) => {
     follow(job.id);
   } catch (error) {
     button.disabled = false;
-    refuse(error instanceof TypeError ? "The server does not answer. Check that it runs, then ask again." : error.message);
+    refuse(error instanceof TypeError ? _("The server does not answer. Check that it runs, then ask again.") : error.message);
   }
 };
 
@@ -235,8 +235,6 @@ const stop = async (event) => {
   await fetch(`/api/v1/prompts/${encodeURIComponent(event.target.dataset.id)}`, { method: "DELETE" }).catch(() => {});
 };
 
-recall();
-document.addEventListener("change", remember);
 addEventListener("popstate", () => location.reload());
 $("ask")?.addEventListener("submit", ask);
 $("ask")?.addEventListener("keydown", (event) => {

@@ -1,0 +1,50 @@
+"""What people see. Pure functions from data to HTML (`render_...`), and routes; `frame` holds what all pages share.
+
+Everything works without JavaScript; `static/*.js` adds streaming. Every figure comes from the data handed in.
+"""
+
+from collections.abc import Callable
+
+from fastapi import APIRouter, Request, Response
+
+from joulebox.server.pages import asking, frame, receipts, reports
+from joulebox.server.pages.asking import render_ask, render_prompt, sentence
+from joulebox.server.pages.backend import Backend
+from joulebox.server.pages.forms import FORM_MAX_BYTES
+from joulebox.server.pages.frame import POLICY_ALONE, problem_of, refused, render_problem
+from joulebox.server.pages.receipts import alike, in_units, render_receipt
+from joulebox.server.pages.reports import render_report
+
+__all__ = [
+    "FORM_MAX_BYTES",
+    "POLICY_ALONE",
+    "Backend",
+    "alike",
+    "in_units",
+    "problem_of",
+    "refused",
+    "render_ask",
+    "render_problem",
+    "render_prompt",
+    "render_receipt",
+    "render_report",
+    "router",
+    "sentence",
+]
+
+
+def router(backend: Callable[[Request], Backend]) -> APIRouter:
+    """The pages over HTTP. Failures are raised: `problems.install` shows them as pages (`refused`)."""
+    routes = APIRouter(include_in_schema=False)
+    for pages in (asking, receipts, reports):
+        pages.add(routes, backend)
+
+    @routes.get("/language/{tag}")
+    async def language(request: Request, tag: str) -> Response:
+        return frame.language(request, tag)
+
+    @routes.get("/static/{name}")
+    async def static(request: Request, name: str) -> Response:
+        return frame.static(request, name)
+
+    return routes

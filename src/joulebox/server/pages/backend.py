@@ -1,0 +1,40 @@
+"""What the pages need of the service."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
+
+
+class Backend(Protocol):
+    """What the pages ask for. Every method may raise `JouleboxError`, which is shown as its sentence."""
+
+    async def models(self) -> Sequence[Mapping[str, Any]]:
+        """The models that can be asked, as `GET /api/v1/models` lists them."""
+
+    async def nodes(self) -> Sequence[Mapping[str, Any]]:
+        """The nodes that have joined, as `GET /api/v1/nodes` lists them."""
+
+    async def status(self, prompt_id: str) -> Mapping[str, Any]:
+        """What `GET /api/v1/prompts/{id}` answers."""
+
+    async def receipt(self, receipt_id: str) -> Mapping[str, Any]:
+        """What `GET /api/v1/receipts/{id}` answers."""
+
+    async def whatif(self, receipt_id: str) -> Mapping[str, Any] | None:
+        """The `whatif` of `GET /api/v1/receipts/{id}/whatif`."""
+
+    async def report(
+        self, start: str | None, until: str | None, zone: str | None, model: str | None
+    ) -> Mapping[str, Any]:
+        """What `GET /api/v1/report/sci` answers."""
+
+    async def submit(self, form: Mapping[str, Any]) -> str:
+        """Take a prompt, in the fields of `POST /api/v1/prompts`; its id."""
+
+    async def cancel(self, prompt_id: str) -> object:
+        """Stop a prompt; nothing happens where it is over."""
+
+    async def texts(self, receipt_id: str) -> Mapping[str, Any]:
+        """`prompt` and `answer` behind a receipt, `None` where they are not for this reader; `shared`; `own`."""
+
+    async def share(self, receipt_id: str, *, shared: bool) -> object:
+        """Let everybody with the link read the texts, or nobody else any more."""

@@ -1,0 +1,26 @@
+"""What forms send, bounded and read as it was typed."""
+
+from typing import Final
+from urllib.parse import parse_qs
+
+from fastapi import Request
+
+from joulebox.errors import JouleboxError
+
+FORM_MAX_BYTES: Final = 1_000_000
+
+
+async def fields(request: Request) -> dict[str, str]:
+    """The fields of a form as they were sent, bounded. Raises `JouleboxError`: `body_too_large`, `bad_request`."""
+    body = b""
+    async for chunk in request.stream():
+        body += chunk
+        if len(body) > FORM_MAX_BYTES:
+            raise JouleboxError(
+                "body_too_large", f"The form is larger than {FORM_MAX_BYTES} bytes. Shorten the prompt."
+            )
+    try:
+        found = parse_qs(body.decode("utf-8"), keep_blank_values=True, errors="strict", max_num_fields=64)
+    except ValueError as error:
+        raise JouleboxError("bad_request", "The form is not valid UTF-8. Send it from the page itself.") from error
+    return {name: values[-1].replace("\r\n", "\n") for name, values in found.items()}

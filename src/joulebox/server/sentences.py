@@ -1,0 +1,69 @@
+"""Finished English sentences that come from below (the line, verdicts, placement), with room for what changes.
+
+The API speaks English and receipts are kept as they were made; a page in another language finds the sentence here and
+fills its translation. One that is not here is shown in English.
+"""
+
+from typing import Final
+
+from joulebox.accounting.validity import RULES
+from joulebox.wording import marked
+
+LINE: Final = (
+    marked("next in line"),
+    marked("1 prompt is before yours"),
+    marked("{count} prompts are before yours"),
+    marked("more than {count} prompts are before yours"),
+    marked("no node is connected"),
+    marked("no node is connected: start one with `joulebox node`"),
+    marked("the prompt asked for this node"),
+    marked("the only node that may take it"),
+    marked("waiting for {node}, which takes no prompts for now: {why}"),
+    marked("no node has {model} any more: add it with `joulebox models add`"),
+)
+STATES: Final = (marked("idle"), marked("busy"), marked("draining"), marked("away"), marked("waits for prompts"))
+KINDS: Final = (marked("average"), marked("marginal"), marked("lifecycle"), marked("direct"))
+SOURCES: Final = (
+    marked("gain of the counters, found at the wall"),
+    marked("gain of the {scope} meter"),
+    marked("offset of the {scope} meter"),
+    marked("power model: idle machine"),
+    marked("power model: busy cores"),
+    marked("resolution"),
+    marked("tick"),
+    marked("lost ticks"),
+    marked("guards"),
+    marked("stamps"),
+    marked("snapshots"),
+    marked("idle noise"),
+    marked("idle baseline"),
+)
+CONTROL: Final = (
+    marked("Control prompt: has not run yet."),
+    marked("Control prompt: {runs} of the {all} runs that its reference needs."),
+    marked("Drifted: its control prompt takes energy {off} % above the reference of {since}."),
+    marked("Drifted: its control prompt takes energy {off} % below the reference of {since}."),
+    marked("Control prompt: steady since {since}, now {off} % above its reference."),
+    marked("Control prompt: steady since {since}, now {off} % below its reference."),
+)
+ELSEWHERE: Final = (
+    marked("No known grid is greener than {place}: moving would save nothing."),
+    marked("In {place} it would have emitted {saved} CO2e less, {share} of {all}: making the machine does not move."),
+    marked("At no known hour in {place} would it have been greener."),
+    marked("In {place}, {hours}: {saved} less, {share}."),
+    marked("Greenest of all known places and hours: {place}, {hours}."),
+    marked("Places are compared by means of the year."),
+    marked("Places are compared by means of the year; hours are not known, so no hour can be named."),
+    marked("Places are compared for the present hour, as far as it is known ({count} grids)."),
+    marked("Its electricity in {count} grids, each a line: {low} to {high} CO2e, left is greener."),
+    marked("Its electricity in {place}, {hours}: {low} to {high} CO2e."),
+)
+SENTENCES: Final = (
+    *LINE,
+    *STATES,
+    *KINDS,
+    *SOURCES,
+    *CONTROL,
+    *ELSEWHERE,
+    *(f"{rule.sentence} {rule.remedy}" for rule in RULES.values()),
+)
