@@ -61,7 +61,8 @@ class Curve:
     `resets_ns` are the times of readings before which the counter started anew: nothing is known of the stretch
     before. A point at t holds everything up to t, or, where the ticks are too fast to tell, up to `slack_s` earlier;
     `blur_s` is how far its time may be off (full width), `margin_s` how far all of them may be, since a lag is trusted
-    only so far.
+    only so far. Points on a line are off together, and `stretch` is how far off, as a share, its slope is (k = 1);
+    `None`: each is off on its own.
     """
 
     t_ns: tuple[int, ...]
@@ -70,6 +71,7 @@ class Curve:
     slack_s: float = 0.0
     blur_s: float = 0.0
     margin_s: float = 0.0
+    stretch: float | None = None
     doubts: tuple[tuple[int, float], ...] = ()
     """Ticks that may have been lost, and how far off, either way, what was added in each may be."""
 
@@ -140,6 +142,7 @@ def curve_of(series: Series, changes_ns: Sequence[int] = ()) -> Curve:
             curve.resets_ns,
             blur_s=ticks.blur_s,
             margin_s=ticks.margin_s,
+            stretch=ticks.stretch,
         )
     if channel.kind is not ReadingKind.POWER_W:
         raise ValueError(f"channel {channel.name} is neither counter nor power")
@@ -226,7 +229,14 @@ def _summed(series: Series, changes_ns: Sequence[int]) -> Curve:
     for (before_w, after_w), (start_ns, end_ns) in zip(pairwise(watts), pairwise(times), strict=True):
         mean_w = after_w if channel.sampling is Sampling.MEAN else (before_w + after_w) / 2
         totals.append(totals[-1] + mean_w * seconds(end_ns - start_ns))
-    return Curve(tuple(times), tuple(totals), blur_s=ticks.blur_s, margin_s=ticks.margin_s, doubts=tuple(doubts))
+    return Curve(
+        tuple(times),
+        tuple(totals),
+        blur_s=ticks.blur_s,
+        margin_s=ticks.margin_s,
+        stretch=ticks.stretch,
+        doubts=tuple(doubts),
+    )
 
 
 def _stretched(
@@ -254,6 +264,7 @@ class _Ticks:
     every_s: float
     blur_s: float
     margin_s: float
+    stretch: float | None = None
 
 
 def _ticks(seen_ns: Sequence[int], channel: Channel, apart_s: float) -> _Ticks:
@@ -275,18 +286,39 @@ def _ticks(seen_ns: Sequence[int], channel: Channel, apart_s: float) -> _Ticks:
     turns = _turns(late_s, channel.tick_s)
     line = linear_regression(turns, late_s)
     off_s = [t_s - line.intercept - line.slope * turn for t_s, turn in zip(late_s, turns, strict=True)]
-    kept = [index for index, one_s in enumerate(off_s) if one_s - min(off_s) <= FIT_SPREAD * apart_s]
+    latest_s = min(off_s) + FIT_SPREAD * apart_s
+    kept = [index for index, one_s in enumerate(off_s) if one_s <= latest_s]
     if len(seen_ns) > len(kept) >= max((1 - FIT_LATE_RATIO) * len(seen_ns), FIT_TICKS_MIN):
         line = linear_regression([turns[index] for index in kept], [late_s[index] for index in kept])
         off_s = [late_s[index] - line.intercept - line.slope * turns[index] for index in kept]
     if max(off_s) - min(off_s) > FIT_SPREAD * apart_s or abs(line.slope / channel.tick_s - 1) > 0.2:
         return plain
-    # Ticks are seen between nothing and one distance late. What of that range was not met leaves the line open by so
-    # much: readings in step with the ticks are always equally late, and nobody knows by how much.
+    # Ticks are seen between nothing and one distance late: of all lines for which that is so, the one in the middle.
+    # What of that range was not met leaves it open by so much: readings in step with the ticks are always equally late,
+    # and nobody knows by how much.
+    seen = [(turns[index], late_s[index]) for index in kept]
+    room_s = max(apart_s, max(off_s) - min(off_s) + apart_s / len(seen))
+    least_s, most_s = (_extreme_slope(seen, room_s, line.slope, way) for way in (-1, 1))
+    every_s = (least_s + most_s) / 2
+    off_s = [t_s - every_s * turn for turn, t_s in seen]
     unmet_s = max(apart_s - (max(off_s) - min(off_s)), 0.0)
-    base_s = line.intercept + min(off_s) - unmet_s / 2
-    times = tuple(seen_ns[0] + nanoseconds(base_s + line.slope * turn) - lag_ns for turn in turns)
-    return _Ticks(times, line.slope, 2 * apart_s / len(seen_ns), margin_s + unmet_s / 2)
+    base_s = min(off_s) - unmet_s / 2
+    times = tuple(seen_ns[0] + nanoseconds(base_s + every_s * turn) - lag_ns for turn in turns)
+    stretch = (most_s - least_s) / 2 / sqrt(3) / every_s
+    return _Ticks(times, every_s, 2 * apart_s / len(seen), margin_s + unmet_s / 2, stretch)
+
+
+def _extreme_slope(points: Sequence[tuple[int, float]], room: float, slope: float, way: int) -> float:
+    """The least (`way` -1) or greatest (1) slope of a line that all points lie above by no more than `room`, if one of
+    `slope` is: the spread around it grows ever faster with the slope, so that steps from outside never go too far."""
+    slope += way * 2 * room / (points[-1][0] - points[0][0])
+    for _ in points:
+        offs = [y - slope * x for x, y in points]
+        high, low = (points[offs.index(end)] for end in (max(offs), min(offs)))
+        if way * (low[0] - high[0]) <= 0 or max(offs) - min(offs) <= room * (1 + 1e-9):
+            break
+        slope = (room - high[1] + low[1]) / (low[0] - high[0])
+    return slope
 
 
 def _turns(late_s: Sequence[float], tick_s: float) -> list[int]:

@@ -7,7 +7,7 @@ readings is taken out at the power that the guards themselves measured: idle bef
 
 from dataclasses import dataclass
 from itertools import pairwise
-from math import exp, sqrt
+from math import exp, expm1, sqrt
 from typing import Final
 
 from joulebox.metering import AFTER_S, Curve
@@ -43,8 +43,8 @@ class Estimate:
     `answer` is everything from start to end; `active` what lies above `idle_rate`; `tail` what lies above it
     afterwards, up to `tail_s` after the end. `idle_rate` was seen over `quiet_s`; `before_s` and `after_s` are the
     stretches taken out at `idle_rate` and `after_rate`; `fading` is how much of the rise seen after the answer is
-    expected to have been missed (a share), as a tail that dies away was higher before, and `fading_u` how far off that
-    may be (k = 1).
+    expected to have been missed (a share), as a tail that dies away was higher before: nothing, or twice as much. At
+    the answer's end, or where the end may be on the meter's clock, it was `steep` times as high as it was seen.
     `late_s` is how old a reading is on average.
     """
 
@@ -58,7 +58,7 @@ class Estimate:
     after_s: float
     tail_s: float
     fading: float
-    fading_u: float
+    steep: float
     late_s: float
 
 
@@ -111,7 +111,6 @@ def estimate(curve: Curve, window: Window) -> Estimate | None:
     after_s = seconds(after - window.end_ns)
     late_s = window.tick_s / 2 + window.lag_s if curve.slack_s else 0.0
     fading = _faded(after_s, seconds(follow - after)) / 2
-    later_s = after_s + curve.margin_s / sqrt(3)
     # A fast counter shows at either end what was drawn until half a tick ago; a tail fades.
     answer = curve.between(before, after) - idle_rate * before_s - after_rate * after_s
     answer += (after_rate - idle_rate) * (late_s - fading * after_s)
@@ -128,17 +127,23 @@ def estimate(curve: Curve, window: Window) -> Estimate | None:
         after_s=after_s,
         tail_s=tail_s,
         fading=fading,
-        fading_u=_faded(later_s, seconds(follow - after)) - fading,
+        steep=_steep(after_s, seconds(follow - after), curve.margin_s / sqrt(3)),
         late_s=late_s,
     )
 
 
 def _faded(after_s: float, follow_s: float) -> float:
     """By which share a tail that dies away with `TAIL_S` is higher over `after_s` than over the `follow_s` after it."""
-    if after_s <= 0 or follow_s <= 0:
+    if after_s <= 0:
         return 0.0
-    first = (1 - exp(-after_s / TAIL_S)) / after_s
-    return first / (exp(-after_s / TAIL_S) * (1 - exp(-follow_s / TAIL_S)) / follow_s) - 1
+    return _steep(after_s, follow_s) * (1 - exp(-after_s / TAIL_S)) * TAIL_S / after_s - 1
+
+
+def _steep(after_s: float, follow_s: float, earlier_s: float = 0.0) -> float:
+    """How many times as high such a tail is at its beginning, and over `earlier_s` before, as it is over `follow_s`,
+    `after_s` later."""
+    earlier = expm1(earlier_s / TAIL_S) * TAIL_S / earlier_s if earlier_s else 1.0
+    return follow_s / TAIL_S / (1 - exp(-follow_s / TAIL_S)) * exp(after_s / TAIL_S) * earlier
 
 
 def split(curve: Curve, window: Window, found: Estimate, first_ns: int, shift_s: float = 0.0) -> Split | None:

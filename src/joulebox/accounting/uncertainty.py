@@ -28,6 +28,9 @@ UNSEEN_NOISE: Final = 0.02
 """By how much of its power an idle machine is taken to come and go where no record of its idling tells."""
 STAMP_S: Final = 0.001
 """How well the node knows when the engine's work ends; on the rig in real time it was off by a few tenths of this."""
+BOUND: Final = sqrt(3) / 2
+"""What a part with nothing but a bound is worth (k = 1) where the truth may lie at the bound every time, as with a tail
+that is the same after every answer: the whole interval then still holds 95 of 100, whatever the other parts are."""
 INDEPENDENT: Final = ("resolution",)
 """Parts that differ from channel to channel. All others are one error in every channel of their name: counters of one
 machine tick together, and what disturbs the idle machine disturbs all of them."""
@@ -146,22 +149,35 @@ def _looked_up(known: Sequence[IdleSpread], length_s: float) -> tuple[float, int
 def boundary(channel: Channel, curve: Curve, found: Estimate, works: Works, noise_after: float) -> dict[str, float]:
     """What ticks, resolution and the guards' edges leave open in the answer, in the unit of the curve (k = 1).
 
-    Of a fast counter nobody knows where in its tick it was read at either end. Of a slow meter the ticks themselves are
-    known, to within the curve's blur. `stamps`: the machine may work on for `STAMP_S` after the last token was stamped.
+    `stamps`: the machine may work on for `STAMP_S` after the last token was stamped.
     """
-    idle, after, duration_s = found.idle_rate, found.after_rate, works.duration_s
-    both = sqrt((idle**2 + after**2) / 12)
+    rise, duration_s = found.after_rate - found.idle_rate, works.duration_s
     parts = {
-        "guards": hypot((after - idle) * found.after_s, noise_after) * found.fading_u,
-        "stamps": abs(found.answer / duration_s - after) * STAMP_S / sqrt(3),
-        "tick": (channel.tick_s if curve.slack_s else curve.blur_s) * both,
+        "guards": hypot(rise * found.after_s, noise_after) * found.fading * BOUND,
+        "stamps": abs(found.answer / duration_s - found.after_rate) * STAMP_S / sqrt(3),
+        "tick": _ticking(channel, curve, found, duration_s),
         "resolution": _resolution(channel, duration_s),
     }
     if doubt_s := _doubt_s(channel, curve):
-        parts["lag"] = abs(after - idle) * (1 + 2 * found.fading) * doubt_s / sqrt(3)
+        parts["lag"] = abs(rise) * found.steep * doubt_s / sqrt(3)
     if channel.sampling is Sampling.SNAPSHOT:
         parts["snapshots"] = between_snapshots(channel, found, works)
     return parts
+
+
+def _ticking(channel: Channel, curve: Curve, found: Estimate, duration_s: float) -> float:
+    """What the times of the ticks leave open between `k1` and `k2`.
+
+    Of a fast counter nobody knows where in its tick it was read at either end, of a slow meter without a line when
+    either tick was. Ticks on a line are off together, so that only the rise at the end counts; and all of them lie a
+    little closer or further apart, by which a counter's stretch taken out is wrong, and all of what a mean shows.
+    """
+    if curve.stretch is None:
+        return (channel.tick_s if curve.slack_s else curve.blur_s) * hypot(found.idle_rate, found.after_rate) / sqrt(12)
+    shifted = (found.after_rate - found.idle_rate) * found.steep * curve.blur_s / sqrt(3)
+    counter = channel.sampling is Sampling.COUNTER
+    whole_s = found.before_s + duration_s + found.after_s
+    return hypot(shifted, curve.stretch * (found.idle_rate * whole_s if counter else found.active))
 
 
 def cutting(
@@ -173,11 +189,13 @@ def cutting(
     Between the readings around the cut power was taken to be even: as much as it was seen not to be is uncertain.
     """
     uneven = _uneven(works, SNAPSHOT_SCATTER * abs(found.active) / works.duration_s)
-    return {
-        "tick": (channel.tick_s if curve.slack_s else curve.blur_s) * hypot(cut.cut_rate, found.after_rate) / sqrt(12),
-        "lag": abs(swing) / 2 / sqrt(3),
-        "cut": uneven * cut.gap_s,
-    }
+    if curve.stretch is None:
+        blur_s = channel.tick_s if curve.slack_s else curve.blur_s
+        tick = blur_s * hypot(cut.cut_rate, found.after_rate) / sqrt(12)
+    else:
+        shifted = (cut.cut_rate - found.after_rate) * curve.blur_s / sqrt(3)
+        tick = hypot(shifted, curve.stretch * cut.cut_rate * works.duration_s)
+    return {"tick": tick, "lag": abs(swing) / 2 / sqrt(3), "cut": uneven * cut.gap_s}
 
 
 def _doubt_s(channel: Channel, curve: Curve) -> float:
