@@ -4,14 +4,16 @@ import asyncio
 import csv
 import io
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from joulebox.accounting import account, receipt_bytes
 from joulebox.evidence import decode_trace
 from joulebox.model import Placement
-from joulebox.protocol import to_json
+from joulebox.protocol import LeaseRequest, to_json
 from joulebox.server.grid import factors_for
+from joulebox.server.jobs import Claim
 from server_stage import Stage, done, evidence, offer, stage, story
 
 pytestmark = pytest.mark.anyio
@@ -224,3 +226,32 @@ async def test_a_prompt_wakes_one_waiting_node(tmp_path: Path) -> None:
         finished, _ = await asyncio.wait(polls[1:], timeout=0.3, return_when=asyncio.FIRST_COMPLETED)
         assert [poll.result().status_code for poll in finished] == [200]
         assert sorted([(await poll).status_code for poll in polls[1:]]) == [200, 204]
+
+
+async def test_a_prompt_that_comes_while_a_node_takes_another(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of two waiting nodes the one that is woken takes a prompt, slowly; the next one, which comes meanwhile, goes to
+    the other at once."""
+    taken, go_on = asyncio.Event(), asyncio.Event()
+    async with stage(tmp_path, grace_s=60) as scene:
+        claim = scene.store.claim
+
+        async def slow(request: LeaseRequest, *rest: Any) -> Claim | None:
+            found = await claim(request, *rest)
+            if found is not None and not taken.is_set():
+                taken.set()
+                await go_on.wait()
+            return found
+
+        for node in ("n1", "n2"):
+            await scene.join(node=node, instance=node)
+        monkeypatch.setattr(scene.store, "claim", slow)
+        polls = [asyncio.create_task(scene.lease(node=node, instance=node)) for node in ("n1", "n2")]
+        async with asyncio.timeout(5):
+            while len(scene.planner._desk._polls) < 2:  # noqa: ASYNC110 - a node that waits tells nobody
+                await asyncio.sleep(0.002)
+            first = await scene.ask()
+            await taken.wait()
+            second = await scene.ask("again")
+            go_on.set()
+            leases = await asyncio.gather(*polls)
+        assert {lease["job_id"] for lease in leases} == {first["id"], second["id"]}

@@ -309,6 +309,8 @@ class Desk:
         finally:
             if self._polls.get(request.node) is poll:
                 del self._polls[request.node]
+            if poll.woken.done():  # since its last look, for a job that it did not take
+                self._pass_on(poll)
             self._leave(visit, cut=gone.done())
 
     async def find(self, token: str) -> Live | Elsewhere:
@@ -436,11 +438,8 @@ class Desk:
             await asyncio.wait({poll.woken, gone}, timeout=left_s, return_when=asyncio.FIRST_COMPLETED)
             if not poll.woken.done():
                 break
-        if poll.woken.done():
-            self._pass_on(poll)
-        elif not gone.done():
-            return await self._control_claim(poll.request)
-        return None
+        nobody = poll.woken.done() or gone.done()
+        return await self._control_claim(poll.request) if not nobody else None
 
     async def _claim(self, request: LeaseRequest) -> Claim | None:
         await self._look_at_nodes()
