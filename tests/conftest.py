@@ -16,6 +16,15 @@ settings.register_profile("joulebox", deadline=None)
 settings.load_profile("joulebox")
 
 
+FIRST = ("test_crash_fleet", "test_crash", "test_whole", "test_up", "test_engines", "test_queue", "test_pages")
+"""The files that take longest, in this order: what begins last must be short, or one process works on alone."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Long files begin first; the others stay in their order."""
+    items.sort(key=lambda item: FIRST.index(item.path.stem) if item.path.stem in FIRST else len(FIRST))
+
+
 @pytest.fixture(scope="session")
 def smollm2() -> Path:
     """The verified GGUF of SmolLM2-135M-Instruct, fetched once into `.cache`, or into `JOULEBOX_TEST_CACHE`."""

@@ -1,0 +1,32 @@
+"""Two servers on one Postgres, each with a node, are killed while they work, Postgres too; every prompt is answered once."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from kills import SETTINGS, run_with_kills
+from postgres_server import PostgresServer
+from stage import Service
+
+
+@pytest.fixture
+def fleet(tmp_path: Path, smollm2: Path) -> Iterator[Service]:
+    postgres = PostgresServer()
+    service = Service(tmp_path, smollm2, SETTINGS, postgres, 2)
+    yield service
+    service.stop()
+    postgres.stop()
+
+
+@pytest.mark.timeout(170)
+def test_twenty_kills(fleet: Service) -> None:
+    """After 20 seeded SIGKILLs each prompt has one answer, the undisturbed one, and one receipt."""
+    run_with_kills(fleet, 20, seed=21)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(2400)
+def test_three_hundred_kills(fleet: Service) -> None:
+    """The same after 300 kills."""
+    run_with_kills(fleet, 300, seed=301)
