@@ -1,4 +1,4 @@
-"""Two servers on one Postgres, each with a node, are killed as they work, Postgres too; every prompt is answered once."""
+"""Two servers on one Postgres, each with a node, are killed as they work, Postgres too; each prompt has one answer."""
 
 from collections.abc import Iterator
 from pathlib import Path
