@@ -127,11 +127,13 @@ def test_no_forecast_no_wait() -> None:
 
 
 def test_an_hour_has_room_for_so_many() -> None:
-    """What is already deferred to an hour fills it; what does not fit goes to the next best."""
+    """What is already deferred to an hour, for this node or for any of its zone, fills it; what does not fit goes to
+    the next best."""
     one = option("n1", "DE", 400, 300, 100, 200)
     best, second = (FIRST + n * HOUR for n in (2, 3))
     assert by(4, one, booked={("node:n1", best): 119}).start == best
     assert by(4, one, booked={("node:n1", best): 120}).start == second
+    assert by(4, one, booked={("node:n1", best): 60, ("zone:DE", best): 60, ("zone:SE", best): 9}).start == second
 
 
 def test_of_equals_the_sooner() -> None:

@@ -169,6 +169,26 @@ async def test_another_forecast_another_hour(scene: Stage, clock: Ahead) -> None
     assert (await scene.status(dropped["id"]))["state"] == "cancelled"
 
 
+async def test_many_plans_few_looks(scene: Stage, clock: Ahead, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However many prompts are planned again at once, what they have in common is looked up once."""
+    await scene.join(instance="n1")
+    first = await forecast(scene, clock, 400, 380, 200, 300)
+    asked = [await scene.ask(deadline=(first + 4 * HOUR).isoformat()) for _ in range(12)]
+    assert {one["state"] for one in asked} == {"deferred"}
+    looks: list[str] = []
+    for name in ("crowd", "past_runs"):
+
+        async def counted(*given: Any, look: Any = getattr(scene.store, name), name: str = name) -> Any:
+            looks.append(name)
+            return await look(*given)
+
+        monkeypatch.setattr(scene.store, name, counted)
+    await forecast(scene, clock, 400, 380, 390, 150)
+    await scene.planner.turn(everything=True)
+    assert (await scene.status(asked[-1]["id"]))["expected_start"] == (first + 3 * HOUR).isoformat(timespec="seconds")
+    assert sorted(looks) == ["crowd", "past_runs"]
+
+
 async def test_a_deadline_that_comes_near(scene: Stage, clock: Ahead) -> None:
     """Deferrable work that still waits when its deadline is near goes before others of its turn."""
     await scene.join(instance="n1")

@@ -504,7 +504,7 @@ class Queue(Protocol):
         placement); each counted up to `BEFORE_MAX`."""
 
     async def crowd(self) -> Mapping[tuple[str, str], int]:
-        """How many jobs wait, by model and line."""
+        """How many jobs wait, by model and line, each line counted up to `BEFORE_MAX`."""
 
     async def durations_s(self, count: int) -> Sequence[float]:
         """How long the last `count` completed attempts at people's prompts took, from lease to delivery, in seconds."""

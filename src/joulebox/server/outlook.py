@@ -129,7 +129,8 @@ def wait_s(
     now: datetime,
 ) -> float | None:
     """In how many seconds this node would begin with one more prompt: after the one it works on (`since`), and its
-    share of what waits (`crowd`, by model and line). `None` where nobody can tell yet how long a prompt takes."""
+    share of what waits (`crowd`, by model and line, of a long line the first `BEFORE_MAX`). `None` where nobody can
+    tell yet how long a prompt takes."""
     share = 0.0
     for (model, line), count in crowd.items():
         able = [one for one in reach.values() if model in one.models and line in one.lines]

@@ -13,7 +13,7 @@ from statistics import median
 from typing import Final, Literal
 
 from joulebox.model import Quality, Receipt
-from joulebox.server.jobs import FASTEST, NODE_PREFIX, PastRun, Place, Plan
+from joulebox.server.jobs import FASTEST, NODE_PREFIX, ZONE_PREFIX, PastRun, Place, Plan
 
 GREENEST: Final = "greenest"
 SAME: Final = 0.02
@@ -211,9 +211,10 @@ def _starts(option: Option, now: datetime, latest: datetime, booked: Booked) -> 
     """One start for each stretch of the forecast that has room for one more run."""
     run = timedelta(seconds=option.expected.run_s) if option.expected is not None else UNKNOWN_RUN
     free = now + timedelta(seconds=option.wait_s or 0.0)
+    lines = (NODE_PREFIX + option.node, f"{ZONE_PREFIX}{option.zone}", FASTEST)
     found = []
     for slot in option.slots:
-        before = sum(booked.get((line, slot.start), 0) for line in (NODE_PREFIX + option.node, FASTEST))
+        before = sum(booked.get((line, slot.start), 0) for line in lines)
         begin = max(slot.start, now)
         until = max(begin, free) + before * run
         if slot.until > now and until <= latest and (until + run <= slot.until or (not before and until == begin)):

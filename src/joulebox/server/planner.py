@@ -10,7 +10,7 @@ import logging
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, suppress
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Final, Protocol
 
@@ -47,9 +47,17 @@ class Books(Protocol):
     async def next_due(self) -> datetime | None: ...
     async def planned(self, after: int, limit: int) -> Sequence[Record]: ...
     async def due(self, now: datetime, limit: int) -> Sequence[Record]: ...
-    async def booked(self) -> Booked: ...
+    async def booked(self, until: datetime) -> Booked: ...
     async def replan(self, record: Record, place: Place, now: datetime) -> Record | None: ...
     async def past_runs(self, model: str) -> Mapping[str, Sequence[PastRun]]: ...
+
+
+@dataclass(slots=True)
+class Looks:
+    """What was looked up: of many plans that are looked at together, most ask for the same."""
+
+    free: dict[tuple[str, str], list[Free]] = field(default_factory=dict)
+    runs: dict[str, Mapping[str, Sequence[PastRun]]] = field(default_factory=dict)
 
 
 class Planner:
@@ -94,8 +102,9 @@ class Planner:
         if not wish.planned:
             return await self._desk.ask(prompt, wish.line, key, priority, asker=asker, owner=owner)
         now = self._clock.utc()
-        options = await self._options(prompt.model, wish, now)
-        decided = place(wish, options, now, now, self._wait_max, await self._books.booked() if wish.deadline else {})
+        options = await self._options(prompt.model, wish, now, Looks())
+        booked = await self._books.booked(wish.deadline) if wish.deadline else {}
+        decided = place(wish, options, now, now, self._wait_max, booked)
         if wish.deadline is not None and decided.start <= now and not decided.urgent and self._may_learn(options, now):
             decided = _held(decided, now)
         record = await self._desk.ask(prompt, wish.line, key, priority, decided, asker=asker, owner=owner)
@@ -125,26 +134,34 @@ class Planner:
         return min(wait_s, PLAN_EVERY.total_seconds()) if self._grid.live else wait_s
 
     async def _again(self, now: datetime, *, everything: bool) -> None:
+        looks = Looks()
         for record in await self._books.due(now, PAGE):
-            await self._move(record, now, {})
+            await self._move(record, now, {}, looks)
         if not everything:
             return
         booked: Counter[tuple[str, datetime]] = Counter()
         after = 0
         while records := await self._books.planned(after, PAGE):
+            looks = Looks()
             for record in records:
                 after = record.number
-                await self._move(record, now, booked)
+                await self._move(record, now, booked, looks)
+                await asyncio.sleep(0)  # who asks meanwhile does not wait for all of them
 
-    async def _move(self, record: Record, now: datetime, booked: Counter[tuple[str, datetime]] | Booked) -> None:
+    async def _move(
+        self, record: Record, now: datetime, booked: Counter[tuple[str, datetime]] | Booked, looks: "Looks"
+    ) -> None:
         """Decide again of one job; one that is in the line stays unless its time is up or nobody there may take it."""
         plan, due = record.plan, record.due
         if plan is None or due is None:
             return
         wish = Wish(policy=plan.policy, line=plan.line, deadline=plan.deadline)
-        options = await self._options(record.job.prompt.model, wish, now)
         waits = record.job.state is JobState.AVAILABLE
-        if waits and due > now and (not options or self._desk.served(record)):
+        stays = waits and due > now
+        if stays and self._desk.served(record):
+            return
+        options = await self._options(record.job.prompt.model, wish, now, looks)
+        if stays and not options:
             return
         if waits and plan.deadline is not None and due <= now:
             new = urgent(plan, "its deadline is near, and it still waited: the first free node takes it", now)
@@ -181,10 +198,12 @@ class Planner:
 
     # --- what is known ------------------------------------------------------------------------------------------------
 
-    async def _options(self, model: str, wish: Wish, now: datetime) -> list[Option]:
+    async def _options(self, model: str, wish: Wish, now: datetime, looks: "Looks") -> list[Option]:
         """The connected nodes that may take it, with what is known of each."""
-        free = await self._desk.free(model, wish.line)
-        runs = await self._books.past_runs(model)
+        if (free := looks.free.get((model, wish.line))) is None:
+            free = looks.free[model, wish.line] = await self._desk.free(model, wish.line)
+        if (runs := looks.runs.get(model)) is None:
+            runs = looks.runs[model] = await self._books.past_runs(model)
         return [self._option(one, runs.get(one.offer.node, ()), wish, now) for one in free]
 
     def _option(self, free: Free, runs: Sequence[PastRun], wish: Wish, now: datetime) -> Option:

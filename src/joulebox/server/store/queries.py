@@ -221,13 +221,17 @@ def take_job(number: Rows, node: str) -> ReturningUpdate[Any]:
 
 
 def crowd() -> Rows:
-    """How many jobs wait, by what they wait for."""
-    waits = jobs.c.state == JobState.AVAILABLE
-    return (
-        select(jobs.c.model, jobs.c.placement, func.count().label("count"))
-        .where(waits)
-        .group_by(jobs.c.model, jobs.c.placement)
+    """How many jobs wait, by what they wait for, each line counted up to `BEFORE_MAX`."""
+    lines = _lines()
+    waiting = (
+        select(jobs.c.number)
+        .where(jobs.c.state == JobState.AVAILABLE, jobs.c.model == lines.c.model, jobs.c.placement == lines.c.placement)
+        .limit(BEFORE_MAX)
+        .correlate(lines)
+        .subquery()
     )
+    count = select(func.count()).select_from(waiting).scalar_subquery()
+    return select(lines.c.model, lines.c.placement, count.label("count")).where(lines.c.model.is_not(None))
 
 
 def planned(after: int, limit: int) -> Rows:
@@ -245,11 +249,11 @@ def next_due() -> Rows:
     return select(func.min(jobs.c.due).label("due")).where(_PLANNED)
 
 
-def booked() -> Rows:
-    """How many jobs are deferred, by line and beginning."""
+def booked(until: datetime) -> Rows:
+    """How many jobs are deferred to a moment before `until`, by line and beginning."""
     return (
         select(jobs.c.placement, jobs.c.due, func.count().label("count"))
-        .where(_PLANNED, jobs.c.state == JobState.DEFERRED)
+        .where(_PLANNED, jobs.c.state == JobState.DEFERRED, jobs.c.due < until)
         .group_by(jobs.c.placement, jobs.c.due)
     )
 

@@ -366,10 +366,10 @@ class Store:
             return [_record(row) for row in (await connection.execute(queries.due(now, limit))).mappings()]
 
     @whole
-    async def booked(self) -> Mapping[tuple[str, datetime], int]:
-        """How many jobs are deferred, by line and beginning."""
+    async def booked(self, until: datetime) -> Mapping[tuple[str, datetime], int]:
+        """How many jobs are deferred to a moment before `until`, by line and beginning."""
         async with self._database.read() as connection:
-            rows = (await connection.execute(queries.booked())).mappings()
+            rows = (await connection.execute(queries.booked(until))).mappings()
             return {(row["placement"], row["due"]): int(row["count"]) for row in rows}
 
     @whole
