@@ -1,7 +1,7 @@
 """Prompts that wait for a greener node or hour, through the real server with a clock that is handed in."""
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from datetime import datetime, timedelta
 from io import StringIO
 from pathlib import Path
@@ -173,16 +173,21 @@ async def test_many_plans_few_looks(scene: Stage, clock: Ahead, monkeypatch: pyt
     """However many prompts are planned again at once, what they have in common is looked up once."""
     await scene.join(instance="n1")
     first = await forecast(scene, clock, 400, 380, 200, 300)
-    asked = [await scene.ask(deadline=(first + 4 * HOUR).isoformat()) for _ in range(12)]
+    asked = [await scene.ask(deadline=(first + 4 * HOUR).isoformat()) for _ in range(6)]
     assert {one["state"] for one in asked} == {"deferred"}
     looks: list[str] = []
-    for name in ("crowd", "past_runs"):
 
-        async def counted(*given: Any, look: Any = getattr(scene.store, name), name: str = name) -> Any:
+    def counted(name: str) -> Callable[..., Any]:
+        look = getattr(scene.store, name)
+
+        async def looked(*given: Any) -> Any:
             looks.append(name)
             return await look(*given)
 
-        monkeypatch.setattr(scene.store, name, counted)
+        return looked
+
+    for name in ("crowd", "past_runs"):
+        monkeypatch.setattr(scene.store, name, counted(name))
     await forecast(scene, clock, 400, 380, 390, 150)
     await scene.planner.turn(everything=True)
     assert (await scene.status(asked[-1]["id"]))["expected_start"] == (first + 3 * HOUR).isoformat(timespec="seconds")
