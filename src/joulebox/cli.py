@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
-from joulebox.bench.commands import app as bench_app
+from joulebox.bench_commands import app as bench_app
 from joulebox.errors import JouleboxError
 from joulebox.node_commands import node_app
 from joulebox.token_commands import JsonOption, ServerOption, client_of, tokens_app

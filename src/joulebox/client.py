@@ -237,6 +237,11 @@ class Client:
         """The evidence behind a receipt, as JSON."""
         return self._answer("GET", f"/api/v1/receipts/{_part(receipt_id)}/trace.json").content
 
+    def evidence(self, receipt_id: str) -> dict[str, Any]:
+        """Everything a receipt was made of, and the receipt."""
+        found: dict[str, Any] = self.call("GET", f"/api/v1/receipts/{_part(receipt_id)}/evidence")
+        return found
+
     def report(self, form: str = "json", **fields: str | None) -> bytes:
         """The SCI report of a period: the parameters of `GET /api/v1/report/sci`, those that are `None` left out."""
         given = {name: value for name, value in fields.items() if value is not None}

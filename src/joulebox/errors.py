@@ -59,6 +59,7 @@ REGISTRY: Final[dict[str, Failure]] = {
     "model_fetch": Failure(status=502, exit_code=1, title="The model could not be fetched"),
     # the benchmark
     "bad_task": Failure(status=422, exit_code=2, title="A task or an answer cannot be read"),
+    "bad_campaign": Failure(status=422, exit_code=2, title="A campaign's file cannot be used"),
     # meters
     "unknown_meter": Failure(status=422, exit_code=2, title="There is no such kind of meter"),
     "meters_in_use": Failure(status=409, exit_code=1, title="A node reads these meters"),

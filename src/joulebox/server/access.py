@@ -56,6 +56,7 @@ TABLE: Final[Mapping[tuple[str, str], Need]] = {
     ("DELETE", "/api/v1/receipts/{receipt_id}/share"): "owner",
     ("GET", "/api/v1/receipts/{receipt_id}/trace.json"): "link",
     ("GET", "/api/v1/receipts/{receipt_id}/trace.csv"): "link",
+    ("GET", "/api/v1/receipts/{receipt_id}/evidence"): "link",
     ("POST", "/api/v1/receipts/{receipt_id}/recompute"): "admin",
     ("GET", "/api/v1/models"): "read",
     ("GET", "/api/v1/nodes"): "read",

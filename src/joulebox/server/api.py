@@ -138,6 +138,12 @@ def _receipts(routes: APIRouter, service: Service) -> None:
         body = await asyncio.to_thread(trace_json, await service.trace(receipt_id))
         return Response(body, media_type="application/json")
 
+    @routes.get("/api/v1/receipts/{receipt_id}/evidence")
+    async def evidence(receipt_id: str) -> Json:
+        """All that a receipt was made of, beside it: the trace as the node sent it (base64), those of earlier attempts,
+        and the factors. With the same method, anyone makes the same receipt of it."""
+        return await service.evidence(receipt_id)
+
     @routes.get("/api/v1/receipts/{receipt_id}/trace.csv", response_class=StreamingResponse)
     async def trace_as_csv(receipt_id: str) -> Response:
         """The readings behind a receipt, one a row."""

@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from joulebox.accounting.whatif import what_if, window
 from joulebox.errors import JouleboxError
 from joulebox.model import FINAL_STATES, Intensity, JobState, Message, Mode, Phase, Prompt, Role
+from joulebox.protocol import pack_trace
 from joulebox.server import control
 from joulebox.server.access import EVERYBODY, Act, Caller, Scope, Token, digest, new_token, not_yours, shown
 from joulebox.server.desk import Desk
@@ -298,6 +299,19 @@ class Service:
         if blob is None:
             raise await self._no_receipt(receipt_id)
         return blob
+
+    async def evidence(self, receipt_id: str) -> Json:
+        """A receipt's newest revision, and all that it was made of."""
+        kept = await self.store.kept(receipt_id)
+        if kept is None:
+            raise await self._no_receipt(receipt_id)
+        earlier = await self.store.earlier(kept.job_id, kept.attempt)
+        return {
+            "receipt": json.loads(kept.receipt.body),
+            "factors": kept.receipt.factors,
+            "trace": pack_trace(kept.trace),
+            "earlier": [{"number": number, "trace": pack_trace(blob) if blob else None} for number, blob in earlier],
+        }
 
     async def erase(self, receipt_id: str) -> Json:
         """Remove what was asked and answered; receipt and readings hold no text and stay."""
