@@ -40,12 +40,11 @@ def bench_score(
     """Score stored answers: code and SQL are run in a sandbox, nothing is asked of any model."""
     from joulebox.bench.marking import mark_all, read_answers
     from joulebox.bench.show import print_scores, score_json
-    from joulebox.bench.suite import CATEGORIES, load, task
+    from joulebox.bench.suite import CATEGORIES, by_id, load, task
 
     chosen = [load(path) for path in tasks] if tasks else [task(each) for each in CATEGORIES]
-    samples = {sample.id: sample for each in chosen for sample in each.samples}
     marked = []
-    for answer, score in mark_all(samples, read_answers(answers)):
+    for answer, score in mark_all(by_id(chosen), read_answers(answers)):
         marked.append((answer, score))
         if as_json:
             print(score_json(answer, score), flush=True)

@@ -12,6 +12,7 @@ from typing import Any, Final, TypeVar
 from joulebox.bench.marking import mark
 from joulebox.bench.plan import Turn, rests, turns
 from joulebox.bench.record import Answered, Book, Failed, Key, ModelRef, Scored, Sitting, WarmUp
+from joulebox.bench.suite import by_id
 from joulebox.bench.task import Answer, Sample, Task
 from joulebox.client import AWAY, Client
 from joulebox.clock import Clock
@@ -101,7 +102,7 @@ class Runner:
         self._client = client
         self._book = book
         self._tasks = {task.category: task for task in tasks}
-        self._samples = {sample.id: sample for task in tasks for sample in task.samples}
+        self._samples = by_id(tasks)
         self._place = place
         self._clock = patient.clock
         self._patiently = patient
@@ -262,7 +263,7 @@ class Runner:
 
 def score_all(book: Book, tasks: Sequence[Task], say: Say) -> None:
     """Score the answers that have no score yet, and keep that."""
-    samples = {sample.id: sample for task in tasks for sample in task.samples}
+    samples = by_id(tasks)
     left = [answer for key, answer in book.record.answers.items() if key not in book.record.scores]
     for number, answer in enumerate(left, 1):
         say(f"scoring {number} of {len(left)}")

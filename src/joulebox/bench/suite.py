@@ -6,7 +6,7 @@
 import ast
 import json
 import tomllib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import cache
 from importlib.resources import files
 from pathlib import Path
@@ -44,6 +44,11 @@ def task(category: str) -> Task:
         sentence = f"There is no category {category!r}: choose one of {', '.join(CATEGORIES)}."
         raise JouleboxError("not_found", sentence)
     return parsed((files("joulebox.bench") / "tasks" / f"{category}.toml").read_text("utf-8"), f"{category}.toml")
+
+
+def by_id(tasks: Iterable[Task]) -> dict[str, Sample]:
+    """Every prompt of the tasks by its id."""
+    return {sample.id: sample for each in tasks for sample in each.samples}
 
 
 def load(path: Path) -> Task:
