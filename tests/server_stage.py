@@ -19,6 +19,7 @@ from joulebox.server.app import build_app, listen, running, url_of
 from joulebox.server.grid.live import Grid
 from joulebox.server.planner import Planner
 from joulebox.server.store import Store
+from joulebox.server.waker import Waker
 from joulebox.settings import Settings
 
 Json = dict[str, Any]
@@ -113,6 +114,7 @@ class Stage:
     store: Store
     grid: Grid
     planner: Planner
+    waker: Waker
     tasks: list[asyncio.Task[Any]] = field(default_factory=list)
 
     async def ask(self, prompt: str = "hi", **fields: Any) -> Json:
@@ -199,5 +201,11 @@ async def stage(folder: Path, **settings: Any) -> AsyncIterator[Stage]:
         async with running(app, sock), httpx2.AsyncClient(base_url=url, timeout=10, verify=False) as http:
             state = app.state
             yield Stage(
-                url=url, http=http, settings=chosen, store=state.desk._queue, grid=state.grid, planner=state.planner
+                url=url,
+                http=http,
+                settings=chosen,
+                store=state.desk._queue,
+                grid=state.grid,
+                planner=state.planner,
+                waker=state.waker,
             )

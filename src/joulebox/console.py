@@ -225,8 +225,12 @@ def node_lines(nodes: Sequence[Mapping[str, Any]]) -> Iterable[str]:
 def idle_lines(idle: Mapping[str, Any]) -> Iterable[str]:
     """What a node does while nobody asks, and what it drew meanwhile."""
     policy = idle["idle_policy"] or {}
-    unload_s = policy.get("unload_s")
+    unload_s, suspend_s = policy.get("unload_s"), policy.get("suspend_s")
     does = "keeps its model loaded" if unload_s is None else f"unloads its model after {lasting(unload_s)}"
+    if suspend_s is not None:
+        does += f" and suspends after {lasting(suspend_s)}"
+        if idle.get("wake_s") is not None:
+            does += f" (waking takes about {lasting(idle['wake_s'])})"
     yield f"{harmless(idle['name'])} {does}. Now {idle['state']}: {harmless(str(idle['reason']))}."
     if not idle["shares"]:
         yield f"Of the last {idle['hours']:g} hours it has told nothing that it drew between prompts."

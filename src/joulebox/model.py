@@ -457,9 +457,13 @@ class IdleStretch:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class IdlePolicy:
-    """What a node does when it has been idle so long, in seconds: unload its model. `None`: never."""
+    """What a node does when it has been idle so long, in seconds: unload its model, suspend its machine. `None`: never.
+    It is woken by `mac`, the address of its network card, within `wake_max_s`."""
 
     unload_s: float | None = None
+    suspend_s: float | None = None
+    mac: str | None = None
+    wake_max_s: float = 180.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

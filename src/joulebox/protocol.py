@@ -61,6 +61,8 @@ class LeaseRequest:
     unfit: tuple[ModelFile, ...] = ()
     policy: IdlePolicy | None = None
     """What it does while nobody asks."""
+    suspends: bool = False
+    """It wants leave to suspend, and does where there is no job: the server wakes it for the next one."""
     unloaded_at: datetime | None = None
     """Since when, by that policy, it has had no model in memory."""
 

@@ -217,6 +217,32 @@ class Settings(BaseModel):
         float | None,
         Field(gt=0, le=10_000_000, description="A node that was idle so long unloads its model; without it, never."),
     ] = None
+    idle_suspend_s: Annotated[
+        float | None,
+        Field(
+            gt=0, le=10_000_000, description="A node that was idle so long runs `suspend_command`; without it, never."
+        ),
+    ] = None
+    suspend_command: Annotated[
+        str | None,
+        Field(description="Command that suspends the node's machine, such as `systemctl suspend`; no shell reads it."),
+    ] = None
+    wake_mac: Annotated[
+        str | None,
+        Field(
+            pattern=r"^([0-9A-Fa-f]{2}[:-]){5}[0-9A-Fa-f]{2}$",
+            description="Address of the node's network card, by which it is woken; without it, that of the card that "
+            "leads to the server.",
+        ),
+    ] = None
+    wake_max_s: Annotated[
+        float,
+        Field(gt=0, le=3600, description="A node that is not back so long after the first magic packet is given up."),
+    ] = 180.0
+    wake_address: Annotated[
+        tuple[str, ...],
+        Field(description="Where the server sends magic packets, `HOST[:PORT]`, separated by spaces."),
+    ] = ("255.255.255.255",)
     control_every_s: Annotated[
         float,
         Field(ge=0, le=10_000_000, description="How often an idle node with meters runs its control prompt; 0: never."),
@@ -350,7 +376,7 @@ def load_settings(**flags: object) -> Settings:
                 sentence = f"{key}_FILE names {file}, which cannot be read: {reason}."
                 raise JouleboxError("bad_setting", sentence) from error
     values |= {name: value for name, value in flags.items() if value is not None}
-    for name in ("meters", "grid_live", "public", "trusted_proxies"):
+    for name in ("meters", "grid_live", "public", "trusted_proxies", "wake_address"):
         if isinstance(values.get(name), str):
             values[name] = tuple(values[name].split())
     try:

@@ -22,7 +22,7 @@ from joulebox.node.idle import IdleBook
 from joulebox.node.measurement import UNCONDITIONAL, Conditions, Machine, Measured, measure
 from joulebox.node.recorder import Recorder
 from joulebox.node.relay import Relay
-from joulebox.node.rest import Rest
+from joulebox.node.rest import Rest, sleep_by
 from joulebox.node.spool import Spool
 from joulebox.protocol import LEASE_WAIT_S, VERSION, Finish, Lease, LeaseRequest, pack_trace, to_json
 from joulebox.units import nanoseconds, seconds
@@ -88,11 +88,9 @@ class Agent:
         try:
             self._deliver_all()
             while not self._stopped.is_set():
-                lease = self._lease()
+                lease = self._lease() or self._idles()
                 if lease is not None:
                     self._work(lease)
-                elif self._engine.loaded is not None and self._rest.unloads(self._idle_s()):
-                    self._unload()
         finally:
             self._engine.unload()
             self._recorder.stop()
@@ -101,13 +99,13 @@ class Agent:
         """End after what is under way; from any thread."""
         self._stopped.set()
 
-    def _lease(self) -> Lease | None:
-        """The next job, or `None` after a quiet while. Waits for a server that is away."""
+    def _lease(self, *, suspends: bool = False) -> Lease | None:
+        """The next job, or `None` after a quiet while, or with leave to suspend. Waits for a server that is away."""
         taken_until_ns = self._clock.now_ns() + nanoseconds(NAME_TAKEN_WAIT_S)
         wait_s, told = RETRY_FIRST_S, False
         while not self._stopped.is_set():
             try:
-                offer = self._offer()
+                offer = replace(self._offer(), suspends=suspends)
                 answer = self._client.call("POST", "/node/v1/lease", to_json(offer), timeout_s=LEASE_WAIT_S + 15)
                 self._idle.heard(offer.idle)
                 return _read_lease(answer) if answer is not None else None
@@ -121,6 +119,28 @@ class Agent:
             self._stopped.wait(wait_s)
             wait_s = min(wait_s * 1.5, RETRY_MAX_S)
         return None
+
+    def _idles(self) -> Lease | None:
+        """Nobody asks: what is due of the idle policy, or the job that came instead of leave to suspend."""
+        if self._stopped.is_set():
+            return None
+        if self._engine.loaded is not None and self._rest.unloads(self._idle_s()):
+            self._unload()
+        if not self._rest.suspends(self._idle_s()):
+            return None
+        lease = self._lease(suspends=True)
+        if lease is None and not self._stopped.is_set():
+            self._suspend()
+        return lease
+
+    def _suspend(self) -> None:
+        """The server gave leave: it has no job, and wakes this machine for the next."""
+        LOG.info("idle for %.0f s: the machine suspends", self._idle_s())
+        self._idle.end()
+        slept_s = sleep_by(self._rest.command, self._clock)
+        LOG.info("the machine slept for %.0f s", slept_s)
+        self._idle.begin(loaded=self._engine.loaded is not None)
+        self._quiet_since_ns = self._idle_since_ns = self._clock.now_ns()
 
     def _idle_s(self) -> float:
         return seconds(self._clock.now_ns() - self._idle_since_ns)

@@ -28,6 +28,8 @@ from joulebox.server.replicas import Replicas
 from joulebox.server.retention import Retention
 from joulebox.server.service import Service
 from joulebox.server.store import Store
+from joulebox.server.waker import Waker
+from joulebox.server.wakes import Wakes
 from joulebox.settings import Settings
 
 BACKLOG: Final = 1024
@@ -50,7 +52,8 @@ def build_app(settings: Settings, clock: Clock | None = None) -> FastAPI:
     clock = clock or SystemClock()
     grid = Grid(settings, clock, store, feeds_of(settings))
     keeper = Keeper(grid, store)
-    desk = Desk(store, settings, clock, grid)
+    desk = Desk(store, settings, clock, grid, Wakes(store.sleeps, clock))
+    waker = Waker(desk, store.sleeps, clock, settings.wake_address)
     replicas = Replicas(desk)
     planner = Planner(desk, store, grid, settings, clock)
     gate = Gate(settings, clock, store.access)
@@ -67,10 +70,12 @@ def build_app(settings: Settings, clock: Clock | None = None) -> FastAPI:
             await desk.open(settings.replica_url or app.state.url)
             keeper.start()
             planner.start()
+            waker.start()
             retention.start()
             yield
         finally:
             await planner.stop()
+            await waker.stop()
             await keeper.stop()
             await retention.stop()
             await grid.close()
@@ -89,6 +94,7 @@ def build_app(settings: Settings, clock: Clock | None = None) -> FastAPI:
     app.state.desk = desk
     app.state.grid = grid
     app.state.planner = planner
+    app.state.waker = waker
     app.state.service = service
     app.state.url = ""
     app.add_middleware(

@@ -24,7 +24,6 @@ from joulebox.model import AttemptState, JobState, Problem, Prompt
 from joulebox.protocol import (
     EVENTS_MAX,
     LEASE_WAIT_S,
-    VERSION,
     Batch,
     BatchReply,
     Finish,
@@ -53,15 +52,17 @@ from joulebox.server.jobs import (
     Record,
     Waiting,
     check,
+    lasting_of,
     lost,
     reach_of,
     stale,
+    stopping,
 )
 from joulebox.server.live import PHASES, Bell, Elsewhere, Hold, Live, Poll, live_of, settling_of
 from joulebox.server.node_now import NodeNow, node_now
 from joulebox.server.outlook import Free, Outlook, Scene, outlook, wait_s, why
-from joulebox.server.presence import BETWEEN_S, Presence, Visit
-from joulebox.server.problems import refuse_version
+from joulebox.server.presence import BETWEEN_S, Presence, Visit, taken
+from joulebox.server.wakes import Wakes
 from joulebox.settings import Settings
 from joulebox.units import nanoseconds, seconds
 
@@ -77,8 +78,9 @@ SWEEP_S: Final = 5.0
 class Desk:
     """Where prompts, nodes and watchers meet. One per server process."""
 
-    def __init__(self, queue: Queue, settings: Settings, clock: Clock, grid: Grid) -> None:
+    def __init__(self, queue: Queue, settings: Settings, clock: Clock, grid: Grid, wakes: Wakes) -> None:
         self.line_bell = Bell()
+        self.wakes = wakes
         self.closing = False
         self._queue = queue
         self._settings = settings
@@ -110,6 +112,7 @@ class Desk:
         await self._queue.join(url, self._heard, self._clock.utc())
         await self._take_up()
         self._know({node.offer.node: node for node in await self._queue.nodes()})
+        await self.wakes.look()
         self._durations_s.extend(reversed(await self._queue.durations_s(RECENT)))
         if self._queue.shared:
             self._sweep_later()
@@ -122,7 +125,7 @@ class Desk:
         for poll in self._polls.values():
             poll.wake()
         for live in self._live.values():
-            self._stop_timers(live)
+            live.stop_timers()
             if live.hold is not None:
                 live.hold.end()
         for bell in [self.line_bell, *self._bells.values()]:
@@ -171,22 +174,21 @@ class Desk:
             self._changed(record.job.id)
 
     async def free(self, model: str, line: str) -> list[Free]:
-        """The connected nodes that may take a prompt from that line, each with when it would begin with it."""
+        """The nodes that may take a prompt from that line, connected or asleep, each with when it would begin."""
         await self._look_at_nodes()
         waiting = Waiting(id="", model=model, placement=line)
-        reach = {name: reach_of(node.offer) for name, node in self._nodes.items() if self._here(name)}
+        reach = {name: reach_of(node.offer) for name, node in self._nodes.items() if self._comes(name)}
         able = [name for name, one in reach.items() if one.takes(waiting)]
         if not able:
             return []
         crowd, busy, now = await self._queue.crowd(), await self._working(), self._clock.utc()
         typical_s = median(self._durations_s) if self._durations_s else None
-        return [
-            Free(self._nodes[name].offer, wait_s(name, reach, crowd, busy.get(name), typical_s, now)) for name in able
-        ]
+        waits_s = {name: wait_s(name, reach, crowd, busy.get(name), typical_s, now) for name in able}
+        return [Free(self._nodes[name].offer, self.wakes.delayed_s(name, waits_s[name])) for name in able]
 
     def served(self, record: Record) -> bool:
-        """Whether a connected node takes from the line that a job waits in."""
-        nodes = (node for name, node in self._nodes.items() if self._here(name))
+        """Whether a node that is connected, or can be woken, takes from the line that a job waits in."""
+        nodes = (node for name, node in self._nodes.items() if self._comes(name))
         return any(reach_of(node.offer).takes(record.waiting) for node in nodes)
 
     async def cancel(self, job_id: str) -> Record:
@@ -217,6 +219,7 @@ class Desk:
             durations_s=tuple(self._durations_s),
             settling={live.attempt.node: said for live in self._live.values() if (said := settling_of(live))},
             draining={name: node.drain.why for name, node in self._nodes.items() if node.drain is not None},
+            asleep=self.wakes.asleep,
         )
         now, seen = self._clock.utc(), []
         for record in records:
@@ -261,7 +264,8 @@ class Desk:
         seen: list[tuple[NodeRecord, NodeNow]] = []
         for name, node in sorted(self._nodes.items()):
             record = replace(node, seen=now) if (here := self._connected(name)) else node
-            seen.append((record, node_now(record, here, busy.get(name), lives.get(name), self._idle_since.get(name))))
+            idle, sleep = self._idle_since.get(name), self.wakes.of(name)
+            seen.append((record, node_now(record, here, busy.get(name), lives.get(name), idle, sleep)))
         return seen
 
     async def drain(self, name: str, why: str | None) -> None:
@@ -284,12 +288,10 @@ class Desk:
         """One job for this node, or `None` after `wait_s`. `gone` is done when the node has hung up.
 
         A node that asks for work does none: whatever ran on it is lost and rescued at once.
-        Raises `JouleboxError`: `protocol_version`, `no_server`, `bad_request`, `node_name_taken`, `unknown_zone`.
+        Raises `JouleboxError`: `no_server`, `bad_request`, `node_name_taken`, `unknown_zone`.
         """
-        if request.version != VERSION:
-            refuse_version(request.version)
         if self.closing:
-            raise JouleboxError("no_server", "The server is stopping: ask again when it is back.")
+            raise stopping()
         if not 1 <= len(request.node) <= NODE_NAME_MAX or not request.node.isprintable():
             raise JouleboxError("bad_request", f"A node's name has 1 to {NODE_NAME_MAX} printable characters.")
         visit = self._enter(request.node, request.instance)
@@ -305,6 +307,8 @@ class Desk:
             async with self._doors.setdefault(request.node, asyncio.Lock()):
                 await self._join(request)
                 claim = await self._next_claim(poll, gone)
+                if claim is None and request.suspends and not gone.done():
+                    await self._let_sleep(poll)
                 return await self._hand_out(claim, poll, gone) if claim is not None else None
         finally:
             if self._polls.get(request.node) is poll:
@@ -335,7 +339,7 @@ class Desk:
         if live.hold is not None:
             live.hold.end()
         live.hold = hold
-        self._stop_grace(live)
+        live.stop_grace()
         hold.say("hello")
         if live.cancel:
             hold.say("cancel")
@@ -382,7 +386,7 @@ class Desk:
         if live is None:
             return await self._finished_before(token, finish)
         live.finishing += 1
-        self._stop_grace(live)
+        live.stop_grace()
         try:
             if finish.outcome == "done":
                 record = await self._take_delivery(live, finish)
@@ -401,19 +405,16 @@ class Desk:
     async def _join(self, request: LeaseRequest) -> None:
         await self._look_at_nodes()
         known = self._nodes.get(request.node)
-        changed = known is None or _lasting(known.offer) != _lasting(request)
+        changed = known is None or lasting_of(known.offer) != lasting_of(request)
         if changed and request.zone is not None:
             check_zone(request.zone)
         joined = NodeRecord(offer=request, seen=self._clock.utc(), drain=known.drain if known else None)
         came = self._queue.shared and self._on_line.get(request.node) != request.instance
         if (changed or came) and not await self._queue.save_node(joined):
-            sentence = (
-                f"Another node called {request.node} is connected: give this one another name, or stop the other."
-            )
-            raise JouleboxError("node_name_taken", sentence, retry_s=BETWEEN_S)
+            raise JouleboxError("node_name_taken", taken(request.node), retry_s=BETWEEN_S)
         self._on_line[request.node] = request.instance
         self._reach[request.node] = reach_of(request)
-        if changed or not self._here(request.node):
+        if await self.wakes.spoke(request.node) or changed or not self._here(request.node):
             self.replan()
         self._nodes[request.node] = joined
         await self._idle_books.keep(request)
@@ -424,6 +425,14 @@ class Desk:
             self.control.forget(request.node)
             for token in await self._queue.running_on(request.node):
                 await self._queue.close_attempt(token, anew, self._settings.attempts_max, self._clock.utc())
+
+    async def _let_sleep(self, poll: Poll) -> None:
+        """Leave to suspend; a server that stops gives none, since it could not wake the node."""
+        if self.closing or poll.superseded:
+            raise stopping()
+        await self.wakes.slept(poll.request)
+        self.replan()
+        self.line_bell.ring()
 
     async def _next_claim(self, poll: Poll, gone: asyncio.Future[Any]) -> Claim | None:
         end_ns = self._clock.now_ns() + nanoseconds(min(poll.request.wait_s, LEASE_WAIT_S))
@@ -529,7 +538,7 @@ class Desk:
     def _over(self, live: Live, record: Record) -> None:
         live.over = True
         self._idle_since[live.attempt.node] = self._clock.utc()
-        self._stop_timers(live)
+        live.stop_timers()
         self._live.pop(live.attempt.token, None)
         if live.hold is not None:
             live.hold.say("bye")
@@ -594,7 +603,7 @@ class Desk:
                     live.hold.say("cancel")
             return
         live.over = True
-        self._stop_timers(live)
+        live.stop_timers()
         self._live.pop(live.attempt.token, None)
         if live.hold is not None:
             live.hold.say("bye" if held is None else "move")
@@ -636,7 +645,11 @@ class Desk:
         return live_of(held.attempt, held.record)
 
     def _connected(self, name: str) -> bool:
-        return self._presence.here(name) or self._nodes[name].elsewhere
+        return (self._presence.here(name) or self._nodes[name].elsewhere) and self.wakes.of(name) is None
+
+    def _comes(self, name: str) -> bool:
+        """Whether this node takes prompts, now or once it is woken."""
+        return self._here(name) or (self.wakes.may_come(name) and not self._drained(name))
 
     def _here(self, name: str) -> bool:
         """Whether this node is connected and takes prompts."""
@@ -645,6 +658,7 @@ class Desk:
     async def _look_at_nodes(self) -> None:
         if self._nodes_stale:
             self._nodes_stale = False
+            await self.wakes.look()
             mine = {name: node for name, node in self._nodes.items() if self._presence.here(name)}
             fresh = {node.offer.node: node for node in await self._queue.nodes()}
             self._know(fresh | {name: replace(mine[name], drain=fresh[name].drain) for name in mine if name in fresh})
@@ -665,16 +679,11 @@ class Desk:
     # --- grace --------------------------------------------------------------------------------------------------------
 
     def _start_grace(self, live: Live) -> None:
-        self._stop_grace(live)
+        live.stop_grace()
         if live.over or live.finishing or self.closing:
             return
         loop = asyncio.get_running_loop()
         live.grace = loop.call_later(self._settings.grace_s, lambda: self._spawn(self._rescue(live)))
-
-    def _stop_grace(self, live: Live) -> None:
-        if live.grace is not None:
-            live.grace.cancel()
-            live.grace = None
 
     async def _rescue(self, live: Live) -> None:
         if live.over or live.finishing or live.hold is not None:
@@ -689,7 +698,7 @@ class Desk:
     def _given_up(self, live: Live, record: Record | None) -> None:
         if record is None:  # another server has taken it up, or its end
             live.over = True
-            self._stop_timers(live)
+            live.stop_timers()
             self._live.pop(live.attempt.token, None)
 
     def _limit(self, live: Live, left_s: float) -> None:
@@ -709,11 +718,6 @@ class Desk:
         except Exception:  # noqa: BLE001 - it is the last resort
             _log.exception("attempt %d of job %s is not stopped yet", live.attempt.number, live.attempt.job_id)
             self._limit(live, self._settings.grace_s)
-
-    def _stop_timers(self, live: Live) -> None:
-        self._stop_grace(live)
-        if live.limit is not None:
-            live.limit.cancel()
 
     # --- who is told --------------------------------------------------------------------------------------------------
 
@@ -792,8 +796,3 @@ class Desk:
         task = asyncio.get_running_loop().create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
-
-
-def _lasting(offer: LeaseRequest) -> LeaseRequest:
-    """An offer without what changes from one request to the next."""
-    return replace(offer, temperature_c=None, wait_s=LEASE_WAIT_S, idle=())

@@ -8,13 +8,13 @@ nothing that comes with its token changes the job.
 
 import secrets
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any, Final, Literal, Protocol
 
 from joulebox.errors import REGISTRY, JouleboxError
 from joulebox.model import AttemptState, Job, JobState, Problem, Prompt, Purpose
-from joulebox.protocol import LeaseRequest
+from joulebox.protocol import LEASE_WAIT_S, LeaseRequest
 from joulebox.server.control import Baseline, Book, Entry
 from joulebox.server.idle import NodeIdle, ServerTime
 from joulebox.wording import size_text
@@ -391,6 +391,11 @@ def stale() -> JouleboxError:
     return JouleboxError("stale_attempt", "This attempt is over: another one may be running. Ask for a new lease.")
 
 
+def stopping() -> JouleboxError:
+    """What comes while the server ends."""
+    return JouleboxError("no_server", "The server is stopping: ask again when it is back.")
+
+
 def _too_many(count: int, what: str, last: Problem) -> Problem:
     times = "once" if count == 1 else f"{count} times"
     return Problem(code="too_many_attempts", detail=f"The prompt {what} {times}. The last time: {last.detail}")
@@ -400,6 +405,11 @@ def lines_of(offer: LeaseRequest) -> tuple[str, ...]:
     """The lines that a node serves: of those who do not mind where, of its zone, of itself."""
     zone = (ZONE_PREFIX + offer.zone.strip().upper(),) if offer.zone is not None else ()
     return (FASTEST, *zone, NODE_PREFIX + offer.node)
+
+
+def lasting_of(offer: LeaseRequest) -> LeaseRequest:
+    """An offer without what changes from one request to the next."""
+    return replace(offer, temperature_c=None, wait_s=LEASE_WAIT_S, idle=(), suspends=False)
 
 
 @dataclass(frozen=True, slots=True)

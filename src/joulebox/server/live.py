@@ -70,6 +70,18 @@ class Live:
     finishing: int = 0
     over: bool = False
 
+    def stop_grace(self) -> None:
+        """The node has spoken."""
+        if self.grace is not None:
+            self.grace.cancel()
+            self.grace = None
+
+    def stop_timers(self) -> None:
+        """Nothing is waited for any more."""
+        self.stop_grace()
+        if self.limit is not None:
+            self.limit.cancel()
+
 
 def live_of(attempt: Attempt, record: Record) -> Live:
     """An attempt that begins here, or is taken up."""

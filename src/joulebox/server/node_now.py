@@ -5,11 +5,13 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final, Literal
 
+from joulebox.model import IdlePolicy
 from joulebox.server.jobs import NodeRecord
 from joulebox.server.live import Live
+from joulebox.server.sleep import Sleep
 from joulebox.wording import lasting
 
-NodeState = Literal["idle", "unloaded", "busy", "draining", "away"]
+NodeState = Literal["idle", "unloaded", "suspended", "waking", "busy", "draining", "away"]
 NodePhase = Literal["settling", "warming_up", "loading", "answering", "measuring"]
 DOING: Final[dict[NodePhase | None, str]] = {
     None: "takes up a prompt",
@@ -32,11 +34,18 @@ class NodeNow:
 
 
 def node_now(
-    node: NodeRecord, here: bool, works_since: datetime | None, live: Live | None, idle_since: datetime | None
+    node: NodeRecord,
+    here: bool,
+    works_since: datetime | None,
+    live: Live | None,
+    idle_since: datetime | None,
+    sleep: Sleep | None = None,
 ) -> NodeNow:
     """`here`: it is connected. `live` is its running attempt where this server looks after it; `works_since` is known
-    wherever it runs."""
+    wherever it runs; `sleep` where it was let suspend."""
     phase, why = _phase(live)
+    if sleep is not None:
+        return _asleep(node, sleep)
     if not here:
         reason = "its connection is gone" if works_since is None else "silent in the middle of a prompt"
         return NodeNow(state="away", phase=None, since=node.seen, reason=reason)
@@ -53,6 +62,19 @@ def node_now(
             state="unloaded", phase=None, since=node.offer.unloaded_at, reason=f"{after}, so it has no model in memory"
         )
     return NodeNow(state="idle", phase=None, since=idle_since, reason="waits for prompts")
+
+
+def _asleep(node: NodeRecord, sleep: Sleep) -> NodeNow:
+    policy = node.offer.policy or IdlePolicy()
+    if sleep.failed is not None:
+        reason = f"it was suspended, and did not wake within {lasting(policy.wake_max_s)}: look after it"
+        return NodeNow(state="away", phase=None, since=sleep.failed, reason=reason)
+    if sleep.waking is not None:
+        soon = f", which takes about {lasting(sleep.wake_s)}" if sleep.wake_s is not None else ""
+        reason = f"woken for a prompt that only it can take{soon}"
+        return NodeNow(state="waking", phase=None, since=sleep.waking, reason=reason)
+    after = f"idle for {lasting(policy.suspend_s)}" if policy.suspend_s is not None else "idle"
+    return NodeNow(state="suspended", phase=None, since=sleep.at, reason=f"{after}, so it sleeps until it is needed")
 
 
 def _phase(live: Live | None) -> tuple[NodePhase | None, str]:

@@ -10,6 +10,8 @@ from joulebox.model import JobState
 from joulebox.protocol import LeaseRequest
 from joulebox.server.control import REASON
 from joulebox.server.jobs import BEFORE_MAX, FASTEST, NODE_PREFIX, ZONE_PREFIX, Reach, Record
+from joulebox.server.sleep import Sleep
+from joulebox.wording import lasting
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,6 +40,7 @@ class Scene:
     settling: Mapping[str, str] = field(default_factory=dict)
     draining: Mapping[str, str] = field(default_factory=dict)
     """Nodes that take no more prompts, each with the reason."""
+    asleep: Mapping[str, Sleep] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +63,8 @@ def outlook(record: Record, why: str | None, scene: Scene, now: datetime) -> Out
     able = [node for node, reach in scene.reach.items() if reach.takes(me)]
     present = [node for node in able if node in scene.present]
     before = _before(present or able, scene)
+    if not present and (sleeping := [node for node in able if _comes(node, scene)]):
+        return _woken(before, sleeping, scene, now)
     if not present:
         return Outlook(position=before, reason=_nobody(me.model, able, scene))
     if before >= BEFORE_MAX:
@@ -110,9 +115,31 @@ def _before(nodes: Collection[str], scene: Scene) -> int:
     return min(sum(counts), BEFORE_MAX)
 
 
+def _comes(node: str, scene: Scene) -> bool:
+    sleep = scene.asleep.get(node)
+    return sleep is not None and sleep.failed is None and node not in scene.draining
+
+
+def _woken(before: int, sleeping: Sequence[str], scene: Scene, now: datetime) -> Outlook:
+    """Of a prompt that only sleeping nodes can take: when the first of them is ready, by its past wake-ups."""
+    node = min(sleeping, key=lambda one: (scene.asleep[one].waking is None, scene.asleep[one].wake_s or 0.0, one))
+    sleep = scene.asleep[node]
+    known = f", which takes about {lasting(sleep.wake_s)}" if sleep.wake_s is not None else ""
+    ready = sleep.ready(now)
+    if ready is not None and before and scene.durations_s:
+        ready += before * timedelta(seconds=median(scene.durations_s))
+    return Outlook(
+        position=before,
+        expected_start=ready if sleep.wake_s is not None and (scene.durations_s or not before) else None,
+        reason=f"{node} was suspended and is woken for it{known}",
+    )
+
+
 def _nobody(model: str, able: Sequence[str], scene: Scene) -> str:
     if drained := sorted(node for node in able if node in scene.draining):
         return f"waiting for {drained[0]}, which takes no prompts for now: {scene.draining[drained[0]]}"
+    if failed := sorted(node for node in able if node in scene.asleep):
+        return f"waiting for {failed[0]}, which was suspended and did not wake: it is tried again every 10 minutes"
     if not scene.present:
         return "no node is connected: start one with `joulebox node`"
     if able:

@@ -21,6 +21,11 @@ class Visit:
     cut: bool = False
 
 
+def taken(node: str) -> str:
+    """Why a node is not let in."""
+    return f"Another node called {node} is connected: give this one another name, or stop the other one."
+
+
 class Presence:
     """The open connections of all nodes. A name belongs to one process at a time."""
 
@@ -34,11 +39,8 @@ class Presence:
         visit = self._visits.get(node)
         if visit is None or visit.instance != instance:
             if visit is not None and self._is_here(visit):
-                sentence = (
-                    f"Another node called {node} is connected: give this one another name, or stop the other one."
-                )
                 soon = {} if visit.open else {"retry_s": BETWEEN_S}
-                raise JouleboxError("node_name_taken", sentence, **soon)
+                raise JouleboxError("node_name_taken", taken(node), **soon)
             visit = self._visits[node] = Visit(node=node, instance=instance)
         visit.open += 1
         visit.cut = False

@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from joulebox.accounting.whatif import what_if, window
 from joulebox.errors import JouleboxError
-from joulebox.model import FINAL_STATES, Intensity, JobState, Message, Mode, Phase, Prompt, Role
+from joulebox.model import FINAL_STATES, IdlePolicy, Intensity, JobState, Message, Mode, Phase, Prompt, Role
 from joulebox.protocol import pack_trace
 from joulebox.server import control
 from joulebox.server.access import EVERYBODY, Act, Caller, Scope, Token, digest, new_token, not_yours, shown
@@ -40,6 +40,8 @@ NOBODY: Final = "-"
 CURSOR_MAX: Final = 18
 """Longer numbers fit no database."""
 LATER: Final = ("max_energy_j",)
+TAKES: Final = ("idle", "unloaded", "busy", "suspended", "waking")
+"""States of a node whose models may be asked now."""
 
 
 class MessageBody(BaseModel):
@@ -472,7 +474,7 @@ class Service:
                     },
                 )
                 entry["nodes"].append(node.offer.node)
-                entry["available"] |= found.state in ("idle", "unloaded", "busy")
+                entry["available"] |= found.state in TAKES
         return [merged[key] for key in sorted(merged)]
 
     async def nodes(self) -> list[Json]:
@@ -486,7 +488,7 @@ class Service:
             raise JouleboxError("not_found", f"There is no node {name}.")
         now = self.desk.now()
         rows = [row for row in await self.store.node_idle(now - DAY, now, name) if row.start >= now - DAY]
-        told = {key: node[key] for key in ("name", "state", "since", "reason", "idle_policy")}
+        told = {key: node[key] for key in ("name", "state", "since", "reason", "idle_policy", "wake_s")}
         return told | {"hours": DAY / timedelta(hours=1), "shares": [asdict(share) for share in shares(rows)]}
 
     async def drain(self, name: str, why: str | None) -> Json:
@@ -499,7 +501,8 @@ class Service:
         offer = node.offer
         book = await self.store.control(offer.node) if control.metered(offer) else None
         seen = node.seen.isoformat(timespec="seconds")
-        return _node(offer, found, seen) | {"control": control.shown(book) if book else None}
+        shown = {"control": control.shown(book) if book else None, "wake_s": self.desk.wakes.wake_s(offer.node)}
+        return _node(offer, found, seen) | shown
 
     async def rebaseline(self, name: str, why: str) -> Json:
         """Begin a new reference for a node's control prompt, from now on. Raises `JouleboxError("not_found")`."""
@@ -553,6 +556,11 @@ def _question(prompt: Prompt) -> str | None:
     return next((turn.content for turn in reversed(prompt.messages) if turn.role == "user"), None)
 
 
+def _policy(policy: IdlePolicy) -> Json:
+    """What people see of an idle policy: not the address of a network card."""
+    return {"unload_s": policy.unload_s, "suspend_s": policy.suspend_s, "wake_max_s": policy.wake_max_s}
+
+
 def _node(offer: Any, found: NodeNow, seen: str) -> Json:
     return {
         "name": offer.node,
@@ -565,7 +573,7 @@ def _node(offer: Any, found: NodeNow, seen: str) -> Json:
         "engine": {"name": offer.engine.name, "version": offer.engine.version},
         "models": [model.id for model in offer.models],
         "loaded": offer.loaded,
-        "idle_policy": asdict(offer.policy) if offer.policy else None,
+        "idle_policy": _policy(offer.policy) if offer.policy else None,
         "meters": [
             {
                 "name": channel.name,

@@ -40,6 +40,7 @@ from joulebox.server.store.tables import (
     grid_values,
     jobs,
     node_idle,
+    node_sleep,
     nodes,
     past_runs,
     receipts,
@@ -211,6 +212,30 @@ def next_job(reach: Reach, loaded: str | None = None, *, longest: bool = False) 
     if longest:
         return ready.order_by(case((ASKED, 0), else_=1), jobs.c.number)
     return ready.order_by(jobs.c.rank, jobs.c.turn, case((jobs.c.model == loaded, 0), else_=1), jobs.c.number)
+
+
+def waiting(lines: Collection[tuple[str, str]]) -> Rows:
+    """Those of these models and lines in which something waits: the head of each is looked up in the index."""
+    heads = (
+        select(jobs.c.model, jobs.c.placement)
+        .where(jobs.c.state == JobState.AVAILABLE, jobs.c.model == model, jobs.c.placement == placement)
+        .limit(1)
+        .subquery()
+        for model, placement in sorted(lines)
+    )
+    return select(union_all(*(select(head) for head in heads)).subquery())
+
+
+def sleeps() -> Rows:
+    """Every node that ever slept."""
+    return select(node_sleep)
+
+
+def save_sleep(dialect: str, values: dict[str, Any]) -> Insert:
+    """How a node sleeps, in place of what was known."""
+    added = _insert(dialect, node_sleep).values(values)
+    saved: Insert = added.on_conflict_do_update(index_elements=["node"], set_=values)
+    return saved
 
 
 def take_job(number: Rows, node: str) -> ReturningUpdate[Any]:

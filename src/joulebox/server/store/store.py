@@ -48,6 +48,7 @@ from joulebox.server.jobs import (
 from joulebox.server.store import queries
 from joulebox.server.store.access_books import AccessBooks
 from joulebox.server.store.database import database_at, whole
+from joulebox.server.store.sleep_books import SleepBooks
 from joulebox.server.store.tables import attempts, baselines, control_runs, jobs, nodes, receipts, rechecks, traces
 
 _PROMPT: Final = TypeAdapter(Prompt)
@@ -62,6 +63,7 @@ class Store:
     def __init__(self, url: str) -> None:
         self._database = database_at(url)
         self.access = AccessBooks(self._database)
+        self.sleeps = SleepBooks(self._database, self._tell)
         self._replica: int | None = None
         self._claims: Counter[str] = Counter()
 

@@ -291,6 +291,13 @@ node_idle = Table(
     Index("ix_node_idle_until", "until"),
 )
 
+node_sleep = Table(
+    "node_sleep",
+    metadata,
+    Column("node", String(64), primary_key=True),
+    Column("sleep", JSON, nullable=False),
+)
+
 server_time = Table(
     "server_time",
     metadata,
