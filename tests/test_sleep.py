@@ -257,8 +257,8 @@ async def test_a_sleeping_node_is_woken_for_work(tmp_path: Path, listener: socke
 
 
 async def test_a_node_that_does_not_wake_is_given_up(tmp_path: Path, listener: socket.socket) -> None:
-    """Beyond its bound a node is marked and another is woken for the prompt; where it speaks after all it takes part
-    again. While a connected node takes the prompt nobody is woken."""
+    """Beyond its bound a node is marked and another is woken for the prompt, where it speaks after all it takes part
+    again, and while a connected node takes the prompt nobody is woken."""
     clock = Ahead()
     async with woken_stage(tmp_path, listener, clock) as scene:
         await scene.join(node="n3")

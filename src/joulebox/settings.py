@@ -237,7 +237,7 @@ class Settings(BaseModel):
     ] = None
     wake_max_s: Annotated[
         float,
-        Field(gt=0, le=3600, description="A node that is not back so long after the first magic packet is given up."),
+        Field(gt=0, le=1800, description="A node that is not back so long after the first magic packet is given up."),
     ] = 180.0
     wake_address: Annotated[
         tuple[str, ...],
