@@ -113,7 +113,7 @@ async def test_a_draining_node_finishes_and_takes_no_more(tmp_path: Path) -> Non
         assert second["reason"] == "waiting for n1, which takes no prompts for now: new fans"
         reply = await scene.http.post("/node/v1/lease", content=to_json(offer(wait_s=0.1)))
         assert reply.status_code == 204
-        assert "(draining since" in (await scene.http.get("/")).text
+        assert "(draining, since" in (await scene.http.get("/")).text
     async with stage(tmp_path, grace_s=60) as scene:
         waiting = asyncio.create_task(scene.lease())
         await until(scene, "draining")
