@@ -345,6 +345,9 @@ class Stage:
     ) -> Mapping[str, Any]:
         raise JouleboxError("not_found", "This stage keeps no books.")
 
+    async def before(self, prompt_id: str) -> Sequence[Mapping[str, Any]]:
+        return []
+
     async def submit(self, form: Mapping[str, Any]) -> str:
         if not form["prompt"].strip():
             raise JouleboxError("empty_prompt", "The prompt is empty. Type a question and ask again.")

@@ -110,7 +110,7 @@ def _play(page: Page, folder: Path, suffix: str) -> None:
     for gate in ("settle", "answering"):
         advance(page)
         expect(page.get_by_role("status")).to_contain_text(gate, ignore_case=True)
-    expect(page.locator("#spark")).to_be_visible()
+    expect(page.locator("#curve")).to_be_visible()
     expect(page.locator("#pace")).to_contain_text("tokens/s")
     shoot("3-streaming")
     advance(page)

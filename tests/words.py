@@ -70,7 +70,7 @@ def _kept(name: object, message: object, path: Path) -> Iterator[tuple[Text, str
     parts = message if isinstance(message, tuple) else (message,)
     words = tuple(part for part in parts if isinstance(part, str))
     if words and (name == "many") == (len(words) > 1):
-        yield (words if name == "many" else words[0]), path.relative_to(SRC).as_posix()
+        yield (words[:2] if name == "many" else words[0]), path.relative_to(SRC).as_posix()
 
 
 def catalogue(tag: str) -> Catalog:

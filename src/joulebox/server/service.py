@@ -31,6 +31,7 @@ from joulebox.server.recompute import recompute
 from joulebox.server.replicas import Replicas
 from joulebox.server.report import asked, sci_report
 from joulebox.server.store import Store
+from joulebox.server.talking import TURNS_MAX, continued, expected
 from joulebox.server.whatif_words import sentences
 
 Json = dict[str, Any]
@@ -85,6 +86,9 @@ class PromptBody(BaseModel):
     ] = None
     max_energy_j: Annotated[Any, Field(description="Not built yet.")] = None
     idempotency_key: Annotated[str | None, Field(min_length=1, max_length=200)] = None
+    follows: Annotated[
+        str | None, Field(max_length=32, description="Id of a prompt with an answer: this one goes on from there.")
+    ] = None
 
     def to_prompt(self) -> Prompt:
         """The noun. Raises `JouleboxError`: `bad_request`, `not_supported`."""
@@ -170,13 +174,29 @@ class Service:
     async def ask(self, body: PromptBody) -> Json:
         """Take a prompt; the status of its job."""
         prompt, wish = body.to_prompt(), body.to_wish(self.desk.now())
+        if body.follows is not None:
+            prompt = continued(await self.visible(body.follows), prompt)
         caller, key = self.caller, body.idempotency_key
         if key is not None and caller.asker is not None:  # another asker's key may be the same word
             key = digest(f"{caller.asker} {key}")
         if key is None or await self.store.by_key(key) is None:
             await self.quotas.check(caller, prompt.model, self.desk.now())
         record = await self.planner.ask(prompt, wish, key, body.to_priority(), asker=caller.asker, owner=caller.owner)
+        if body.follows is not None:
+            await self.store.talks.follow(record.job.id, body.follows)
         return await self.describe(record)
+
+    async def before(self, prompt_id: str) -> list[Json]:
+        """The turns before a prompt that who asks may see, oldest first: texts and receipts."""
+        turns: list[Json] = []
+        for turn_id in await self.store.talks.before(prompt_id, TURNS_MAX):
+            record = await self.store.record(turn_id)
+            if record is not None and self.sees(record):
+                job = record.job
+                receipt = await self.receipt(job.receipt_id) if job.receipt_id else None
+                said = {"prompt": None if record.erased else _question(job.prompt), "answer": job.answer}
+                turns.append({"id": job.id, **said, "receipt": receipt})
+        return turns
 
     async def standing(self) -> Json:
         """What who asks now may have, and has used."""
@@ -475,7 +495,21 @@ class Service:
                 )
                 entry["nodes"].append(node.offer.node)
                 entry["available"] |= found.state in TAKES
-        return [merged[key] for key in sorted(merged)]
+        return [one | await self._prospect(one["id"], set(one["nodes"])) for _, one in sorted(merged.items())]
+
+    async def _prospect(self, model: str, offering: set[str]) -> Json:
+        """What the next answer of a model is expected to take, by its newest on the node that would begin first, and
+        in how many seconds that is; `None` where nobody can tell."""
+        runs = await self.store.past_runs(model)
+        free = [one for one in await self.desk.free(model, FASTEST) if one.offer.node in offering]
+        soon = min(free, key=lambda one: (one.wait_s is None, one.wait_s or 0.0), default=None)
+        known = {node: told for node, each in runs.items() if node in offering and (told := expected(each))}
+        first = known.get(soon.offer.node) if soon is not None else None
+        return {
+            "expected": first or max(known.values(), key=lambda one: int(one["answers"]), default=None),
+            "wait_s": soon.wait_s if soon is not None else None,
+            "first_node": soon.offer.node if soon is not None else None,
+        }
 
     async def nodes(self) -> list[Json]:
         """Every node that ever joined, with what it does now."""

@@ -27,6 +27,10 @@ class Backend(Protocol):
     ) -> Mapping[str, Any]:
         """What `GET /api/v1/report/sci` answers."""
 
+    async def before(self, prompt_id: str) -> Sequence[Mapping[str, Any]]:
+        """The turns of the conversation before a prompt, as far as they are for this reader: `id`, `prompt`, `answer`,
+        `receipt`."""
+
     async def submit(self, form: Mapping[str, Any]) -> str:
         """Take a prompt, in the fields of `POST /api/v1/prompts`; its id."""
 

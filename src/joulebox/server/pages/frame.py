@@ -30,7 +30,7 @@ Json = dict[str, Any]
 NAVIGATION: Final = (("/", marked("Ask")), ("/report/sci", marked("Report")))
 """The pages that every page leads to, in order."""
 SCRIPT: Final = "text/javascript; charset=utf-8"
-STATIC: Final = {"app.css": "text/css; charset=utf-8", "app.js": SCRIPT, "unit.js": SCRIPT}
+STATIC: Final = {"app.css": "text/css; charset=utf-8", "app.js": SCRIPT, "page.js": SCRIPT}
 LANGUAGE_COOKIE: Final = "joulebox_language"
 LANGUAGE_COOKIE_S: Final = int(400 * 24 * S_PER_HOUR)
 POLICY: Final = "default-src 'self'; img-src 'self' data:; base-uri 'none'; form-action 'self'; frame-ancestors 'none'"

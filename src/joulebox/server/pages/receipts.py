@@ -11,6 +11,7 @@ from joulebox.accounting.equivalents import Equivalent, equivalents
 from joulebox.server.origin import refuse_other_sites
 from joulebox.server.pages.backend import Backend
 from joulebox.server.pages.frame import NOWHERE, View, page, quantity, render, see_other, text_of, view_of
+from joulebox.server.pages.markdown import to_html
 from joulebox.server.whatif_words import chart
 from joulebox.units import wh_from_j
 from joulebox.wording import ENGLISH, Tongue, marked
@@ -46,7 +47,8 @@ def render_receipt(
     server: style inside, no script."""
     style = text_of("app.css") if standalone else None
     elsewhere = {"whatif": whatif, "chart": chart(whatif)} if whatif else {}
-    return render("receipt.html", view, style=style, texts=texts or {}, **told(receipt, view._), **elsewhere)
+    html = to_html((texts or {}).get("answer") or "")
+    return render("receipt.html", view, style=style, texts=texts or {}, html=html, **told(receipt, view._), **elsewhere)
 
 
 def told(receipt: Mapping[str, Any] | None, _: Tongue = ENGLISH) -> Json:

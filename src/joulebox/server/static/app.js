@@ -38,8 +38,9 @@ export const plain = (value, unit = "", digits = 3) => {
 
 const $ = (id) => document.getElementById(id);
 const show = (node, on = true) => node?.toggleAttribute("hidden", !on);
-
-// --- one prompt ---
+const run = $("run");
+const id = run?.dataset.id;
+const address = `/prompts/${encodeURIComponent(id)}`;
 
 let source;
 let text;
@@ -47,44 +48,91 @@ let last;
 let tokens;
 let begun;
 let counted;
-let powers;
+let readings;
+let scope;
 let simulated = "";
 
 const say = (words) => { $("state").textContent = words; };
 
 const roughly = (s) => s > 95 ? `${Math.round(s / 60)} min` : `${s < 10 ? Math.ceil(s) : Math.round(s / 5) * 5} s`;
 
+const about = (s) => fill(_(", about {time}"), { time: roughly(s) });
+
+// --- the power curve: what was read, by phase; the joules are its area ---
+
+const WIDE = 600;
+const HIGH = 120;
+const KEPT = 600;
+
+/** Watts at once where both ends are known: the power before the first reading is taken as that of the first. */
+export const area = (points) => points.reduce((sum, [t, w], n) => {
+  const [before, at] = n ? points[n - 1] : [0, w];
+  return sum + (t - before) * (w + at) / 2;
+}, 0);
+
+/** The curve's paths, before the first word and after; so many points at most, every second one left out until then. */
+export const draw = (points, first) => {
+  const end = points.at(-1)[0] || 1;
+  let top = 0;
+  for (const [, w] of points) if (w > top) top = w;
+  let read = "";
+  let written = "";
+  for (const [t, w] of points) {
+    const at = `${(t / end * WIDE).toFixed(1)} ${(HIGH - 2 - w / (top || 1) * (HIGH - 6)).toFixed(1)}`;
+    if (t <= first) read += `${read ? "L" : "M"}${at}`;
+    if (t >= first) written += `${written ? "L" : "M"}${at}`;
+  }
+  $("read").setAttribute("d", read && `${read}V${HIGH}H0V${read.slice(1).split(/[ L]/)[1]}Z`);
+  $("written").setAttribute("d", written && `${written}V${HIGH}H${(first / end * WIDE).toFixed(1)}Z`);
+  return top;
+};
+
+const power = ({ t_s: t, w, scope: of }) => {
+  if (!known(w) || !known(t)) return;
+  scope ??= of;
+  if (of !== scope) return;
+  readings.push([t, w]);
+  if (readings.length > KEPT) readings = readings.filter((_, n) => n % 2 === 0 || n === readings.length - 1);
+  const mark = scope === "modelled" ? ` ${_("modelled")}` : simulated;
+  const name = scope === "modelled" ? "" : `${scope.toUpperCase()} `;
+  $("power").textContent = `${name}${plain(w, "W")}${mark}`;
+  $("joules").textContent = fill(_("about {figure} so far"), { figure: plain(area(readings), "J", 2) });
+  const top = draw(readings, readings[0][0]);
+  $("curve").setAttribute("aria-label", fill(_("Power, {scope}, from 0 to {top}"),
+    { scope: scope + simulated, top: plain(top, "W") }));
+  show($("live"));
+};
+
+// --- what happens to the prompt ---
+
 const waiting = ({ position, expected_start: start, reason }) => {
   const told = reason || (position ? fill(_("Prompts before yours: {n}"), { n: position })
     : position === 0 ? _("Yours is next") : _("Waiting for a node"));
   const left = (Date.parse(start) - Date.now()) / 1000;
-  const about = left > 1 ? fill(_(", about {time}"), { time: roughly(left) }) : "";
-  return `${told[0].toUpperCase()}${told.slice(1).replace(/\.$/, "")}${about}.`;
+  return `${told[0].toUpperCase()}${told.slice(1).replace(/\.$/, "")}${left > 1 ? about(left) : ""}.`;
 };
 
 const blank = () => {
   text.data = "";
   tokens = 0;
-  begun = undefined;
-  powers = new Map();
-  for (const id of ["answer", "live", "spark"]) show($(id), false);
-  for (const id of ["pace", "power"]) $(id).textContent = "";
+  begun = scope = undefined;
+  readings = [];
+  for (const part of ["answer", "live"]) show($(part), false);
+  for (const part of ["pace", "power", "joules"]) $(part).textContent = "";
 };
 
 const done = (words, failed) => {
   source?.close();
   show($("stop"), false);
-  show($("live"), false);
-  $("run").dataset.final = "";
-  $("ask")?.querySelector("button").removeAttribute("disabled");
+  run.dataset.final = "";
   say(words);
   $("state").classList.toggle("failed", Boolean(failed));
 };
 
-const token = ({ text: piece, n }, id) => {
-  const [attempt, seq] = id.split(".").map(Number);
+const token = ({ text: piece, n }, place) => {
+  const [attempt, seq] = place.split(".").map(Number);
   if (last && (attempt < last[0] || (attempt === last[0] && seq <= last[1]))) return;
-  if (id) last = [attempt, seq];
+  if (place) last = [attempt, seq];
   const now = performance.now();
   if (begun === undefined) {
     begun = now;
@@ -95,41 +143,26 @@ const token = ({ text: piece, n }, id) => {
   if (now - counted > 500) $("pace").textContent = plain(tokens / (now - counted) * 1000, _("tokens/s"), 2);
   text.appendData(piece);
   show($("answer"));
-  show($("live"));
 };
 
-const power = ({ t_s: t, w, scope }) => {
-  if (!known(w)) return;
-  const points = powers.get(scope) ?? [];
-  points.push([t, w]);
-  powers.set(scope, points.slice(-240));
-  const now = ([name, p]) => name === "modelled" ? `${plain(p.at(-1)[1], "W")} ${_("modelled")}`
-    : `${name.toUpperCase()} ${plain(p.at(-1)[1], "W")}${simulated}`;
-  $("power").textContent = [...powers].map(now).join(" · ");
-  const [first, curve] = powers.entries().next().value;
-  const top = Math.max(...curve.map((p) => p[1])) || 1;
-  const [start, end] = [curve[0][0], curve.at(-1)[0]];
-  const at = ([x, y]) => `${((x - start) / (end - start || 1)) * 120},${31 - (y / top) * 30}`;
-  const line = $("spark").firstElementChild;
-  line.setAttribute("points", curve.map(at).join(" "));
-  $("spark").setAttribute("aria-label", fill(_("Power, {scope}, from 0 to {top}"), { scope: first + simulated, top: plain(top, "W") }));
-  show($("spark"), curve.length > 2);
-  show($("live"));
+/** What the server makes of it: the answer set, the receipt, the way on. */
+const finish = async () => {
+  const reply = await fetch(address);
+  if (!reply.ok) throw new Error(`no page at ${address}`);
+  const made = new DOMParser().parseFromString(await reply.text(), "text/html");
+  for (const part of ["answer", "slip", "below"]) $(part).replaceWith(document.adoptNode(made.getElementById(part)));
+  show($("live"), false);
+  document.dispatchEvent(new Event("slip"));
 };
 
-const receipt = async (r) => {
+const receipt = (r) => {
   const e = r.energy.answer;
   const marks = [r.energy.scope === "modelled" && _("modelled"), r.simulated && _("simulated")].filter(Boolean);
   const figure = e && [quantity(e.j, e.u, "J"), ...marks].join(", ");
   const told = [_("Done."), e ? fill(_("This answer took {figure}."), { figure }) : _("Its energy was not measured.")];
   if (r.finish_reason === "length") told.push(_("It was cut at the token limit."));
   done(told.join(" "));
-  const address = `/receipts/${encodeURIComponent(r.id)}`;
-  const page = await fetch(address);
-  if (!page.ok) throw new Error(`no receipt at ${address}`);
-  const slip = new DOMParser().parseFromString(await page.text(), "text/html").querySelector(".receipt");
-  $("slip").replaceChildren(document.adoptNode(slip));
-  document.dispatchEvent(new Event("slip"));
+  finish().catch(() => location.reload());
 };
 
 const MEASURING = _("The answer is complete. Measuring until the machine is calm again.");
@@ -138,7 +171,7 @@ const settling = ({ sensor, now_c: now, target_c: target, expected_s: s }) => {
   const values = { sensor, now: plain(now, "°C"), target: plain(target, "°C") };
   const told = known(now) ? fill(_("Letting the machine settle: {sensor} at {now}, waiting for {target}"), values)
     : _("Letting the machine settle");
-  say(`${told}${known(s) ? fill(_(", about {time}"), { time: roughly(s) }) : ""}.`);
+  say(`${told}${known(s) ? about(s) : ""}.`);
 };
 
 const HANDLERS = {
@@ -154,7 +187,7 @@ const HANDLERS = {
     if (words && !(phase === "answering" && text.data)) say(words);
   },
   started: ({ node }) => {
-    simulated = JSON.parse($("run").dataset.simulated).includes(node) ? ` ${_("simulated")}` : "";
+    simulated = JSON.parse(run.dataset.simulated).includes(node) ? ` ${_("simulated")}` : "";
     say(fill(_("Reading your prompt on {node}."), { node }));
   },
   token,
@@ -169,76 +202,31 @@ const HANDLERS = {
     show($("void"), false);
     say(MEASURING);
   },
-  receipt: (r) => receipt(r).catch(() => location.reload()),
+  receipt,
   cancelled: () => done(_("Stopped, as asked.")),
   error: ({ detail }) => done(detail, true),
 };
 
-const follow = (id) => {
+const follow = () => {
   source?.close();
   last = undefined;
   text = new Text();
   $("answer").replaceChildren(text);
   blank();
-  delete $("run").dataset.final;
-  $("stop").action = `/prompts/${encodeURIComponent(id)}/stop`;
-  $("stop").dataset.id = id;
-  for (const part of ["run", "stop"]) show($(part));
-  source = new EventSource(`/api/v1/prompts/${encodeURIComponent(id)}/events`);
+  source = new EventSource(`/api/v1${address}/events`);
   for (const [name, handle] of Object.entries(HANDLERS)) {
     source.addEventListener(name, (event) => {
       if (event.data !== undefined) handle(JSON.parse(event.data), event.lastEventId);
       else if (source.readyState === EventSource.CLOSED) {
         say(_("The connection is lost. Trying again."));
-        setTimeout(() => follow(id), 2000);
+        setTimeout(follow, 2000);
       }
     });
   }
 };
 
-// --- asking and stopping ---
-
-const empty = [...($("slip")?.children ?? [])]; // the paper before the first receipt
-
-const refuse = (words) => {
-  $("refused").textContent = words;
-  show($("refused"), Boolean(words));
-};
-
-const ask = async (event) => {
+$("stop")?.addEventListener("submit", async (event) => {
   event.preventDefault();
-  const fields = Object.fromEntries(new FormData(event.target));
-  const body = { model: fields.model, prompt: fields.prompt };
-  if (fields.system.trim()) body.system = fields.system;
-  for (const name of ["max_tokens", "temperature", "seed"]) if (fields[name] !== "") body[name] = Number(fields[name]);
-  const button = event.target.querySelector("button");
-  button.disabled = true;
-  refuse("");
-  try {
-    const headers = { "Content-Type": "application/json" };
-    const reply = await fetch("/api/v1/prompts", { method: "POST", headers, body: JSON.stringify(body) });
-    const job = await reply.json();
-    if (!reply.ok) throw new Error(job.detail ?? job.title);
-    history.pushState(null, "", `/prompts/${encodeURIComponent(job.id)}`);
-    $("state").classList.remove("failed");
-    $("slip").replaceChildren(...empty); // the last receipt is not this answer's
-    say(waiting(job));
-    follow(job.id);
-  } catch (error) {
-    button.disabled = false;
-    refuse(error instanceof TypeError ? _("The server does not answer. Check that it runs, then ask again.") : error.message);
-  }
-};
-
-const stop = async (event) => {
-  event.preventDefault();
-  await fetch(`/api/v1/prompts/${encodeURIComponent(event.target.dataset.id)}`, { method: "DELETE" }).catch(() => {});
-};
-
-addEventListener("popstate", () => location.reload());
-$("ask")?.addEventListener("submit", ask);
-$("ask")?.addEventListener("keydown", (event) => {
-  if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) event.currentTarget.requestSubmit();
+  await fetch(`/api/v1${address}`, { method: "DELETE" }).catch(() => {});
 });
-$("stop")?.addEventListener("submit", stop);
-if ($("run")?.dataset.id && !("final" in $("run").dataset)) follow($("run").dataset.id);
+if (id && !("final" in run.dataset)) follow();

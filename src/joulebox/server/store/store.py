@@ -50,6 +50,7 @@ from joulebox.server.store.access_books import AccessBooks
 from joulebox.server.store.database import database_at, whole
 from joulebox.server.store.sleep_books import SleepBooks
 from joulebox.server.store.tables import attempts, baselines, control_runs, jobs, nodes, receipts, rechecks, traces
+from joulebox.server.store.talk_books import TalkBooks
 
 _PROMPT: Final = TypeAdapter(Prompt)
 _OFFER: Final = TypeAdapter(LeaseRequest)
@@ -64,6 +65,7 @@ class Store:
         self._database = database_at(url)
         self.access = AccessBooks(self._database)
         self.sleeps = SleepBooks(self._database, self._tell)
+        self.talks = TalkBooks(self._database)
         self._replica: int | None = None
         self._claims: Counter[str] = Counter()
 

@@ -309,6 +309,33 @@ server_time = Table(
     Index("ix_server_time_until", "until"),
 )
 
+turns = Table(
+    "turns",
+    metadata,
+    # A prompt that goes on with a conversation, and the one before it.
+    Column("job_id", ForeignKey("jobs.id"), primary_key=True),
+    Column("follows", String(32), nullable=False),
+)
+
+comparisons = Table(
+    "comparisons",
+    metadata,
+    Column("id", String(32), primary_key=True),
+    Column("created", UtcTime, nullable=False),
+    Column("owner", String(64)),
+    Column("node", String(64), nullable=False),
+    # Its prompts in the order in which they are shown.
+    Column("jobs", JSON, nullable=False),
+    # What was thought better before anything but the answers was known: its place, or `tie` or `none`; then what
+    # models and joules it was, and whether the larger energy was thought worth it.
+    Column("choice", String(8)),
+    Column("chosen", UtcTime),
+    Column("figures", JSON(none_as_null=True)),
+    Column("worth", String(8)),
+    CheckConstraint("(choice IS NULL) = (chosen IS NULL)", name="chosen"),
+    Index("ix_comparisons_chosen", "chosen"),
+)
+
 tokens = Table(
     "tokens",
     metadata,

@@ -1,0 +1,91 @@
+"""What is kept of conversations and comparisons: which prompt follows which, what was compared, what people thought."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import RowMapping, insert, select, update
+
+from joulebox.server.comparing import Comparison
+from joulebox.server.store.database import Database, whole
+from joulebox.server.store.tables import comparisons, jobs, turns
+
+VOTES_MAX = 10_000
+"""So many of the newest comparisons are counted."""
+
+
+class TalkBooks:
+    """Turns and comparisons in the database. Every method may raise `JouleboxError("database")`."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    @whole
+    async def follow(self, job_id: str, follows: str) -> None:
+        """Note that a prompt goes on where another one ended."""
+        async with self._database.write() as connection:
+            known = (await connection.execute(select(turns.c.follows).where(turns.c.job_id == job_id))).first()
+            if known is None:  # the same prompt, sent again with its key, is the same turn
+                await connection.execute(insert(turns).values(job_id=job_id, follows=follows))
+
+    @whole
+    async def before(self, job_id: str, limit: int) -> Sequence[str]:
+        """The prompts that this one follows, oldest first, at most so many."""
+        found: list[str] = []
+        async with self._database.read() as connection:
+            while len(found) < limit:
+                query = select(turns.c.follows).where(turns.c.job_id == (found[-1] if found else job_id))
+                earlier = (await connection.execute(query)).scalar_one_or_none()
+                if earlier is None:
+                    break
+                found.append(earlier)
+        return found[::-1]
+
+    @whole
+    async def compare(self, comparison: Comparison, order: Sequence[str]) -> None:
+        """Keep a comparison, and have its waiting prompts run in this order, whatever is loaded."""
+        async with self._database.write() as connection:
+            kept = {name: value for name, value in asdict(comparison).items() if value is not None}
+            await connection.execute(insert(comparisons).values(kept | {"jobs": list(comparison.jobs)}))
+            for place, job_id in enumerate(order):
+                later = update(jobs).where(jobs.c.id == job_id).values(turn=jobs.c.turn + place)
+                await connection.execute(later)
+
+    @whole
+    async def comparison(self, comparison_id: str) -> Comparison | None:
+        """One comparison."""
+        async with self._database.read() as connection:
+            query = select(comparisons).where(comparisons.c.id == comparison_id)
+            row = (await connection.execute(query)).mappings().first()
+            return _comparison(row) if row else None
+
+    @whole
+    async def choose(
+        self, comparison_id: str, choice: str, figures: Sequence[Mapping[str, Any]], now: datetime
+    ) -> bool:
+        """Keep what was thought better, with what it was; `False` where that was said before."""
+        change = update(comparisons).where(comparisons.c.id == comparison_id, comparisons.c.choice.is_(None))
+        async with self._database.write() as connection:
+            values = {"choice": choice, "chosen": now, "figures": list(figures)}
+            return (await connection.execute(change.values(values))).rowcount == 1
+
+    @whole
+    async def judge(self, comparison_id: str, worth: str) -> bool:
+        """Keep whether the larger energy was thought worth it; `False` where that was said before, or too early."""
+        open_ = comparisons.c.worth.is_(None) & comparisons.c.choice.is_not(None)
+        change = update(comparisons).where((comparisons.c.id == comparison_id) & open_).values(worth=worth)
+        async with self._database.write() as connection:
+            return (await connection.execute(change)).rowcount == 1
+
+    @whole
+    async def votes(self) -> Sequence[Comparison]:
+        """The newest comparisons that somebody has voted on."""
+        query = select(comparisons).where(comparisons.c.choice.is_not(None))
+        async with self._database.read() as connection:
+            rows = (await connection.execute(query.order_by(comparisons.c.chosen.desc()).limit(VOTES_MAX))).mappings()
+            return [_comparison(row) for row in rows]
+
+
+def _comparison(row: RowMapping) -> Comparison:
+    return Comparison(**{**row, "jobs": tuple(row["jobs"]), "figures": tuple(row["figures"] or ())})
