@@ -17,7 +17,7 @@ from joulebox.errors import JouleboxError
 
 _P = ParamSpec("_P")
 _T = TypeVar("_T")
-HEAD: Final = "0015"
+HEAD: Final = "0016"
 """The newest schema. Alembic, a quarter of a second to import, is only asked when a database has another one."""
 
 
