@@ -1,6 +1,7 @@
 """Who may do what: every route and every role, owners, tokens, rates and quotas, the audit log, retention."""
 
 import asyncio
+import os
 import re
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
@@ -18,6 +19,8 @@ import postgres_server
 from joulebox.cli import app as command_line
 from joulebox.clock import SystemClock
 from joulebox.errors import JouleboxError
+from joulebox.node.spool import SPOOL, Spool
+from joulebox.protocol import Finish
 from joulebox.server.access import TABLE, TOKEN, Need, address_hash
 from joulebox.server.app import build_app
 from joulebox.server.retention import Retention
@@ -220,6 +223,29 @@ def test_beyond_this_machine_nothing_is_open(tmp_path: Path) -> None:
             load_settings(**{name: wrong})
         assert name in refused.value.detail
         assert "a b" not in refused.value.detail
+
+
+async def test_files_are_their_users(tmp_path: Path) -> None:
+    """Folders and files of server and node are made for their user alone, with a mild umask too; a database that
+    everybody may read, and the log of it that a crash left, are closed to others."""
+    before = os.umask(0o022)
+    try:
+        folder = tmp_path / "new" / "data"
+        for _ in range(2):
+            async with stage(folder):
+                kept = {path.name: mode(path) for path in folder.iterdir() if not path.name.endswith(".lock")}
+                assert kept == dict.fromkeys(("joulebox.db", "joulebox.db-wal", "joulebox.db-shm", LOCAL_TOKEN), 0o600)
+            assert (mode(folder), mode(folder.parent)) == (0o700, 0o700)
+            (folder / "joulebox.db").chmod(0o606)
+            (folder / "joulebox.db-wal").touch(0o604)
+        left = Spool(folder / SPOOL).put("token", Finish(outcome="done", answer="secret"))
+        assert (mode(left), mode(left.parent)) == (0o600, 0o700)
+    finally:
+        os.umask(before)
+
+
+def mode(path: Path) -> int:
+    return path.stat().st_mode & 0o777
 
 
 # --- owners -----------------------------------------------------------------------------------------------------------

@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+from contextlib import suppress
 from pathlib import Path
 
 _BOOT = Path("/proc/sys/kernel/random/boot_id")
@@ -14,6 +15,26 @@ def running_host() -> str | None:
         return hashlib.sha256(b"joulebox " + _BOOT.read_bytes().strip()).hexdigest()[:16]
     except OSError:
         return None
+
+
+def own_folder(folder: Path) -> None:
+    """Make a folder that this user alone may enter, and what is missing above it; one that is there stays as it is.
+
+    Raises `OSError`.
+    """
+    for one in reversed([folder, *(above for above in folder.parents if not above.exists())]):
+        one.mkdir(mode=0o700, exist_ok=True)
+
+
+def own_file(path: Path) -> None:
+    """Make an empty file that this user alone may read; of one that is there everybody else loses what they may.
+
+    Raises `OSError` where it cannot be made.
+    """
+    with suppress(FileExistsError):
+        os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
+    with suppress(OSError):  # another user's file is that user's to close
+        path.chmod(path.stat().st_mode & ~0o007)
 
 
 def own_cpu_s() -> float:

@@ -28,6 +28,7 @@ from pydantic import TypeAdapter
 
 from joulebox.clock import Clock
 from joulebox.errors import JouleboxError
+from joulebox.host import own_folder
 from joulebox.metering import curve_of, idle_spreads
 from joulebox.model import CalibrationRef, Channel, IdleRecord, IdleSpread, PhasePowers, ReadingKind, Sampling, Series
 from joulebox.node.meter import Meter, MeterFault
@@ -349,7 +350,7 @@ def _sound(found: ChannelCalibration) -> bool:
 
 def store_calibration(path: Path, calibration: Calibration) -> None:
     """Keep a calibration, whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    own_folder(path.parent)
     part = path.with_suffix(".part")
     part.write_text(json.dumps(asdict(calibration), indent=2) + "\n", encoding="utf-8")
     part.replace(path)

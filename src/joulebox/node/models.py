@@ -19,6 +19,7 @@ from typing import Final
 from pydantic import TypeAdapter, ValidationError
 
 from joulebox.errors import JouleboxError
+from joulebox.host import own_folder
 from joulebox.model import ModelFile, Problem
 from joulebox.node.engine import LocalModel
 from joulebox.node.gguf import Header, read_header
@@ -117,7 +118,7 @@ def model_id(file_name: str) -> str:
 @contextlib.contextmanager
 def locked(path: Path) -> Iterator[None]:
     """Hold the lock file `path` against other processes, after whoever has it. The kernel frees it with its holder."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    own_folder(path.parent)
     with path.open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Final
 
 from joulebox.errors import JouleboxError
+from joulebox.host import own_file, own_folder
 from joulebox.protocol import Finish, to_json
 
 SPOOL: Final = "undelivered"
@@ -22,7 +23,7 @@ class Spool:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        folder.mkdir(parents=True, exist_ok=True)
+        own_folder(folder)
         self._lock = (folder / "lock").open("w")
         try:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -35,6 +36,7 @@ class Spool:
         """Keep a result, whole or not at all."""
         path = self._folder / f"{token}.json"
         part = path.with_suffix(".part")
+        own_file(part)
         with part.open("wb") as file:
             file.write(to_json(finish))
             file.flush()

@@ -18,6 +18,7 @@ from fastapi import FastAPI, Request, Response
 
 from joulebox.clock import Clock
 from joulebox.errors import JouleboxError
+from joulebox.host import own_folder
 from joulebox.server.access import (
     EVERYBODY,
     OWNER,
@@ -249,7 +250,7 @@ def _local_token(path: Path) -> str:
         pass
     _, text, _ = new_token()
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        own_folder(path.parent)
         path.unlink(missing_ok=True)
         with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="ascii") as file:
             file.write(text + "\n")

@@ -6,7 +6,7 @@ One server at a time holds a file (the live side of the queue is in its memory):
 import asyncio
 import fcntl
 from collections.abc import AsyncIterator, Callable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from pathlib import Path
 from typing import IO, Any, Final
 
@@ -16,6 +16,7 @@ from sqlalchemy.exc import DBAPIError, IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
 from joulebox.errors import JouleboxError
+from joulebox.host import own_file, own_folder
 from joulebox.server.store.database import migrate
 
 DRIVER: Final = "sqlite+aiosqlite"
@@ -49,6 +50,7 @@ class Sqlite:
         Raises `JouleboxError("database")` with one sentence.
         """
         self._lock_file = _lock(self._path)
+        _close_to_others(self._path)
         self._engine = _engine(self._url)
         try:
             async with self.write() as connection:
@@ -142,10 +144,19 @@ def _engine(url: URL) -> AsyncEngine:
     return engine
 
 
+def _close_to_others(path: Path) -> None:
+    """Everybody's texts are in it: a new file is for this user alone, and SQLite makes its logs alike. Of one that is
+    there, and of logs that a crash left, everybody else loses what they may."""
+    logs = (path.with_name(path.name + end) for end in ("-wal", "-shm"))
+    with suppress(OSError):  # what cannot be made cannot be opened either, and then there is a sentence for it
+        for one in (path, *(log for log in logs if log.exists())):
+            own_file(one)
+
+
 def _lock(path: Path) -> IO[bytes]:
     lock_path = path.with_name(path.name + ".lock")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        own_folder(path.parent)
         lock_file = lock_path.open("ab")
     except OSError as error:
         sentence = (
