@@ -57,12 +57,15 @@ class BenchStage:
         return told
 
     def run_with_kills(self, path: Path, kills: int, seed: int, *arguments: str) -> int:
-        """The same while runner, server and node are killed in turn, at moments that the seed decides; how many kills
-        hit something alive."""
+        """The same while runner, server and node are killed in turn, each after a few more lines of the campaign, at a
+        moment that the seed decides; how many kills hit something alive."""
         chance = random.Random(seed)
         hit, runner = 0, self.runner("--out", str(path), *arguments)
         for number in range(kills):
-            wait(chance.uniform(0.1, 0.5) + (0.8 if number % 3 == 0 else 0.0))
+            wanted = _lines(path) + chance.randint(1, 3)
+            while _lines(path) < wanted and runner.poll() is None:
+                wait(0.02)
+            wait(chance.uniform(0.0, 0.2))
             if number % 3 == 0:
                 hit += runner.poll() is None
                 runner.kill()
@@ -91,6 +94,10 @@ class BenchStage:
             self._watched = True
 
     _watched = False
+
+
+def _lines(path: Path) -> int:
+    return path.read_bytes().count(b"\n") if path.exists() else 0
 
 
 def wait(wait_s: float) -> None:

@@ -13,6 +13,7 @@ from bench_stage import BenchStage
 from joulebox.bench.campaign import begun, chosen_tasks, tasks_of
 from joulebox.bench.plan import rests, shuffled, turns
 from joulebox.bench.record import Answered, Book, Header, Key, ModelRef, Record, Sitting, read_record
+from joulebox.bench.table import table_of
 from joulebox.clock import SimulatedClock
 from joulebox.errors import JouleboxError
 
@@ -70,10 +71,16 @@ def test_kills_change_nothing(stage: BenchStage, tmp_path: Path) -> None:
     stage.run(*LARGE, "--out", str(undisturbed))
     hit = stage.run_with_kills(disturbed, 30, 7, *LARGE)
     one, other = read_record(undisturbed), read_record(disturbed)
-    print(f"{hit} kills, {len(other.answers)} answers, {len(other.sittings)} sittings")
+    tables = [table_of(each) for each in (one, other)]
+    apart = tables[1].apart
+    print(f"{hit} kills, {len(other.answers)} answers, {len(other.sittings)} sittings; apart: {apart}")
     assert hit >= 20
     assert len(one.answers) == 90
     assert figures(one) == figures(other)
+    assert tables[0].cells == tables[1].cells
+    assert tables[0].pairs == tables[1].pairs
+    assert len(other.sittings) >= 5
+    assert apart.aborted > tables[0].apart.aborted
 
 
 def header(**changes: object) -> Header:

@@ -128,6 +128,87 @@ def bench_run(
     print(f"Everything is in {path}. Its table: joulebox bench table {path}")
 
 
+CampaignArgument = Annotated[Path, typer.Argument(help="A campaign's file.", metavar="CAMPAIGN.jsonl")]
+
+
+@app.command("table")
+def bench_table(
+    campaign: CampaignArgument,
+    form: Annotated[str, typer.Option("--format", help="text, markdown, html, csv or json.")] = "text",
+    view: Annotated[
+        list[str] | None, typer.Option("--view", help="sci, energy, accuracy, right, token; repeatable. All of them.")
+    ] = None,
+    min_n: Annotated[int, typer.Option("--min-n", min=10, help="A cell of fewer prompts is shown as missing.")] = 10,
+    strict: Annotated[bool, typer.Option("--strict", help="Leave out answers whose receipt is suspect.")] = False,
+    again: Annotated[
+        bool, typer.Option("--again", help="Account and score everything anew, by the method of this installation.")
+    ] = False,
+    tasks: TasksOption = None,
+    plots: Annotated[
+        Path | None, typer.Option("--plots", help="Write the plots as SVG into this folder.", metavar="FOLDER")
+    ] = None,
+    output: Annotated[Path | None, typer.Option("--output", help="Write it to a file.", metavar="FILE")] = None,
+) -> None:
+    """What a campaign came to: models by categories, every figure with n and 95 % interval, and what is missing."""
+    from joulebox.bench import page, views
+    from joulebox.bench.campaign import tasks_of
+    from joulebox.bench.record import read_record
+    from joulebox.bench.table import table_of
+    from joulebox.bench.verify import verify
+    from joulebox.errors import JouleboxError
+
+    named = {one.name: one for one in views.VIEWS}
+    if unknown := [name for name in view or () if name not in named]:
+        raise JouleboxError("bad_request", f"There is no view {unknown[0]}: choose among {', '.join(named)}.")
+    chosen = [named[name] for name in view] if view else list(views.VIEWS)
+    record = read_record(campaign)
+    if again:
+        _, record = verify(record, tasks_of(record.header, tasks or ()), lambda _: None)
+    table = table_of(record, min_n, strict=strict)
+    forms = {
+        "text": lambda: views.as_text(table, record, chosen) + "\n",
+        "markdown": lambda: views.as_markdown(table, record, chosen),
+        "html": lambda: page.as_html(table, record),
+        "csv": lambda: views.as_csv(table),
+        "json": lambda: views.as_json(table, record) + "\n",
+    }
+    if form not in forms:
+        raise JouleboxError("bad_request", f"There is no format {form}: choose among {', '.join(forms)}.")
+    text = forms[form]()
+    if output is not None:
+        output.write_text(text, encoding="utf-8")
+        print(f"The table is in {output}.")
+    else:
+        print(text, end="")
+    if plots is not None:
+        plots.mkdir(parents=True, exist_ok=True)
+        for name, svg in page.plots(table).items():
+            (plots / name).write_text(svg, encoding="utf-8")
+
+
+@app.command("verify")
+def bench_verify(
+    campaign: CampaignArgument,
+    tasks: TasksOption = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Make every receipt of a campaign again of its evidence, and score every answer again. Exit 1 if any differs."""
+    import json
+
+    from joulebox.bench.campaign import tasks_of
+    from joulebox.bench.record import read_record
+    from joulebox.bench.verify import as_data, as_lines, verify
+    from joulebox.console import Progress
+
+    progress = Progress()
+    record = read_record(campaign)
+    verified, _ = verify(record, tasks_of(record.header, tasks or ()), progress.say)
+    progress.clear()
+    print(json.dumps(as_data(verified), ensure_ascii=False, indent=2) if as_json else "\n".join(as_lines(verified)))
+    if not verified.sound:
+        raise typer.Exit(1)
+
+
 def _names(text: str | None) -> list[str]:
     """Names that were written with commas, each once."""
     return list(dict.fromkeys(name.strip() for name in (text or "").split(",") if name.strip()))

@@ -6,9 +6,11 @@ make it again (`verify`). A line that a kill cut off is dropped when the campaig
 """
 
 import fcntl
+import gzip
 import hashlib
 import json
 import os
+import zlib
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -241,16 +243,15 @@ def task_ref(task: Task) -> TaskRef:
 
 
 def read_record(path: Path) -> Record:
-    """A campaign's file; a last line that was cut off is left out.
+    """A campaign's file, packed (.gz) or not; a last line that was cut off is left out.
 
     Raises `JouleboxError("bad_campaign")`, which names the line.
     """
     try:
-        body = path.read_bytes()
-    except OSError as error:
-        raise JouleboxError(
-            "bad_campaign", f"{path} cannot be read: {error.strerror}. Give a campaign's file."
-        ) from error
+        body = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
+    except (OSError, EOFError, zlib.error) as error:
+        told = getattr(error, "strerror", None) or str(error)
+        raise JouleboxError("bad_campaign", f"{path} cannot be read: {told}. Give a campaign's file.") from error
     record: Record | None = None
     for at, line in enumerate(_whole_lines(body), 1):
         try:

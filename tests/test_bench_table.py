@@ -1,0 +1,146 @@
+"""A campaign's table: right figures, n and interval in every cell, what is missing shown as missing, and verified."""
+
+import csv
+import io
+import json
+import subprocess
+import sys
+from dataclasses import asdict, replace
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+from xml.etree import ElementTree as ET
+
+import pytest
+
+from bench_record import campaign
+from joulebox.bench.campaign import tasks_of
+from joulebox.bench.page import as_html, plots
+from joulebox.bench.record import Record
+from joulebox.bench.table import table_of
+from joulebox.bench.verify import as_lines, verify
+from joulebox.bench.views import VIEWS, as_csv, as_json, as_markdown, as_text
+
+
+def varied(model: str, number: int) -> float:
+    """Watts: the large model draws twice the small one's, and prompts differ."""
+    return {"small": 20.0, "large": 40.0}[model] + number % 4
+
+
+@pytest.fixture(scope="module")
+def two() -> Record:
+    """Two models, twelve math prompts, the small one right in half of them."""
+    return campaign(["small", "large"], varied, right=lambda model, number: model == "large" or number % 2 == 0,
+                    tokens=lambda model, number: 5 + number)  # fmt: skip
+
+
+def test_a_cell_has_the_mean_its_interval_and_n(two: Record) -> None:
+    """Joules, grams, tokens and right answers of a cell are the means of its receipts; the cheaper one is marked."""
+    table = table_of(two)
+    small, large = (table.cell("n1", model, "math") for model in ("small", "large"))
+    assert small is not None
+    assert large is not None
+    receipts = [one.receipt for one in two.answers.values() if one.model == "small"]
+    assert small.n == small.judged == small.asked == 12
+    assert small.answer_j is not None
+    assert small.answer_j.value == pytest.approx(fmean(one["energy"]["answer"]["j"] for one in receipts))
+    assert small.answer_j.low < small.answer_j.value < small.answer_j.high
+    assert small.sci_g is not None
+    assert small.sci_g.value == pytest.approx(fmean(one["sci"]["answer"]["per_answer_g"] for one in receipts))
+    assert small.token_j is not None
+    assert small.token_j.value == pytest.approx(12 * small.answer_j.value / sum(range(5, 17)))
+    assert small.right_j is not None
+    assert small.right_j.value == pytest.approx(2 * small.answer_j.value)
+    assert small.accuracy is not None
+    assert (small.accuracy.value, small.right) == (0.5, 6.0)
+    assert (small.best, large.best) == (True, False)
+    (pair,) = table.pairs
+    assert pair.answer.side == "less"
+    assert pair.tokens is not None
+    assert pair.token is not None
+    assert pair.answer.ratio.value == pytest.approx(pair.tokens.ratio.value * pair.token.ratio.value)
+
+
+def test_what_is_missing_is_shown_as_missing() -> None:
+    """Prompts whose receipts are invalid are counted with that reason, never averaged; too few leave the cell empty."""
+    table = table_of(campaign(["small"], lambda *_: 30.0, limit=11, invalid=[0, 3]))
+    cell = table.cell("n1", "small", "math")
+    assert cell is not None
+    assert (cell.n, cell.missing, cell.answer_j, cell.accuracy) == (9, (("invalid", 2),), None, None)
+    assert (table.apart.discarded, table.apart.discarded_j > 100.0) == (2, True)
+    record = campaign(["small"], lambda *_: 30.0, limit=12)
+    gone = next(iter(record.answers))
+    del record.answers[gone], record.scores[gone]
+    text = as_text(table_of(record), record, VIEWS)
+    assert "n=11" in text
+    assert "1 not asked" in text
+    assert "n=11 (1 not asked)" in as_text(table_of(record, 12), record, VIEWS)
+
+
+def test_repeats_count_once_and_tell_how_steady_the_node_is() -> None:
+    """Three repeats of a prompt are one prompt; how far they differ is the node's CV."""
+    table = table_of(campaign(["small"], lambda _, number: 30.0 + number % 2, limit=10, repeats=3))
+    cell = table.cell("n1", "small", "math")
+    assert cell is not None
+    assert (cell.n, cell.answers, cell.judged) == (10, 30, 10)
+    assert table.repeat_cv["n1"][1] == 20
+    assert 0.001 < table.repeat_cv["n1"][0] < 0.1
+
+
+def test_nodes_are_never_mixed(two: Record) -> None:
+    """Answers of another node make cells of their own, and the notes say that they must not be compared."""
+    other = campaign(["small", "large"], varied, node="n2")
+    record = Record(two.header, sittings=[*two.sittings, *other.sittings], answers={**two.answers})
+    moved = {replace(key, repeat=1): replace(one, repeat=1) for key, one in other.answers.items()}
+    record.answers.update(moved)
+    table = table_of(record)
+    assert table.nodes == ("n1", "n2")
+    assert {cell.answers for cell in table.cells} == {12}
+    assert "must not be compared" in as_text(table, record, VIEWS)
+
+
+def test_every_form_says_the_same(two: Record) -> None:
+    """Text, Markdown, CSV, JSON and HTML hold the same figures with n; the plots are SVG that names its models."""
+    table = table_of(two)
+    text = as_text(table, two, VIEWS)
+    cell = next(line for line in text.splitlines() if line.startswith("small")).split("  ")[1].strip()
+    assert cell in as_markdown(table, two, VIEWS)
+    assert cell in as_html(table, two)
+    rows = list(csv.DictReader(io.StringIO(as_csv(table))))
+    told = json.loads(as_json(table, two))
+    assert [row["model"] for row in rows] == ["small", "large"]
+    assert float(rows[0]["answer_j"]) == told["cells"][0]["answer_j"]["value"]
+    assert f"{told['cells'][0]['sci_g']['value'] * 1000:.3g} (" in cell
+    drawn = plots(table)
+    assert set(drawn) == {"energy.svg", "pareto-math.svg"}
+    for svg in drawn.values():
+        words = [each.text for each in ET.fromstring(svg).iter() if each.tag.endswith("text")]
+        assert {"small", "large"} <= set(words)
+    assert "On the front: small, large." in drawn["pareto-math.svg"]
+
+
+def test_a_campaign_is_verified(two: Record, tmp_path: Path) -> None:
+    """Receipts follow from their evidence; a figure or a score that was changed afterwards is found and named."""
+    tasks = tasks_of(two.header)
+    scored_again = verify(two, tasks, lambda _: None)[1]
+    verified, again = verify(scored_again, tasks, lambda _: None)
+    assert verified.sound
+    assert (verified.identical, verified.scores, verified.ratio) == (24, 24, 1.0)
+    assert table_of(again) == table_of(scored_again)
+    forged = Record(two.header, sittings=two.sittings, answers=dict(two.answers), scores=dict(scored_again.scores))
+    key = next(iter(forged.answers))
+    energy = {**forged.answers[key].receipt["energy"], "scope": "wall"}
+    receipt = {**forged.answers[key].receipt, "energy": energy}
+    forged.answers[key] = replace(forged.answers[key], evidence={**forged.answers[key].evidence, "receipt": receipt})
+    forged.scores[key] = replace(forged.scores[key], correct=True, mark="correct")
+    found, _ = verify(forged, tasks, lambda _: None)
+    assert not found.sound
+    assert (found.wrong, found.scores_differ) == (1, 1)
+    assert any("energy do not follow" in line for line in as_lines(found))
+    path = tmp_path / "c.jsonl"
+    lines: list[Any] = [forged.header, *forged.sittings, *forged.answers.values(), *forged.scores.values()]
+    path.write_text("".join(json.dumps(asdict(line)) + "\n" for line in lines))
+    told = subprocess.run(
+        [sys.executable, "-m", "joulebox", "bench", "verify", str(path)], capture_output=True, text=True, check=False
+    )
+    assert (told.returncode, "23 of 24 receipts follow" in told.stdout) == (1, True)
