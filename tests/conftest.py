@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
+import databases
 import postgres_server
 from joulebox.errors import JouleboxError
 from joulebox.node.fetch import DEFAULT, fetch
@@ -14,6 +15,7 @@ from joulebox.node.fetch import DEFAULT, fetch
 # A busy machine makes an example slow, not wrong: what takes too long is told by the time limit of the whole test.
 settings.register_profile("joulebox", deadline=None)
 settings.load_profile("joulebox")
+postgres_server.cut_no_power()
 
 
 FIRST = ("test_crash_fleet", "test_crash", "test_whole", "test_up", "test_engines", "test_queue", "test_pages")
@@ -38,6 +40,17 @@ def smollm2() -> Path:
 @pytest.fixture(params=["sqlite", "postgres"])
 def where(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Path | str]:
     """A new database of each kind: the folder of a file, or the URL of one on a real server."""
+    if request.param == "sqlite":
+        databases.prepare(tmp_path)
+        yield tmp_path
+    else:
+        with databases.postgres() as url:
+            yield url
+
+
+@pytest.fixture(params=["sqlite", "postgres"])
+def empty(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Path | str]:
+    """The same without any tables."""
     if request.param == "sqlite":
         yield tmp_path
     else:

@@ -21,7 +21,7 @@ from joulebox.units import nanoseconds
 
 CLOCK = SystemClock()
 START_S = 20.0
-OPTIONS = ("-c", "listen_addresses=", "-c", "max_connections=120", "-c", "shared_buffers=64MB")
+OPTIONS = ["-c", "listen_addresses=", "-c", "max_connections=120", "-c", "shared_buffers=64MB"]
 _NUMBERS = count(1)
 
 
@@ -94,6 +94,11 @@ def _binaries(folder: Path, user: str | None) -> Path:
     return installed / "bin"
 
 
+def cut_no_power() -> None:
+    """From now on a Postgres waits for no disk: what one that is killed had handed to the kernel is kept anyway."""
+    OPTIONS.extend(("-c", "fsync=off"))
+
+
 @cache
 def server() -> PostgresServer:
     """The server of this test process; it ends with the process."""
@@ -109,10 +114,10 @@ def end() -> None:
 
 
 @contextlib.contextmanager
-def database() -> Iterator[str]:
-    """The URL of a new, empty database, gone afterwards."""
+def database(like: str = "template1") -> Iterator[str]:
+    """The URL of a new database, empty or a copy of another, gone afterwards."""
     running, name = server(), f"joulebox{next(_NUMBERS)}"
-    running.execute(f"CREATE DATABASE {name}")
+    running.execute(f"CREATE DATABASE {name} TEMPLATE {like}")
     try:
         yield running.url(name)
     finally:

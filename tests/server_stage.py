@@ -10,6 +10,7 @@ from typing import Any
 
 import httpx2
 
+import databases
 import traces
 from joulebox.clock import Clock
 from joulebox.evidence import encode_trace
@@ -33,7 +34,10 @@ COUNTER = Channel(
     step=1e-6,
     tick_s=0.001,
 )
-WAIT_S = 5.0
+WAIT_S = 30.0
+"""So long a node waits for work and a test for what must come: where much else is done it comes late."""
+WOKEN_S = 15.0
+"""Who is woken has it long before it would look again by itself."""
 
 
 def offer(node: str = "n1", instance: str = "a", models: Sequence[str] = ("m",), **changes: Any) -> LeaseRequest:
@@ -195,10 +199,12 @@ async def stage(folder: Path, **settings: Any) -> AsyncIterator[Stage]:
     """A server on a free port with its database in `folder`; `clock` is its own where one is given."""
     clock: Clock | None = settings.pop("clock", None)
     chosen = Settings.model_validate({"data_dir": folder, "port": 0, "grace_s": 0.5} | settings)
+    if chosen.database_url is None:
+        databases.prepare(folder)
     with listen(chosen.host, chosen.port) as sock:
         url = url_of(chosen.host, sock)
         app = build_app(chosen, clock)
-        async with running(app, sock), httpx2.AsyncClient(base_url=url, timeout=10, verify=False) as http:
+        async with running(app, sock), httpx2.AsyncClient(base_url=url, timeout=2 * WAIT_S, verify=False) as http:
             state = app.state
             yield Stage(
                 url=url,

@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import databases
 from joulebox.client import Client
 from joulebox.clock import SystemClock
 from joulebox.errors import JouleboxError
@@ -46,7 +47,9 @@ class Service:
         self.supervisor = Supervisor(CLOCK)
         common = {"JOULEBOX_MODELS_DIR": str(folder), "JOULEBOX_THREADS": "1", **settings}
         self.urls: list[str] = []
-        if postgres is not None:
+        if postgres is None:
+            databases.prepare(folder)
+        else:
             postgres.execute("CREATE DATABASE stage")
             common["JOULEBOX_DATABASE_URL"] = postgres.url("stage")
         for number in range(count):

@@ -15,7 +15,7 @@ import pytest
 from fastapi.routing import APIRoute
 from typer.testing import CliRunner
 
-import postgres_server
+import databases
 from joulebox.cli import app as command_line
 from joulebox.clock import SystemClock
 from joulebox.errors import JouleboxError
@@ -26,7 +26,7 @@ from joulebox.server.app import build_app
 from joulebox.server.retention import Retention
 from joulebox.settings import LOCAL_TOKEN, Settings, load_settings
 from joulebox.units import nanoseconds
-from server_stage import Stage, done, stage, story
+from server_stage import WAIT_S, Stage, done, stage, story
 
 pytestmark = pytest.mark.anyio
 Json = dict[str, Any]
@@ -57,7 +57,7 @@ def database(request: pytest.FixtureRequest) -> Iterator[Json]:
     if request.param == "sqlite":
         yield {}
     else:
-        with postgres_server.database() as url:
+        with databases.postgres() as url:
             yield {"database_url": url}
 
 
@@ -100,7 +100,7 @@ async def token(on: Stage, *scopes: str, **fields: Any) -> str:
 @asynccontextmanager
 async def another(on: Stage, **headers: str) -> AsyncIterator[httpx2.AsyncClient]:
     """Somebody else, with cookies of their own."""
-    async with httpx2.AsyncClient(base_url=on.url, headers=headers, timeout=10, verify=False) as http:
+    async with httpx2.AsyncClient(base_url=on.url, headers=headers, timeout=2 * WAIT_S, verify=False) as http:
         yield http
 
 
@@ -371,7 +371,7 @@ async def test_tokens_on_the_command_line(tmp_path: Path, monkeypatch: pytest.Mo
 async def test_a_token_works_on_every_server(tmp_path: Path) -> None:
     """Two closed servers on one database: a node's token opens both, what it says to the wrong one is passed on, and
     the way between servers is closed to others."""
-    with postgres_server.database() as url:
+    with databases.postgres() as url:
         closed = {"public": (), "database_url": url, "grace_s": 1.0}
         async with stage(tmp_path / "1", **closed) as one, stage(tmp_path / "2", **closed) as other:
             one.http.headers.update(bearer(await token(one, "node", "ask")))

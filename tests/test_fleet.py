@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-import postgres_server
+import databases
 from joulebox.protocol import to_json
-from server_stage import Json, Stage, done, offer, stage, story
+from server_stage import WAIT_S, Json, Stage, done, offer, stage, story
 from test_agent import ENDLESS, agent_of, at_work
 from test_planner import HOUR, Ahead, forecast
 
@@ -36,7 +36,7 @@ def clock() -> Ahead:
 
 @pytest.fixture
 def url() -> Iterator[str]:
-    with postgres_server.database() as database_url:
+    with databases.postgres() as database_url:
         yield database_url
 
 
@@ -74,7 +74,7 @@ async def deliver(on: Stage, taken: Json, node: str, clock: Ahead, *words: str) 
 
 async def waiting(on: Stage, count: int) -> None:
     """Until so many nodes are held waiting by this server."""
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(WAIT_S):
         while len(on.planner._desk._polls) < count:  # noqa: ASYNC110 - a node that waits tells nobody
             await asyncio.sleep(0.002)
 
@@ -96,14 +96,14 @@ async def test_streaming(fleet: Servers, clock: Ahead) -> None:
             async with on.hold(taken):
                 async with elsewhere.watch(taken["job_id"]) as events:
                     await on.send(taken, told[:3])
-                    while (seen := await asyncio.wait_for(anext(events), 5)).name != "token":
+                    while (seen := await asyncio.wait_for(anext(events), WAIT_S)).name != "token":
                         pass
                 assert (seen.data["text"], seen.id) == ("Hel", "1.2")
                 await on.send(taken, told[3:])
                 async with elsewhere.watch(taken["job_id"], seen.id) as events:
-                    names = [(await asyncio.wait_for(anext(events), 5)).name for _ in range(3)]
+                    names = [(await asyncio.wait_for(anext(events), WAIT_S)).name for _ in range(3)]
                     await deliver(on, taken, node, clock, "Hel", "lo")
-                    names.append((last := await asyncio.wait_for(anext(events), 5)).name)
+                    names.append((last := await asyncio.wait_for(anext(events), WAIT_S)).name)
             assert names == ["token", "power", "answer", "receipt"]
             assert last.data["node"] == node
             assert (await elsewhere.status(taken["job_id"]))["answer"] == "Hello"

@@ -98,7 +98,7 @@ async def test_a_prompt_flows_whatever_the_source_does(
     with peer(**answers) as told:
         async with stage(tmp_path, clock=clock, **mapped(told)) as scene:
             counted = until(lambda: scene.grid.counts[f"electricity-maps {outcome}"])
-            async with asyncio.timeout(3):
+            async with asyncio.timeout(9):
                 grid = (await answered(scene, after=counted))["carbon"]["intensity"]
             assert (grid["quality"], grid["g_per_kwh"], grid["zone"]) == ("yearly", 342.0, "DE")
             assert grid["source"].startswith("Electricity Maps (ODbL), mean of 2025")

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-import postgres_server
+import databases
 from joulebox.cli import main
 from joulebox.evidence import decode_trace
 from joulebox.model import AttemptState, Phase, Purpose
@@ -20,7 +20,7 @@ from joulebox.server.delivery import Wanted
 from joulebox.server.jobs import Attempt, Drain, NodeRecord
 from joulebox.server.live import Live
 from joulebox.server.node_now import node_now
-from server_stage import Stage, done, offer, stage, story
+from server_stage import WAIT_S, WOKEN_S, Stage, done, offer, stage, story
 from test_silence import node_process, until_held
 
 pytestmark = pytest.mark.anyio
@@ -120,11 +120,11 @@ async def test_a_draining_node_finishes_and_takes_no_more(tmp_path: Path) -> Non
         assert not waiting.done()
         assert (await node(scene))["reason"] == "new fans"
         assert (await scene.http.delete("/api/v1/nodes/n1/drain")).json()["state"] in ("idle", "busy")
-        assert (await asyncio.wait_for(waiting, 2))["job_id"] == second["id"]
+        assert (await asyncio.wait_for(waiting, WOKEN_S))["job_id"] == second["id"]
 
 
 async def until(scene: Stage, state: str, name: str = "n1") -> None:
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(WAIT_S):
         while (await node(scene, name))["state"] != state:  # noqa: ASYNC110 - asked as people ask
             await asyncio.sleep(0.005)
 
@@ -138,12 +138,12 @@ async def test_a_prompt_goes_past_a_draining_node(tmp_path: Path) -> None:
             name: asyncio.create_task(scene.http.post("/node/v1/lease", content=to_json(offer(node=name))))
             for name in names
         }
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(WAIT_S):
             while len((await scene.http.get("/api/v1/nodes")).json()["nodes"]) < 2:  # noqa: ASYNC110
                 await asyncio.sleep(0.005)
         await drain(scene)
         prompt_id = (await scene.ask())["id"]
-        reply = await asyncio.wait_for(polls["n2"], 2)
+        reply = await asyncio.wait_for(polls["n2"], WOKEN_S)
         assert reply.json()["job_id"] == prompt_id
         polls["n1"].cancel()
         assert (await scene.http.post("/api/v1/nodes/nobody/drain", json={"why": "x"})).status_code == 404
@@ -152,7 +152,7 @@ async def test_a_prompt_goes_past_a_draining_node(tmp_path: Path) -> None:
 
 @pytest.fixture
 def url() -> Iterator[str]:
-    with postgres_server.database() as database_url:
+    with databases.postgres() as database_url:
         yield database_url
 
 
@@ -174,7 +174,7 @@ async def test_any_server_drains_a_node(tmp_path: Path, url: str) -> None:
         await asyncio.sleep(0.2)
         assert not waiting.done()
         await other.http.delete("/api/v1/nodes/n1/drain")
-        assert (await asyncio.wait_for(waiting, 3))["job_id"] == prompt_id
+        assert (await asyncio.wait_for(waiting, WOKEN_S))["job_id"] == prompt_id
 
 
 async def test_drain_from_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 
-import postgres_server
+import databases
 from joulebox.clock import SystemClock
 from joulebox.console import show_receipt
 from joulebox.server.grid.chain import GridValue
-from server_stage import Json, Stage, done, stage
+from server_stage import WOKEN_S, Json, Stage, done, stage
 
 pytestmark = pytest.mark.anyio
 HOUR = timedelta(hours=1)
@@ -213,7 +213,7 @@ async def test_a_deadline_that_comes_near(scene: Stage, clock: Ahead) -> None:
 
 @pytest.fixture
 def url() -> Iterator[str]:
-    with postgres_server.database() as database_url:
+    with databases.postgres() as database_url:
         yield database_url
 
 
@@ -232,4 +232,4 @@ async def test_what_a_dead_server_deferred(tmp_path: Path, url: str, clock: Ahea
         working = asyncio.create_task(survivor.lease(node="n2", instance="n2"))
         await survivor.until(asked["id"], "deferred")
         await survivor.planner.turn(everything=False)
-        assert (await asyncio.wait_for(working, 5))["job_id"] == asked["id"]
+        assert (await asyncio.wait_for(working, WOKEN_S))["job_id"] == asked["id"]

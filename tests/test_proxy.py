@@ -9,7 +9,7 @@ import pytest
 from joulebox.client import Client
 from joulebox.errors import JouleboxError
 from joulebox.node.engines.scripted import Script
-from server_stage import stage
+from server_stage import WAIT_S, stage
 from test_agent import agent_of, at_work
 from tls_proxy import tls_proxy
 
@@ -36,7 +36,7 @@ async def test_a_cut_stream_costs_no_measurement(tmp_path: Path) -> None:
         with tls_proxy(tmp_path / "proxy", scene.url, 1) as (url, ca_file):
             agent = agent_of(url, tmp_path, "n1", QUIET, ca_file)
             async with at_work(agent):
-                async with asyncio.timeout(10):
+                async with asyncio.timeout(WAIT_S):
                     while not (await scene.http.get("/api/v1/nodes")).json()["nodes"]:  # noqa: ASYNC110
                         await asyncio.sleep(0.02)
                 prompt_id = (await scene.ask(mode="quiet"))["id"]

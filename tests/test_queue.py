@@ -14,6 +14,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+import databases
 import postgres_server
 from joulebox.errors import JouleboxError
 from joulebox.model import FINAL_STATES, AttemptState, JobState, Message, Problem, Prompt
@@ -386,6 +387,7 @@ def test_any_history_keeps_the_rules(steps: list[tuple[str, int]]) -> None:
 
     async def history() -> None:
         with TemporaryDirectory() as folder:
+            databases.prepare(Path(folder))
             async with opened(Path(folder)) as queue:
                 book = Book()
                 for step, which in steps:
@@ -473,7 +475,7 @@ async def test_the_database_refuses_states_that_must_not_be(tmp_path: Path) -> N
                 by_hand.execute(statement)
 
 
-async def test_one_schema(where: Path | str) -> None:
+async def test_one_schema(empty: Path | str) -> None:
     """The chain of migrations ends at the schema that the code knows, and makes exactly the tables it uses."""
     from alembic.autogenerate import compare_metadata
     from alembic.config import Config
@@ -488,7 +490,7 @@ async def test_one_schema(where: Path | str) -> None:
     config.set_main_option("path_separator", "os")
     assert ScriptDirectory.from_config(config).get_heads() == [HEAD]
 
-    async with opened(where) as queue, queue._database.read() as connection:
+    async with opened(empty) as queue, queue._database.read() as connection:
         differences = await connection.run_sync(
             lambda inner: compare_metadata(MigrationContext.configure(inner), metadata)
         )
@@ -570,6 +572,25 @@ async def test_a_transaction_that_fails_changes_nothing(where: Path | str) -> No
         with pytest.raises(ZeroDivisionError):
             await fail(store)
         assert len(await store.nodes()) == 1
+
+
+def test_what_is_under_way_is_kept_when_the_server_ends(where: Path | str) -> None:
+    """A transaction whose asker has gone is carried out before the database is closed."""
+
+    async def leave() -> None:
+        async with opened(where) as store:
+            asking = asyncio.create_task(ask(store))
+            await asyncio.sleep(0)
+            asking.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await asking
+
+    async def kept() -> int:
+        async with opened(where) as store:
+            return len((await store.page(10, None)).records)
+
+    asyncio.run(leave())
+    assert asyncio.run(kept()) == 1
 
 
 async def test_a_full_disk_loses_nothing(tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from joulebox.node.engines.scripted import Script
 from joulebox.node.rest import Rest
 from joulebox.protocol import LEASE_WAIT_S
 from joulebox.server.idle import NodeIdle, shares
-from server_stage import COUNTER, Stage, stage
+from server_stage import COUNTER, WAIT_S, Stage, stage
 from test_agent import agent_of, at_work
 from test_idle import book, joules, pass_s
 from test_node import Counter
@@ -100,7 +100,7 @@ def test_idling_in_the_terminal() -> None:
 
 async def node(scene: Stage, state: str) -> Json:
     """The node, once it is in that state."""
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(WAIT_S):
         while True:
             nodes = (await scene.http.get("/api/v1/nodes")).json()["nodes"]
             if nodes and nodes[0]["state"] == state:

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from sqlalchemy import event
 
-import postgres_server
+import databases
 import scale_load
 from joulebox.server.jobs import BEFORE_MAX
 from scale_fair import Asked, fairness, of_asking, of_the_line, served
@@ -35,7 +35,7 @@ def counted(scene: Stage) -> Counter[str]:
 
 async def test_a_prompt_costs_few_statements(tmp_path: Path) -> None:
     """Behind a backlog, asking, claiming and delivering a prompt take few statements, and nodes that only wait none."""
-    with postgres_server.database() as url:
+    with databases.postgres() as url:
         async with stage(tmp_path, database_url=url, grace_s=15.0) as scene:
             await scene.join()
             await scale_load.load_waiting(url, BACKLOG)

@@ -8,7 +8,7 @@ import pytest
 
 from joulebox.model import Problem
 from joulebox.protocol import Finish, pack_trace
-from server_stage import done, evidence, stage, story
+from server_stage import WAIT_S, done, evidence, stage, story
 
 pytestmark = pytest.mark.anyio
 
@@ -107,7 +107,7 @@ async def test_cancelling_a_waiting_prompt(tmp_path: Path) -> None:
     async with stage(tmp_path) as scene:
         await scene.join()
         prompt_id = (await scene.ask())["id"]
-        async with asyncio.timeout(5), scene.watch(prompt_id) as events:
+        async with asyncio.timeout(WAIT_S), scene.watch(prompt_id) as events:
             assert (await anext(events)).name == "queued"
             stopped = (await scene.http.delete(f"/api/v1/prompts/{prompt_id}")).json()
             assert (stopped["state"], stopped["position"], stopped["phase"]) == ("cancelled", None, None)

@@ -14,7 +14,7 @@ from joulebox.model import Placement
 from joulebox.protocol import LeaseRequest, to_json
 from joulebox.server.grid import factors_for
 from joulebox.server.jobs import Claim
-from server_stage import Stage, done, evidence, offer, stage, story
+from server_stage import WAIT_S, Stage, done, evidence, offer, stage, story
 
 pytestmark = pytest.mark.anyio
 
@@ -30,7 +30,7 @@ async def test_from_prompt_to_receipt(tmp_path: Path) -> None:
         await scene.join()
         asked = await scene.ask("hi", system="be brief", temperature=0.5, seed=7, stop=["."], max_tokens=9)
         assert (asked["state"], asked["position"], asked["reason"]) == ("available", 0, "next in line")
-        async with asyncio.timeout(5), scene.watch(asked["id"]) as events:
+        async with asyncio.timeout(WAIT_S), scene.watch(asked["id"]) as events:
             assert (await anext(events)).name == "queued"
             lease = await scene.lease()
             assert lease["prompt"] == {
@@ -104,7 +104,7 @@ async def test_streams_resume_without_a_gap(tmp_path: Path) -> None:
         lease = await scene.lease()
         async with scene.hold(lease):
             await scene.send(lease, story("a", "b", "c"))
-            async with asyncio.timeout(5), scene.watch(prompt_id, "1.3") as events:
+            async with asyncio.timeout(WAIT_S), scene.watch(prompt_id, "1.3") as events:
                 assert [(await anext(events)).id for _ in range(3)] == ["1.4", "1.5", "1.6"]
             await scene.finish(lease, done(lease, "a", "b", "c"))
         assert [event.id for event in await scene.all_events(prompt_id)] == ["1.2", "1.3", "1.4", "1.6", "1.end"]
@@ -121,7 +121,7 @@ async def test_a_cut_hold_is_rescued_after_its_grace(tmp_path: Path) -> None:
         await scene.join()
         prompt_id = (await scene.ask())["id"]
         lease = await scene.lease()
-        async with asyncio.timeout(5), scene.watch(prompt_id) as events:
+        async with asyncio.timeout(WAIT_S), scene.watch(prompt_id) as events:
             async with scene.hold(lease):
                 await scene.send(lease, story("wrong")[:3])
                 assert [(await anext(events)).name for _ in range(3)] == ["phase", "started", "token"]
@@ -205,7 +205,7 @@ async def _node_states(scene: Stage) -> list[str]:
 
 
 async def _until_node(scene: Stage, state: str) -> None:
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(WAIT_S):
         while await _node_states(scene) != [state]:  # noqa: ASYNC110 - asked as people ask
             await asyncio.sleep(0.005)
 
@@ -217,7 +217,7 @@ async def test_a_prompt_wakes_one_waiting_node(tmp_path: Path) -> None:
             asyncio.create_task(scene.http.post("/node/v1/lease", content=to_json(offer(node=name, wait_s=0.6))))
             for name in ("n1", "n2", "n3")
         ]
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(WAIT_S):
             while len(await _node_states(scene)) < 3:  # noqa: ASYNC110 - asked as people ask
                 await asyncio.sleep(0.005)
         polls[0].cancel()
@@ -246,7 +246,7 @@ async def test_a_prompt_that_comes_while_a_node_takes_another(tmp_path: Path, mo
             await scene.join(node=node, instance=node)
         monkeypatch.setattr(scene.store, "claim", slow)
         polls = [asyncio.create_task(scene.lease(node=node, instance=node)) for node in ("n1", "n2")]
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(WAIT_S):
             while len(scene.planner._desk._polls) < 2:  # noqa: ASYNC110 - a node that waits tells nobody
                 await asyncio.sleep(0.002)
             first = await scene.ask()

@@ -17,7 +17,7 @@ from joulebox.errors import JouleboxError
 from joulebox.protocol import to_json
 from joulebox.server.app import listen, serve
 from joulebox.settings import Settings
-from joulebox.units import nanoseconds, seconds
+from joulebox.units import nanoseconds
 from server_stage import offer, stage
 
 SERVE = """
@@ -26,6 +26,7 @@ from pathlib import Path
 from joulebox.server.app import serve
 from joulebox.settings import Settings
 serve(Settings(data_dir=Path(sys.argv[1]), port=0, node="n"), lambda url: print(url, flush=True))
+print("ended by itself")
 """
 CLOCK = SystemClock()
 
@@ -67,11 +68,11 @@ def test_it_stops_at_once_and_sleeps_before(tmp_path: Path) -> None:
             before = switches(server.pid)
             CLOCK.sleep_until(CLOCK.now_ns() + nanoseconds(1.0))
             assert switches(server.pid) - before <= 2
-            begun_ns = CLOCK.now_ns()
             server.send_signal(signal.SIGTERM)
             assert [line for line in lines if line.startswith("event")] == []
-        assert server.wait(5) == 0
-        assert seconds(CLOCK.now_ns() - begun_ns) < 2.5
+        assert server.wait(30) == 0
+        assert server.stdout is not None
+        assert server.stdout.read() == "ended by itself\n", "what does not end within STOP_S is cut off"
 
 
 @pytest.mark.anyio
@@ -81,7 +82,7 @@ async def test_a_killed_server_keeps_every_prompt_it_took(tmp_path: Path) -> Non
         http.post("/node/v1/lease", content=to_json(offer(wait_s=0.0)))
         asked = [http.post("/api/v1/prompts", json={"model": "m", "prompt": str(n)}).json()["id"] for n in range(5)]
         server.kill()
-        server.wait(5)
+        server.wait(30)
     async with stage(tmp_path) as scene:
         listed = (await scene.http.get("/api/v1/prompts")).json()["prompts"]
         assert [entry["id"] for entry in listed] == asked[::-1]

@@ -20,7 +20,7 @@ from joulebox.node.engines.scripted import Script
 from joulebox.server import app as app_module
 from joulebox.units import seconds
 from networks import Network, network
-from server_stage import Stage, stage
+from server_stage import WAIT_S, Stage, stage
 from test_agent import QUICK, agent_of, at_work
 
 pytestmark = pytest.mark.anyio
@@ -54,7 +54,7 @@ def node_process(
 async def threads(folder: Path, process: "subprocess.Popen[bytes]") -> dict[str, int]:
     """The threads of a node process, by name."""
     process.send_signal(signal.SIGUSR1)
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(WAIT_S):
         while not (folder / "threads").exists():  # noqa: ASYNC110 - another process writes it
             await asyncio.sleep(0.01)
     named: dict[str, int] = json.loads((folder / "threads").read_text())
@@ -90,7 +90,7 @@ async def node_state(scene: Stage, name: str = "n1") -> str:
 
 async def until_held(scene: Stage, prompt_id: str) -> None:
     """Until the node answers, which a quiet one tells nobody, and holds its connection."""
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(WAIT_S):
         while (await scene.status(prompt_id))["state"] != "running":  # noqa: ASYNC110 - asked as people ask
             await asyncio.sleep(0.02)
     await asyncio.sleep(0.5)
@@ -118,28 +118,34 @@ async def test_nobody_wakes_a_node_that_works(tmp_path: Path, monkeypatch: pytes
 
 async def asked(scene: Stage, **fields: str) -> str:
     """A prompt for a node that is about to join."""
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(WAIT_S):
         while not (await scene.http.get("/api/v1/nodes")).json()["nodes"]:  # noqa: ASYNC110 - asked as people ask
             await asyncio.sleep(0.05)
     return str((await scene.ask(**fields))["id"])
+
+
+TURNS_MAX = 5
+"""Where much else is done even what is seen at once is told late; hardly so often in a row."""
 
 
 async def test_a_killed_agent_is_noticed_at_once(tmp_path: Path) -> None:
     """After SIGKILL in the middle of an answer the node is away within 100 ms, and its prompt waits after the grace."""
     taken_s = []
     async with stage(tmp_path, grace_s=0.05, attempts_max=9) as scene:
-        for turn in range(2):
+        for turn in range(TURNS_MAX):
             with node_process(scene.url, tmp_path / "node", f"n{turn}") as process:
                 prompt_id = await asked(scene)
                 await until_held(scene, prompt_id)
                 process.kill()
                 killed_ns = CLOCK.now_ns()
-                async with asyncio.timeout(5):
+                async with asyncio.timeout(WAIT_S):
                     while await node_state(scene, f"n{turn}") != "away":  # noqa: ASYNC110 - asked as people ask
                         await asyncio.sleep(0.002)
                 taken_s.append(seconds(CLOCK.now_ns() - killed_ns))
             await scene.until(prompt_id, "available")
             await scene.http.delete(f"/api/v1/prompts/{prompt_id}")
+            if taken_s[-1] < 0.1:
+                break
     print("noticed after", ", ".join(f"{1000 * one:.1f} ms" for one in taken_s))
     assert min(taken_s) < 0.1
 

@@ -20,6 +20,9 @@ _T = TypeVar("_T")
 HEAD: Final = "0016"
 """The newest schema. Alembic, a quarter of a second to import, is only asked when a database has another one."""
 
+_UNDER_WAY: Final[set[asyncio.Task[Any]]] = set()
+"""The transactions of `whole`: an event loop alone does not keep a task alive."""
+
 
 class Database(Protocol):
     """`read` and `write` give a connection inside a transaction that is committed at the end.
@@ -61,9 +64,19 @@ def whole(method: Callable[_P, Coroutine[Any, Any, _T]]) -> Callable[_P, Corouti
 
     @wraps(method)
     async def run(*args: _P.args, **kwargs: _P.kwargs) -> _T:
-        return await asyncio.shield(asyncio.create_task(method(*args, **kwargs)))
+        task = asyncio.create_task(method(*args, **kwargs))
+        _UNDER_WAY.add(task)
+        task.add_done_callback(_UNDER_WAY.discard)
+        return await asyncio.shield(task)
 
     return run
+
+
+async def settled(limit_s: float) -> None:
+    """Wait until the transactions under way have ended, at most `limit_s`: also those whose askers have gone."""
+    loop = asyncio.get_running_loop()
+    if mine := [task for task in _UNDER_WAY if task.get_loop() is loop]:
+        await asyncio.wait(mine, timeout=limit_s)
 
 
 def database_at(url: str) -> Database:

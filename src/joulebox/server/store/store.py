@@ -47,11 +47,13 @@ from joulebox.server.jobs import (
 )
 from joulebox.server.store import queries
 from joulebox.server.store.access_books import AccessBooks
-from joulebox.server.store.database import database_at, whole
+from joulebox.server.store.database import database_at, settled, whole
 from joulebox.server.store.sleep_books import SleepBooks
 from joulebox.server.store.tables import attempts, baselines, control_runs, jobs, nodes, receipts, rechecks, traces
 from joulebox.server.store.talk_books import TalkBooks
 
+SETTLED_S: Final = 5.0
+"""So long the end of a server waits for transactions that nobody waits for any more."""
 _PROMPT: Final = TypeAdapter(Prompt)
 _OFFER: Final = TypeAdapter(LeaseRequest)
 _PLAN: Final = TypeAdapter(Plan)
@@ -74,7 +76,8 @@ class Store:
         await self._database.open()
 
     async def close(self) -> None:
-        """Close the database."""
+        """Close the database once what is under way is kept."""
+        await settled(SETTLED_S)
         await self._database.close()
 
     # --- several servers on one database ------------------------------------------------------------------------------
