@@ -29,6 +29,7 @@ READ_ONCE: Final = 0.8
 FIT_TICKS_MIN: Final = 8
 FIT_SPREAD: Final = 1.5
 """A fitted line is believed while the moments lie within this many distances between readings around it."""
+SLOPES_TRIED: Final = 12
 FIT_LATE_RATIO: Final = 0.2
 """So many of the ticks may be seen later, where readings are missing; the line goes through the others."""
 WRAP_TIMES, WRAP_FROM_W = 4.0, 1_000.0
@@ -293,19 +294,30 @@ def _ticks(seen_ns: Sequence[int], channel: Channel, apart_s: float) -> _Ticks:
         off_s = [late_s[index] - line.intercept - line.slope * turns[index] for index in kept]
     if max(off_s) - min(off_s) > FIT_SPREAD * apart_s or abs(line.slope / channel.tick_s - 1) > 0.2:
         return plain
-    # Ticks are seen between nothing and one distance late: of all lines for which that is so, the one in the middle.
+    seen = [(turns[index], late_s[index]) for index in kept]
+    every_s, every_u_s = _slope(seen, max(apart_s, max(off_s) - min(off_s) + apart_s / len(seen)), line.slope)
+    off_s = [t_s - every_s * turn for turn, t_s in seen]
     # What of that range was not met leaves it open by so much: readings in step with the ticks are always equally late,
     # and nobody knows by how much.
-    seen = [(turns[index], late_s[index]) for index in kept]
-    room_s = max(apart_s, max(off_s) - min(off_s) + apart_s / len(seen))
-    least_s, most_s = (_extreme_slope(seen, room_s, line.slope, way) for way in (-1, 1))
-    every_s = (least_s + most_s) / 2
-    off_s = [t_s - every_s * turn for turn, t_s in seen]
     unmet_s = max(apart_s - (max(off_s) - min(off_s)), 0.0)
     base_s = min(off_s) - unmet_s / 2
     times = tuple(seen_ns[0] + nanoseconds(base_s + every_s * turn) - lag_ns for turn in turns)
-    stretch = (most_s - least_s) / 2 / sqrt(3) / every_s
-    return _Ticks(times, every_s, 2 * apart_s / len(seen), margin_s + unmet_s / 2, stretch)
+    return _Ticks(times, every_s, 2 * apart_s / len(seen), margin_s + unmet_s / 2, every_u_s / every_s)
+
+
+def _slope(points: Sequence[tuple[int, float]], room: float, slope: float) -> tuple[float, float]:
+    """The slope of the line that all points lie above by no more than `room`, if one of `slope` does, and how far off
+    it may be (k = 1). All such lines are equally likely: a slope is as likely as there is room for its line."""
+    least, most = (_extreme_slope(points, room, slope, way) for way in (-1, 1))
+    tried = [least + (most - least) * (place + 0.5) / SLOPES_TRIED for place in range(SLOPES_TRIED)]
+    rooms = []
+    for one in tried:
+        offs = [y - one * x for x, y in points]
+        rooms.append(max(room - max(offs) + min(offs), 0.0))
+    if not sum(rooms):
+        return (least + most) / 2, (most - least) / sqrt(24)
+    mean = sum(one * left for one, left in zip(tried, rooms, strict=True)) / sum(rooms)
+    return mean, sqrt(sum((one - mean) ** 2 * left for one, left in zip(tried, rooms, strict=True)) / sum(rooms))
 
 
 def _extreme_slope(points: Sequence[tuple[int, float]], room: float, slope: float, way: int) -> float:

@@ -30,7 +30,7 @@ from joulebox.model import (
 from joulebox.units import seconds
 
 SCHEMA: Final = "joulebox.receipt/1"
-METHOD_VERSION: Final = "2026.11.17"
+METHOD_VERSION: Final = "2026.11.18"
 
 
 def account(

@@ -41,7 +41,8 @@ class Estimate:
     """Energy of one curve over one window, in the unit of the curve.
 
     `answer` is everything from start to end; `active` what lies above `idle_rate`; `tail` what lies above it
-    afterwards, up to `tail_s` after the end. `idle_rate` was seen over `quiet_s`; `before_s` and `after_s` are the
+    afterwards, up to `tail_s` after the end. `idle_rate` was seen over `quiet_s`, less `glow_rate`: half of what other
+    work's tail, if it dies away, still has in it. `before_s` and `after_s` are the
     stretches taken out at `idle_rate` and `after_rate`; `fading` is how much of the rise seen after the answer is
     expected to have been missed (a share), as a tail that dies away was higher before: nothing, or twice as much. At
     the answer's end, or where the end may be on the meter's clock, it was `steep` times as high as it was seen.
@@ -53,6 +54,7 @@ class Estimate:
     tail: float
     idle_rate: float
     after_rate: float
+    glow_rate: float
     quiet_s: float
     before_s: float
     after_s: float
@@ -105,7 +107,9 @@ def estimate(curve: Curve, window: Window) -> Estimate | None:
     if quiet is None or quiet >= before or last is None or last <= after:
         return None
     follow = curve.first_at_or_after(after + nanoseconds(max(AFTER_S, window.tick_s))) or last
-    idle_rate = curve.rate(quiet, before)
+    quiet_s = seconds(before - quiet)
+    glow_rate = max(falls(curve, before, quiet_s), 0.0) * glowing(quiet_s, rested_s(curve, window, before))
+    idle_rate = curve.rate(quiet, before) - glow_rate
     after_rate = curve.rate(after, follow)
     before_s = seconds(window.start_ns - before)
     after_s = seconds(after - window.end_ns)
@@ -122,7 +126,8 @@ def estimate(curve: Curve, window: Window) -> Estimate | None:
         tail=tail,
         idle_rate=idle_rate,
         after_rate=after_rate,
-        quiet_s=seconds(before - quiet),
+        glow_rate=glow_rate,
+        quiet_s=quiet_s,
         before_s=before_s,
         after_s=after_s,
         tail_s=tail_s,
@@ -130,6 +135,28 @@ def estimate(curve: Curve, window: Window) -> Estimate | None:
         steep=_steep(after_s, seconds(follow - after), curve.margin_s / sqrt(3)),
         late_s=late_s,
     )
+
+
+def falls(curve: Curve, end_ns: int, quiet_s: float) -> float:
+    """By how much the first half of the guard that ends at `end_ns` lies above its second."""
+    half_ns = nanoseconds(quiet_s / 2)
+    start_ns = max(end_ns - 2 * half_ns, curve.t_ns[0])
+    if end_ns - half_ns <= start_ns or end_ns > curve.t_ns[-1]:
+        return 0.0
+    return curve.rate(start_ns, end_ns - half_ns) - curve.rate(end_ns - half_ns, end_ns)
+
+
+def glowing(quiet_s: float, rested_s: float) -> float:
+    """Half of what a tail that dies away with `TAIL_S` has in the guard, as a share of how much the guard falls; less,
+    the longer the machine had rested before."""
+    left = exp(-quiet_s / 2 / TAIL_S)
+    return (1 + left) / (1 - left) / 4 * exp(-max(rested_s - quiet_s, 0.0) / TAIL_S)
+
+
+def rested_s(curve: Curve, window: Window, before_ns: int) -> float:
+    """How long the machine was seen to rest until `before_ns`."""
+    first_ns = curve.first_at_or_after(window.quiet_from_ns)
+    return 0.0 if first_ns is None else max(seconds(before_ns - first_ns), 0.0)
 
 
 def _faded(after_s: float, follow_s: float) -> float:

@@ -10,10 +10,10 @@ from dataclasses import dataclass
 from math import exp, hypot, log, sqrt
 from typing import Final
 
-from joulebox.accounting.energy import TAIL_S, Estimate, Split, Window, Works
+from joulebox.accounting.energy import Estimate, Split, Window, Works, falls, glowing, rested_s
 from joulebox.metering import LAG_DOUBT, Curve, follow_s, idle_spread
 from joulebox.model import Channel, IdleSpread, Sampling, UncertaintyPart
-from joulebox.units import nanoseconds, seconds
+from joulebox.units import nanoseconds
 
 COVERAGE_FACTOR: Final = 2.0
 SHAM_WINDOWS_MIN: Final = 4
@@ -72,9 +72,8 @@ def noise(channel: Channel, curve: Curve, window: Window, found: Estimate, known
     """From the trace's own idle record and the calibration's (`known`)."""
     # The tick that the answer begins in is no idling.
     span = (window.quiet_from_ns, window.start_ns - nanoseconds(found.before_s))
-    first_ns = curve.first_at_or_after(span[0])
-    room_s = 0.0 if first_ns is None else max(seconds(span[1] - first_ns), 0.0)
-    falls_rate = _falls(curve, span[1], found.quiet_s)
+    room_s = rested_s(curve, window, span[1])
+    falls_rate = falls(curve, span[1], found.quiet_s)
     restless_rate = max(abs(falls_rate), UNSEEN_NOISE * abs(found.idle_rate))
 
     def spread(quiet_s: float, length_s: float, otherwise_rate: float | None = None) -> float:
@@ -87,10 +86,10 @@ def noise(channel: Channel, curve: Curve, window: Window, found: Estimate, known
 
     quiet_s, whole_s, whole_rate = found.quiet_s, window.duration_s + found.tail_s, abs(found.idle_rate) / sqrt(3)
     tail = max(spread(quiet_s, found.tail_s, whole_rate), spread(quiet_s, whole_s, whole_rate) * found.tail_s / whole_s)
-    # The tail of the work before may still die away in the guard: as much as its first half lies above its second.
-    left = exp(-quiet_s / 2 / TAIL_S)
-    glow_rate = hypot(falls_rate, spread(quiet_s, quiet_s / 2) / (quiet_s / 2)) * (1 + left) / (1 - left) / 2 / sqrt(2)
-    glow_rate *= exp(-max(room_s - quiet_s, 0.0) / TAIL_S)
+    # What fell in the guard may have been all of a tail's, or nothing; and noise looks like it: it is in what was taken
+    # off and in the bound, more than once and less than twice.
+    noise_rate = spread(quiet_s, quiet_s / 2) / (quiet_s / 2) * glowing(quiet_s, room_s)
+    glow_rate = hypot(BOUND * found.glow_rate, noise_rate / BOUND)
     above_s = window.duration_s + found.before_s
     return Noise(
         before=hypot(spread(quiet_s, found.before_s), glow_rate * found.before_s),
@@ -98,15 +97,6 @@ def noise(channel: Channel, curve: Curve, window: Window, found: Estimate, known
         active=hypot(spread(quiet_s, above_s, whole_rate), glow_rate * above_s),
         tail=hypot(tail, glow_rate * found.tail_s),
     )
-
-
-def _falls(curve: Curve, end_ns: int, quiet_s: float) -> float:
-    """By how much the first half of the guard that ends at `end_ns` lies above its second."""
-    half_ns = nanoseconds(quiet_s / 2)
-    start_ns = max(end_ns - 2 * half_ns, curve.t_ns[0])
-    if end_ns - half_ns <= start_ns or end_ns > curve.t_ns[-1]:
-        return 0.0
-    return curve.rate(start_ns, end_ns - half_ns) - curve.rate(end_ns - half_ns, end_ns)
 
 
 def _spread(own: IdleSpread | None, known: Sequence[IdleSpread], length_s: float, otherwise_rate: float) -> float:
