@@ -2,24 +2,18 @@
 
 import pytest
 
+import intervals
 from intervals import CAMPAIGNS, RUNS, coverage
 
-EXCUSED = {
-    ("wall meter, mean over 100 ms", "back to back", "answer"): 1.6,
-    ("wall meter, mean over 100 ms", "back to back", "active"): 1.4,
-    ("plug, mean over 1 s", "back to back", "active"): 1.4,
-    ("plug, mean over 1 s", "", "answer"): 1.5,
-    ("plug, mean over 1 s", "", "active"): 1.5,
-    ("plug, a look each 1 s", "", "decode"): 4.0,
-}
-"""The rows that are wider than 1.3 times their errors, and how wide they may be. Right after another answer what is
-left of its tail has to be allowed for, though short answers feel little of it. Behind the plugs errors fell when a
-power that repeats itself was taken as it is shown; their parts have not been narrowed since."""
+EXCUSED = {("plug, a look each 1 s", "", "decode"): 4.0}
+"""The row that is wider than 1.3 times its errors, and how wide it may be: of three looks at a power nobody knows how
+even it was between them (Student's t of two degrees of freedom alone is 2.15 times too wide for an even machine)."""
 
 
 @pytest.mark.parametrize("name", ["counter, 1 ms (RAPL)", "plug, mean over 1 s"])
-def test_a_few_intervals_hold_the_truth(name: str) -> None:
+def test_a_few_intervals_hold_the_truth(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Of eighty seeded answers at most one in ten lies outside its interval, in every figure, with gain and without."""
+    monkeypatch.setattr(intervals, "CALIBRATIONS", 3)  # they take most of the time
     for row in coverage(name, runs=80, processes=1):
         assert row.inside >= 0.9, row
         assert row.width <= 2.0, row
