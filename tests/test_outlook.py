@@ -9,13 +9,13 @@ from typing import Any
 from joulebox.client import ServerEvent
 from joulebox.console import Progress, follow
 from joulebox.model import Job, JobState, Message, Prompt
-from joulebox.server.jobs import Plan, Record, reach_of
+from joulebox.server.jobs import Plan, Reaches, Record, reach_of
 from joulebox.server.outlook import Scene, outlook, settling, wait_s
 from server_stage import offer
 
 NOW = datetime(2026, 11, 23, 7, 0, tzinfo=UTC)
 PROMPT = Prompt(model="m", messages=(Message(role="user", content="hi"),))
-REACH = {name: reach_of(offer(node=name, zone=zone)) for name, zone in (("a", "DE"), ("b", "DE"), ("c", "SE"))}
+REACH = Reaches({name: reach_of(offer(node=name, zone=zone)) for name, zone in (("a", "DE"), ("b", "DE"), ("c", "SE"))})
 
 
 def record(

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import cast
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -593,21 +594,33 @@ def test_what_is_under_way_is_kept_when_the_server_ends(where: Path | str) -> No
     assert asyncio.run(kept()) == 1
 
 
+async def test_changes_kept_together_fail_alone(tmp_path: Path) -> None:
+    """Of the changes that one commit keeps, one that fails is undone alone."""
+    async with opened(tmp_path) as queue:
+        job_id = await ask(queue)
+        token = (await claimed(queue)).attempt.token
+        wrong = replace(delivery(), trace=cast("bytes", "no bytes"))
+        changes = queue.complete(token, wrong, NOW), queue.complete(token, delivery(), NOW), ask(queue)
+        failed, _, asked = await asyncio.gather(*changes, return_exceptions=True)
+        assert isinstance(failed, TypeError)
+        assert await state(queue, job_id) is JobState.COMPLETED
+        assert await state(queue, str(asked)) is JobState.AVAILABLE
+
+
 async def test_a_full_disk_loses_nothing(tmp_path: Path) -> None:
     """When the file cannot grow, the write is refused in one sentence and all that was there is still there."""
     async with opened(tmp_path) as queue:
         job_id = await ask(queue)
         token = (await claimed(queue)).attempt.token
-        async with queue._database.read() as connection:
-            pages = (await connection.exec_driver_sql("PRAGMA page_count")).scalar_one()
-            await connection.exec_driver_sql(f"PRAGMA max_page_count = {pages}")
+        writer = queue._database._busy.writer  # type: ignore[attr-defined]
+        pages = writer.execute("PRAGMA page_count").fetchone()[0]
+        writer.execute(f"PRAGMA max_page_count = {pages}")
         large = replace(delivery(), trace=bytes(200_000))
         with pytest.raises(JouleboxError, match="is full") as refused:
             await queue.complete(token, large, NOW)
         assert refused.value.code == "database"
         assert await state(queue, job_id) is JobState.RUNNING
-        async with queue._database.read() as connection:
-            await connection.exec_driver_sql("PRAGMA max_page_count = 1000000")
+        writer.execute("PRAGMA max_page_count = 1000000")
         assert await queue.complete(token, large, NOW) is not None
 
 

@@ -2,18 +2,20 @@
 
 import asyncio
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import event
+from sqlalchemy import Engine, event
 
 import databases
 import scale_load
 from joulebox.server.jobs import BEFORE_MAX
+from joulebox.server.store.steps import Values, Words
 from scale_fair import Asked, fairness, of_asking, of_the_line, served
 from scale_nodes import Seen, node
-from server_stage import Stage, stage
+from server_stage import stage
 
 pytestmark = pytest.mark.anyio
 BACKLOG, NODES, PROMPTS = 3_000, 20, 100
@@ -24,16 +26,26 @@ def anyio_backend() -> str:
     return "asyncio"
 
 
-def counted(scene: Stage) -> Counter[str]:
-    """The statements of a server from now on, by their first word."""
-    counts: Counter[str] = Counter()
-    engine: Any = scene.store._database._engine.sync_engine  # type: ignore[attr-defined]
-    event.listen(engine, "before_cursor_execute", lambda *told: counts.update([told[2].split()[0]]))
-    event.listen(engine, "begin", lambda *_: counts.update(["BEGIN"]))
-    return counts
+@pytest.fixture
+def counts(monkeypatch: pytest.MonkeyPatch) -> Iterator[Counter[str]]:
+    """The statements of servers from now on, by their first word."""
+    counted: Counter[str] = Counter()
+    plain = Words.arguments
+
+    def arguments(words: Words, values: Values) -> list[Any]:
+        counted.update([words.text.split()[0]])
+        return plain(words, values)
+
+    def listening(*told: Any) -> None:
+        counted.update([told[2].split()[0]])
+
+    monkeypatch.setattr(Words, "arguments", arguments)
+    event.listen(Engine, "before_cursor_execute", listening)
+    yield counted
+    event.remove(Engine, "before_cursor_execute", listening)
 
 
-async def test_a_prompt_costs_few_statements(tmp_path: Path) -> None:
+async def test_a_prompt_costs_few_statements(tmp_path: Path, counts: Counter[str]) -> None:
     """Behind a backlog, asking, claiming and delivering a prompt take few statements, and nodes that only wait none."""
     with databases.postgres() as url:
         async with stage(tmp_path, database_url=url, grace_s=15.0) as scene:
@@ -42,7 +54,8 @@ async def test_a_prompt_costs_few_statements(tmp_path: Path) -> None:
             deep = await scene.status((await scene.http.get("/api/v1/prompts?limit=1")).json()["prompts"][0]["id"])
             assert deep["position"] == BEFORE_MAX
             assert "more than" in deep["reason"]
-            seen, counts = Seen(), counted(scene)
+            seen = Seen()
+            counts.clear()
             await asyncio.gather(*(node(number, scene.url, PROMPTS, seen, None) for number in range(NODES)))
             assert not seen.troubles
             assert seen.done >= PROMPTS

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from math import floor, sqrt
+from operator import sub
 from statistics import linear_regression, median
 from typing import Final
 
@@ -85,14 +86,15 @@ class Curve:
 
         Raises `ValueError` outside the readings: nothing is known there.
         """
-        if not self.t_ns or not self.t_ns[0] <= t_ns <= self.t_ns[-1]:
+        times, total = self.t_ns, self.total  # asked thousands of times for each receipt
+        if not times or not times[0] <= t_ns <= times[-1]:
             raise ValueError("no reading on both sides of that moment")
-        right = bisect_left(self.t_ns, t_ns)
-        if self.t_ns[right] == t_ns:
-            return self.total[right]
-        before, after = self.t_ns[right - 1], self.t_ns[right]
-        share = (t_ns - before) / (after - before)
-        return self.total[right - 1] + share * (self.total[right] - self.total[right - 1])
+        right = bisect_left(times, t_ns)
+        after = times[right]
+        if after == t_ns:
+            return total[right]
+        before, low = times[right - 1], total[right - 1]
+        return low + (t_ns - before) / (after - before) * (total[right] - low)
 
     def between(self, start_ns: int, end_ns: int) -> float:
         """What was added from `start_ns` to `end_ns`."""
@@ -352,7 +354,9 @@ def _turns(late_s: Sequence[float], tick_s: float) -> list[int]:
 
 def _apart_s(t_ns: Sequence[int]) -> float:
     """How far readings are apart, usually."""
-    return median(seconds(later - earlier) for earlier, later in pairwise(t_ns)) if len(t_ns) > 1 else 0.0
+    apart_ns = sorted(map(sub, t_ns[1:], t_ns))
+    middle = apart_ns[(len(apart_ns) - 1) // 2 : len(apart_ns) // 2 + 1]
+    return median(map(seconds, middle)) if middle else 0.0
 
 
 def counted(series: Series, start_ns: int, end_ns: int) -> Counted | None:
@@ -420,10 +424,11 @@ def idle_spread(
         return None
     errors = []
     quiet_ns, tried_ns = nanoseconds(quiet_s), nanoseconds(tried_s)
-    starts_ns = curve.times(start_ns + quiet_ns, end_ns - tried_ns)
     pace = max(1, int(max(tried_s / 2, room_s / 400) / shortest_s))
-    for from_ns in starts_ns[::pace]:
-        before, here, then = (curve.at(t_ns) for t_ns in (from_ns - quiet_ns, from_ns, from_ns + tried_ns))
+    first, last = bisect_left(curve.t_ns, start_ns + quiet_ns), bisect_right(curve.t_ns, end_ns - tried_ns)
+    for place in range(first, last, pace):
+        from_ns, here = curve.t_ns[place], curve.total[place]
+        before, then = curve.at(from_ns - quiet_ns), curve.at(from_ns + tried_ns)
         errors.append(then - here - (here - before) * tried_s / quiet_s)
     if not errors:
         return None

@@ -8,7 +8,7 @@ works (one JSON line per word of the server: `{"say": "hello"}`, `{"say": "cance
 
 import base64
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final, Literal
 
@@ -24,6 +24,7 @@ from joulebox.model import (
     Prompt,
     Purpose,
 )
+from joulebox.plain import plain
 
 VERSION: Final = 1
 LEASE_WAIT_S: Final = 25.0
@@ -133,8 +134,7 @@ class FinishReply:
 
 def to_json(message: object) -> bytes:
     """A message as JSON bytes; enums as their values, times in ISO 8601."""
-    data = asdict(message)  # type: ignore[call-overload]
-    return json.dumps(data, separators=(",", ":"), ensure_ascii=False, default=datetime.isoformat).encode()
+    return json.dumps(plain(message), separators=(",", ":"), ensure_ascii=False, default=datetime.isoformat).encode()
 
 
 def pack_trace(blob: bytes) -> str:

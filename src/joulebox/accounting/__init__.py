@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from datetime import timedelta
 from typing import Final
 
@@ -27,6 +27,7 @@ from joulebox.model import (
     Times,
     Trace,
 )
+from joulebox.plain import plain
 from joulebox.units import seconds
 
 SCHEMA: Final = "joulebox.receipt/1"
@@ -98,7 +99,7 @@ def account(
 
 def receipt_bytes(receipt: Receipt) -> bytes:
     """The receipt as JSON, the same bytes for the same receipt."""
-    return json.dumps(asdict(receipt), ensure_ascii=False, separators=(",", ":"), allow_nan=False).encode()
+    return json.dumps(plain(receipt), ensure_ascii=False, separators=(",", ":"), allow_nan=False).encode()
 
 
 def _model(file: ModelFile | None) -> ModelInfo | None:

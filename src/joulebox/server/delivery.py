@@ -3,11 +3,12 @@
 import asyncio
 import logging
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
 from joulebox.errors import JouleboxError
 from joulebox.model import AttemptState, EarlierAttempt, Placement, Problem, Receipt, Trace
+from joulebox.plain import plain
 from joulebox.protocol import Finish, NodeEvent, unpack_trace
 from joulebox.server.grid.live import Grid
 from joulebox.server.jobs import Attempt, Delivery, Ending, Plan, StoredReceipt, new_id
@@ -131,7 +132,7 @@ def _receipt(
         detail = f"The answer is complete and its evidence is kept, but the receipt could not be made: {error}"
         return None, None, Problem(code="internal", detail=detail)
     recheck = grid.recheck(receipt_id, trace.zone, run, factors)
-    return made, StoredReceipt(id=receipt_id, factors=asdict(factors), body=body, recheck=recheck), None
+    return made, StoredReceipt(id=receipt_id, factors=plain(factors), body=body, recheck=recheck), None
 
 
 def _outcome(plan: Plan | None, made: Receipt | None) -> Plan | None:

@@ -48,7 +48,7 @@ from joulebox.server.jobs import (
     Place,
     Priority,
     Queue,
-    Reach,
+    Reaches,
     Record,
     Waiting,
     check,
@@ -58,17 +58,16 @@ from joulebox.server.jobs import (
     stale,
     stopping,
 )
-from joulebox.server.live import PHASES, Bell, Elsewhere, Hold, Live, Poll, live_of, settling_of
+from joulebox.server.live import PHASES, Bell, Elsewhere, Hold, Live, Poll, check_request, live_of, settling_of
 from joulebox.server.node_now import NodeNow, node_now
 from joulebox.server.outlook import Free, Outlook, Scene, outlook, wait_s, why
 from joulebox.server.presence import BETWEEN_S, Presence, Visit, taken
 from joulebox.server.wakes import Wakes
 from joulebox.settings import Settings
-from joulebox.units import nanoseconds, seconds
+from joulebox.units import NS_PER_S, nanoseconds, seconds
 
 _log = logging.getLogger(__name__)
 
-NODE_NAME_MAX: Final = 64
 LOOK_S: Final = 0.01
 """Of all who watch the line, one looks again each so many seconds, however often it changes."""
 SWEEP_S: Final = 5.0
@@ -98,7 +97,8 @@ class Desk:
         self._busy: Mapping[str, datetime] | None = None
         self._nodes_stale = False
         self._on_line: dict[str, str] = {}
-        self._reach: dict[str, Reach] = {}
+        self._reach = Reaches()
+        self._taking: tuple[int, frozenset[str]] | None = None
         self._joined: dict[str, datetime] = {}
         self._idle_since: dict[str, datetime] = {}
         self.plan_bell = asyncio.Event()
@@ -176,11 +176,8 @@ class Desk:
     async def free(self, model: str, line: str) -> list[Free]:
         """The nodes that may take a prompt from that line, connected or asleep, each with when it would begin."""
         await self._look_at_nodes()
-        waiting = Waiting(id="", model=model, placement=line)
         reach = {name: reach_of(node.offer) for name, node in self._nodes.items() if self._comes(name)}
-        able = [name for name, one in reach.items() if one.takes(waiting)]
-        if not able:
-            return []
+        able = [name for name in self._reach.able(Waiting(id="", model=model, placement=line)) if name in reach]
         crowd, busy, now = await self._queue.crowd(), await self._working(), self._clock.utc()
         typical_s = median(self._durations_s) if self._durations_s else None
         waits_s = {name: wait_s(name, reach, crowd, busy.get(name), typical_s, now) for name in able}
@@ -188,8 +185,7 @@ class Desk:
 
     def served(self, record: Record) -> bool:
         """Whether a node that is connected, or can be woken, takes from the line that a job waits in."""
-        nodes = (node for name, node in self._nodes.items() if self._comes(name))
-        return any(reach_of(node.offer).takes(record.waiting) for node in nodes)
+        return any(self._comes(name) for name in self._reach.able(record.waiting))
 
     async def cancel(self, job_id: str) -> Record:
         """Cancel a job: at once where it waits, down the hold where it runs; one that is over stays as it is."""
@@ -214,7 +210,7 @@ class Desk:
         scene = Scene(
             before={},
             reach=self._reach,
-            present={name for name in self._nodes if self._here(name)},
+            present=self._present(),
             busy=await self._working(),
             durations_s=tuple(self._durations_s),
             settling={live.attempt.node: said for live in self._live.values() if (said := settling_of(live))},
@@ -251,8 +247,7 @@ class Desk:
 
     def bell(self, job_id: str) -> Bell:
         """Rings whenever something happens to this job. Lives as long as somebody keeps it."""
-        bell = self._bells.get(job_id)
-        if bell is None:
+        if (bell := self._bells.get(job_id)) is None:
             bell = self._bells[job_id] = Bell()
         return bell
 
@@ -276,6 +271,7 @@ class Desk:
         drain = Drain(self._clock.utc(), why) if why is not None else None
         await self._queue.drain(name, drain)
         self._nodes[name] = replace(self._nodes[name], drain=drain)
+        self._taking = None
         self.line_bell.ring()
         if (poll := self._polls.get(name)) is not None:
             poll.wake()
@@ -292,8 +288,7 @@ class Desk:
         """
         if self.closing:
             raise stopping()
-        if not 1 <= len(request.node) <= NODE_NAME_MAX or not request.node.isprintable():
-            raise JouleboxError("bad_request", f"A node's name has 1 to {NODE_NAME_MAX} printable characters.")
+        check_request(request)
         visit = self._enter(request.node, request.instance)
         now = self._clock.utc()
         self._joined.setdefault(request.node, now)
@@ -413,7 +408,7 @@ class Desk:
         if (changed or came) and not await self._queue.save_node(joined):
             raise JouleboxError("node_name_taken", taken(request.node), retry_s=BETWEEN_S)
         self._on_line[request.node] = request.instance
-        self._reach[request.node] = reach_of(request)
+        self._reach.put(request.node, reach_of(request))
         if await self.wakes.spoke(request.node) or changed or not self._here(request.node):
             self.replan()
         self._nodes[request.node] = joined
@@ -495,7 +490,7 @@ class Desk:
             _log.exception("the control prompt %s goes on", job_id)
 
     def _why(self, record: Record) -> str:
-        return why(record, self._reach, {name for name in self._reach if self._here(name)})
+        return why(record, self._reach.able(record.waiting), self._present())
 
     async def _take_delivery(self, live: Live, finish: Finish) -> Record | None:
         try:
@@ -579,6 +574,7 @@ class Desk:
 
     def replan(self) -> None:
         """What plans depend on has changed; nobody is woken where nothing is planned."""
+        self._taking = None
         self.fleet_changed = True
         if self.planned:
             self.plan_bell.set()
@@ -655,6 +651,13 @@ class Desk:
         """Whether this node is connected and takes prompts."""
         return self._connected(name) and self._nodes[name].drain is None
 
+    def _present(self) -> frozenset[str]:
+        """The nodes that are connected and take prompts: looked at anew when one comes or goes, and each second."""
+        now_ns = self._clock.now_ns()
+        if self._taking is None or not 0 <= now_ns - self._taking[0] < NS_PER_S:
+            self._taking = now_ns, frozenset(name for name in self._nodes if self._here(name))
+        return self._taking[1]
+
     async def _look_at_nodes(self) -> None:
         if self._nodes_stale:
             self._nodes_stale = False
@@ -665,15 +668,14 @@ class Desk:
 
     def _know(self, nodes: dict[str, NodeRecord]) -> None:
         self._nodes = nodes
-        self._reach = {name: reach_of(node.offer) for name, node in nodes.items()}
+        self._reach = Reaches({name: reach_of(node.offer) for name, node in nodes.items()})
+        self._taking = None
 
     async def _working(self) -> Mapping[str, datetime]:
         """The nodes that work, each since when."""
         mine = {one.attempt.node: one.attempt.leased for one in self._live.values()}
-        if not self._queue.shared:
-            return mine
         if self._busy is None:
-            self._busy = await self._queue.working()
+            self._busy = await self._queue.working() if self._queue.shared else {}
         return {**self._busy, **mine}
 
     # --- grace --------------------------------------------------------------------------------------------------------
@@ -732,10 +734,8 @@ class Desk:
                 poll.wake()
                 return
         for live in self._live.values():
-            node = self._nodes.get(live.attempt.node)
-            if live.purpose == "prompt" or live.cancel or node is None:
-                continue
-            if node.drain is None and reach_of(node.offer).takes(waiting):
+            able = live.attempt.node in self._reach.able(waiting) and not self._drained(live.attempt.node)
+            if able and live.purpose != "prompt" and not live.cancel:
                 live.cancel = True
                 self._spawn(self._give_way(live.attempt.job_id))
                 return
@@ -765,12 +765,14 @@ class Desk:
         was_here = self._presence.here(node)
         visit = self._presence.enter(node, instance)
         if not was_here:
+            self._taking = None
             self.line_bell.ring()
         return visit
 
     def _leave(self, visit: Visit, *, cut: bool) -> None:
         self._presence.leave(visit, cut=cut)
         if cut and not self._presence.here(visit.node):
+            self._taking = None
             self.line_bell.ring()
             self._departs(visit.node)
         elif self._queue.shared and not self.closing:

@@ -7,7 +7,7 @@ nothing that comes with its token changes the job.
 """
 
 import secrets
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any, Final, Literal, Protocol
@@ -43,7 +43,11 @@ _ID_LENGTH: Final = 16
 
 def new_id() -> str:
     """An unguessable id (94 bits) without characters that look alike or upset a shell."""
-    return "".join(secrets.choice(_ALPHABET) for _ in range(_ID_LENGTH))
+    number, letters = secrets.randbits(160), []
+    for _ in range(_ID_LENGTH):
+        number, letter = divmod(number, len(_ALPHABET))
+        letters.append(_ALPHABET[letter])
+    return "".join(letters)
 
 
 def new_token() -> str:
@@ -431,6 +435,36 @@ class Reach:
 def reach_of(offer: LeaseRequest) -> Reach:
     """What a node that offers this may take."""
     return Reach(frozenset(model.id for model in offer.models), lines_of(offer))
+
+
+class Reaches(Mapping[str, Reach]):
+    """What each node may take, by its name. Who may take a job is found once for all jobs of its kind."""
+
+    def __init__(self, reach: Mapping[str, Reach] | None = None) -> None:
+        self._reach = dict(reach or {})
+        self._able: dict[tuple[str, str], frozenset[str]] = {}
+
+    def __getitem__(self, node: str) -> Reach:
+        return self._reach[node]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._reach)
+
+    def __len__(self) -> int:
+        return len(self._reach)
+
+    def put(self, node: str, reach: Reach) -> None:
+        """Note what a node may take from now on."""
+        if self._reach.get(node) != reach:
+            self._reach[node] = reach
+            self._able.clear()
+
+    def able(self, waiting: Waiting) -> frozenset[str]:
+        """The nodes that may take this job."""
+        kind = waiting.model, waiting.placement
+        if kind not in self._able:
+            self._able[kind] = frozenset(name for name, one in self._reach.items() if one.takes(waiting))
+        return self._able[kind]
 
 
 # --- the port ---------------------------------------------------------------------------------------------------------

@@ -6,13 +6,16 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Final, Literal
 
+from joulebox.errors import JouleboxError
 from joulebox.model import Phase, Purpose
-from joulebox.protocol import EventKind, LeaseRequest, NodeEvent
+from joulebox.protocol import VERSION, EventKind, LeaseRequest, NodeEvent
 from joulebox.server.delivery import Wanted
 from joulebox.server.jobs import Attempt, Record, reach_of
 from joulebox.server.outlook import settling
 from joulebox.server.presence import Visit
+from joulebox.server.problems import refuse_version
 
+NODE_NAME_MAX: Final = 64
 Word = Literal["hello", "cancel", "bye", "move"]
 PHASES: Final[dict[EventKind, Phase]] = {
     "settling": "settling",
@@ -139,3 +142,14 @@ class Poll:
         """It has looked, and waits for the next ring."""
         if self.woken.done():
             self.woken = asyncio.get_running_loop().create_future()
+
+
+def check_request(request: LeaseRequest) -> None:
+    """Refuse what another version says, and a name that cannot be one.
+
+    Raises `JouleboxError`: `protocol_version`, `bad_request`.
+    """
+    if request.version != VERSION:
+        refuse_version(request.version)
+    if not 1 <= len(request.node) <= NODE_NAME_MAX or not request.node.isprintable():
+        raise JouleboxError("bad_request", f"A node's name has 1 to {NODE_NAME_MAX} printable characters.")

@@ -1,6 +1,7 @@
 """When will it be my turn, why not now, and why here: place in the line, expected start, one sentence. Pure."""
 
 from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from statistics import median
@@ -9,7 +10,7 @@ from typing import Any
 from joulebox.model import JobState
 from joulebox.protocol import LeaseRequest
 from joulebox.server.control import REASON
-from joulebox.server.jobs import BEFORE_MAX, FASTEST, NODE_PREFIX, ZONE_PREFIX, Reach, Record
+from joulebox.server.jobs import BEFORE_MAX, FASTEST, NODE_PREFIX, ZONE_PREFIX, Reach, Reaches, Record
 from joulebox.server.sleep import Sleep
 from joulebox.wording import lasting
 
@@ -33,7 +34,7 @@ class Scene:
     """
 
     before: Mapping[tuple[str, str], int]
-    reach: Mapping[str, Reach]
+    reach: Reaches
     present: Collection[str]
     busy: Mapping[str, datetime]
     durations_s: Sequence[float]
@@ -60,7 +61,7 @@ def outlook(record: Record, why: str | None, scene: Scene, now: datetime) -> Out
     if record.job.state is not JobState.AVAILABLE:
         return Outlook()
     me = record.waiting
-    able = [node for node, reach in scene.reach.items() if reach.takes(me)]
+    able = scene.reach.able(me)
     present = [node for node in able if node in scene.present]
     before = _before(present or able, scene)
     if not present and (sleeping := [node for node in able if _comes(node, scene)]):
@@ -78,19 +79,18 @@ def outlook(record: Record, why: str | None, scene: Scene, now: datetime) -> Out
     return Outlook(position=before, expected_start=_start(before, present, scene, now), reason=reason)
 
 
-def why(record: Record, reach: Mapping[str, Reach], present: Collection[str]) -> str:
-    """Why a node may take this job now, for the receipt."""
+def why(record: Record, able: AbstractSet[str], present: AbstractSet[str]) -> str:
+    """Why one of the nodes that are `able` to may take this job now, for the receipt."""
     if record.purpose == "control":
         return REASON
     if record.plan is not None:
         return record.plan.reason
     if record.placement.startswith(NODE_PREFIX):
         return "the prompt asked for this node"
-    able = [name for name, one in reach.items() if one.takes(record.waiting)]
     if len(able) == 1:
         return "the only node that may take it"
     where = f" in {record.placement.removeprefix(ZONE_PREFIX)}" if record.placement != FASTEST else ""
-    count = sum(name in present for name in able)
+    count = len(able & present)
     return f"the first to be free of {count} connected nodes with {record.job.prompt.model}{where}"
 
 
@@ -106,7 +106,7 @@ def settling(node: str, said: Mapping[str, Any]) -> str:
 
 def _before(nodes: Collection[str], scene: Scene) -> int:
     """The jobs that one of my nodes would take before mine."""
-    reaches = {scene.reach[node] for node in nodes}
+    reaches = [scene.reach[node] for node in nodes]
     counts = (
         count
         for (model, line), count in scene.before.items()
@@ -135,7 +135,7 @@ def _woken(before: int, sleeping: Sequence[str], scene: Scene, now: datetime) ->
     )
 
 
-def _nobody(model: str, able: Sequence[str], scene: Scene) -> str:
+def _nobody(model: str, able: Collection[str], scene: Scene) -> str:
     if drained := sorted(node for node in able if node in scene.draining):
         return f"waiting for {drained[0]}, which takes no prompts for now: {scene.draining[drained[0]]}"
     if failed := sorted(node for node in able if node in scene.asleep):
@@ -169,7 +169,7 @@ def wait_s(
     return left_s + share * typical_s
 
 
-def _start(before: int, present: Sequence[str], scene: Scene, now: datetime) -> datetime | None:
+def _start(before: int, present: Collection[str], scene: Scene, now: datetime) -> datetime | None:
     """Each node works through its share, one median duration each."""
     idle = len(present) - sum(node in scene.busy for node in present)
     if before < idle:

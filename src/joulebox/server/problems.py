@@ -107,8 +107,7 @@ def install(app: FastAPI, page: Callable[[Request, JouleboxError], Response]) ->
     @app.exception_handler(JouleboxError)
     async def named(request: Request, error: Exception) -> Response:
         assert isinstance(error, JouleboxError)
-        if error.failure.status >= 500 and error.code in {"database", "internal"}:
-            _log.error("%s: %s", error.code, error.detail)
+        _note(error)
         route = request.scope.get("route")
         if route is not None and not getattr(route, "include_in_schema", True):
             answer = page(request, error)
@@ -124,11 +123,28 @@ def install(app: FastAPI, page: Callable[[Request, JouleboxError], Response]) ->
     @app.exception_handler(HTTPException)
     async def http(request: Request, error: Exception) -> Response:
         assert isinstance(error, HTTPException)
-        if error.status_code < 400:
-            return Response(status_code=error.status_code)
-        answer = problem(_of_status(request, error))
-        answer.headers.update(error.headers or {})
-        return answer
+        return _of_http(request, error)
+
+
+def told(request: Request, error: JouleboxError | HTTPException) -> Response:
+    """What a program is told of a failure."""
+    if isinstance(error, HTTPException):
+        return _of_http(request, error)
+    _note(error)
+    return problem(error)
+
+
+def _note(error: JouleboxError) -> None:
+    if error.failure.status >= 500 and error.code in {"database", "internal"}:
+        _log.error("%s: %s", error.code, error.detail)
+
+
+def _of_http(request: Request, error: HTTPException) -> Response:
+    if error.status_code < 400:
+        return Response(status_code=error.status_code)
+    answer = problem(_of_status(request, error))
+    answer.headers.update(error.headers or {})
+    return answer
 
 
 def _of_status(request: Request, error: HTTPException) -> JouleboxError:

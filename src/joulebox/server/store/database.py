@@ -7,16 +7,20 @@ import asyncio
 from collections.abc import Callable, Coroutine
 from contextlib import AbstractAsyncContextManager
 from functools import wraps
-from typing import Any, Final, ParamSpec, Protocol, TypeVar
+from typing import Any, Final, Literal, ParamSpec, Protocol, TypeVar
 
 from sqlalchemy.engine import URL, Connection, make_url
 from sqlalchemy.exc import ArgumentError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from joulebox.errors import JouleboxError
+from joulebox.server.store.steps import Steps
 
 _P = ParamSpec("_P")
 _T = TypeVar("_T")
+How = Literal["look", "change", "single"]
+"""To look only, each statement by itself; to change all of it or nothing; or one statement, kept as soon as it is
+carried out."""
 HEAD: Final = "0016"
 """The newest schema. Alembic, a quarter of a second to import, is only asked when a database has another one."""
 
@@ -45,8 +49,8 @@ class Database(Protocol):
     def write(self) -> AbstractAsyncContextManager[AsyncConnection]:
         """A connection to change with: all of it happens or nothing."""
 
-    def single(self) -> AbstractAsyncContextManager[AsyncConnection]:
-        """A connection for one statement that changes something, kept as soon as it is carried out."""
+    async def carry_out(self, steps: Steps[_T], how: How) -> _T:
+        """Carry out the steps of the busy path, `how` they need it; what comes of them."""
 
     def say(self, news: str) -> None:
         """Let every program that shares this database hear it soon. Only where it is shared."""

@@ -5,10 +5,11 @@ without the password.
 """
 
 import asyncio
+import json
 import logging
 from collections.abc import AsyncIterator, Callable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
-from typing import Any, Final
+from contextlib import asynccontextmanager, suppress
+from typing import Any, Final, TypeVar
 
 from sqlalchemy import event, text
 from sqlalchemy.engine import URL
@@ -17,13 +18,19 @@ from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
 from joulebox.errors import JouleboxError
-from joulebox.server.store.database import migrate, shown
+from joulebox.server.store.database import How, migrate, shown
 from joulebox.server.store.queries import CHANNEL, REPLICAS
+from joulebox.server.store.steps import Steps
 
+_T = TypeVar("_T")
 _log = logging.getLogger(__name__)
 AGAIN_S: Final = 0.5
 DRIVER: Final = "postgresql+asyncpg"
-CONNECTIONS: Final = 10
+CONNECTIONS: Final = 4
+BUSY_CONNECTIONS: Final = 8
+"""For what every prompt costs; the others are for what people look up."""
+BY_INDEX: Final = {"enable_seqscan": "off", "enable_bitmapscan": "off", "plan_cache_mode": "force_generic_plan"}
+"""What every prompt costs is found by an index, whatever Postgres has counted so far, and planned once."""
 CONNECT_S: Final = 5.0
 STATEMENT_S: Final = 10.0
 TURN_S: Final = 30.0
@@ -43,6 +50,7 @@ class Postgres:
         self._url = url.set(drivername=DRIVER)
         self._engine: AsyncEngine | None = None
         self._at_once: AsyncEngine | None = None
+        self._busy: Any = None
         self._listening: asyncio.Task[None] | None = None
         self._ears: Any = None
         self._unsaid: list[str] = []
@@ -63,6 +71,7 @@ class Postgres:
             )
             event.listen(self._engine.sync_engine, "checkout", _refuse_cut)
             self._at_once = self._engine.execution_options(isolation_level="AUTOCOMMIT")
+            self._busy = await _busy(self._address)
         except ModuleNotFoundError as error:
             sentence = "Postgres needs the extra: pip install 'joulebox[postgres]'."
             raise JouleboxError("bad_setting", sentence) from error
@@ -86,6 +95,10 @@ class Postgres:
         if self._engine is not None:
             await self._engine.dispose()
             self._engine = self._at_once = None
+        if self._busy is not None:
+            busy, self._busy = self._busy, None
+            with suppress(TimeoutError):
+                await asyncio.wait_for(busy.close(), CONNECT_S)
 
     @asynccontextmanager
     async def read(self) -> AsyncIterator[AsyncConnection]:
@@ -96,9 +109,34 @@ class Postgres:
         async with self._begin(at_once=True) as connection:
             yield connection
 
-    def single(self) -> AbstractAsyncContextManager[AsyncConnection]:
-        """One statement without BEGIN and COMMIT around it. Raises `JouleboxError("database")`."""
-        return self.read()
+    async def carry_out(self, steps: Steps[_T], how: How) -> _T:
+        """The steps on a connection of their own. Raises `JouleboxError("database")`."""
+        if self._busy is None or self._engine is None:
+            raise _closed()
+        import asyncpg
+
+        try:
+            async with self._busy.acquire(timeout=TURN_S) as connection:
+                if how != "change":
+                    return await self._drive(connection, steps)
+                async with connection.transaction():
+                    return await self._drive(connection, steps)
+        except asyncpg.IntegrityConstraintViolationError:
+            raise
+        except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError) as error:
+            raise JouleboxError("database", self._sentence(error)) from error
+
+    async def _drive(self, connection: Any, steps: Steps[_T]) -> _T:
+        assert self._engine is not None
+        dialect, rows = self._engine.dialect, None
+        try:
+            while True:
+                statement, values = next(steps) if rows is None else steps.send(rows)
+                words = statement.words(dialect)
+                rows = words.rows(await connection.fetch(words.text, *words.arguments(values)))
+        except StopIteration as end:
+            result: _T = end.value
+            return result
 
     @asynccontextmanager
     async def write(self) -> AsyncIterator[AsyncConnection]:
@@ -136,11 +174,16 @@ class Postgres:
         finally:
             self._saying = None
 
+    @property
+    def _address(self) -> str:
+        return self._url.set(drivername="postgresql").render_as_string(hide_password=False)
+
     async def _listener(self, number: int, heard: Callable[[str | None], None]) -> Any:
         import asyncpg
 
-        address = self._url.set(drivername="postgresql").render_as_string(hide_password=False)
-        ears = await asyncpg.connect(address, timeout=CONNECT_S, server_settings={"tcp_keepalives_idle": "10"})
+        # What is said needs no disk: whoever does not hear it looks again anyway.
+        how = {"tcp_keepalives_idle": "10", "synchronous_commit": "off"}
+        ears = await asyncpg.connect(self._address, timeout=CONNECT_S, server_settings=how)
         await ears.execute(f"SELECT pg_advisory_lock({REPLICAS}, {number})")
         await ears.add_listener(CHANNEL, lambda _connection, _pid, _channel, said: heard(said))
         return ears
@@ -175,7 +218,7 @@ class Postgres:
     async def _begin(self, *, at_once: bool = False) -> AsyncIterator[AsyncConnection]:
         engine = self._at_once if at_once else self._engine
         if self._engine is None or engine is None:
-            raise JouleboxError("database", "The database is closed: the server is stopping.")
+            raise _closed()
         try:
             async with engine.begin() as connection:
                 yield connection
@@ -192,6 +235,34 @@ class Postgres:
             if sign in text_.lower():
                 return sentence.format(where=where)
         return f"The database {where} cannot be used: {text_.removesuffix('.')}."
+
+
+async def _busy(address: str) -> Any:
+    """Connections for the busy path. One that was cut is replaced when it is wanted; none is closed for resting."""
+    import asyncpg
+
+    class Connection(asyncpg.Connection):  # type: ignore[misc]
+        def get_reset_query(self) -> str:
+            return ""  # nothing is left behind that another user of the connection could see
+
+    async def prepare(connection: Any) -> None:
+        await connection.set_type_codec("json", schema="pg_catalog", encoder=str, decoder=json.loads)
+
+    return await asyncpg.create_pool(
+        address,
+        min_size=0,
+        max_size=BUSY_CONNECTIONS,
+        max_inactive_connection_lifetime=0,
+        timeout=CONNECT_S,
+        command_timeout=STATEMENT_S,
+        server_settings=BY_INDEX,
+        connection_class=Connection,
+        init=prepare,
+    )
+
+
+def _closed() -> JouleboxError:
+    return JouleboxError("database", "The database is closed: the server is stopping.")
 
 
 def _refuse_cut(connection: Any, _record: Any, _proxy: Any) -> None:
@@ -214,4 +285,5 @@ _SENTENCES: Final = (
     ("starting up", "The database {where} is starting: try again in a moment."),
     ("shutting down", "The database {where} is stopping: try again in a moment."),
     ("timed out", "The database {where} does not answer in time."),
+    ("timeouterror", "The database {where} does not answer in time, or has more to do than it can."),
 )

@@ -1,6 +1,6 @@
 """Every statement, named. Changes of state carry the state they start from, so that a stale one changes nothing."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from datetime import datetime
 from typing import Any, Final
 
@@ -31,7 +31,7 @@ from sqlalchemy import (
 from sqlalchemy.sql.dml import ReturningInsert, ReturningUpdate
 
 from joulebox.model import AttemptState, JobState
-from joulebox.server.jobs import BEFORE_MAX, NODE_PREFIX, RANKS, Reach
+from joulebox.server.jobs import BEFORE_MAX, NODE_PREFIX, RANKS
 from joulebox.server.store.tables import (
     attempts,
     audit,
@@ -182,12 +182,13 @@ def asked_since(asker: str, since: datetime) -> Rows:
     return select(*wanted).where(jobs.c.asker == asker, jobs.c.created >= since)
 
 
-def next_job(reach: Reach, loaded: str | None = None, *, longest: bool = False) -> Rows:
-    """The waiting job whose turn it is on a node, or the one that has waited `longest`. Among equals one for the model
-    that is `loaded` goes first. On Postgres, rows that another claimer holds are stepped over.
+def next_job(models: Sequence[str], lines: Sequence[str], loaded: str | None = None, *, longest: bool = False) -> Rows:
+    """The waiting job for one of these models, in one of these lines, whose turn it is, or the one that has waited
+    `longest`. Among equals one for the model that is `loaded` goes first. On Postgres, rows that another claimer holds
+    are stepped over.
 
-    The head of each line that the node may serve is looked up in the index, so that what waits for others costs
-    nothing. The database decides again whether the job still waits, once it holds the row.
+    The head of each line is looked up in the index, so that what waits for others costs nothing. The database decides
+    again whether the job still waits, once it holds the row.
     """
     order = (jobs.c.number,) if longest else TURN
     heads = union_all(
@@ -199,8 +200,8 @@ def next_job(reach: Reach, loaded: str | None = None, *, longest: bool = False) 
                 .limit(CLAIMERS_MAX)
                 .subquery()
             )
-            for model in sorted(reach.models)
-            for placement in reach.lines
+            for model in models
+            for placement in lines
         )
     ).subquery()
     ready = (
@@ -298,10 +299,7 @@ def past_runs_of(model: str, node: str | None = None) -> Rows:
 
 def save_past_runs(dialect: str, values: dict[str, Any]) -> Insert:
     """What past runs of a model on a node took, in place of what was known before."""
-    saved: Insert = (
-        _insert(dialect, past_runs).values(values).on_conflict_do_update(index_elements=["model", "node"], set_=values)
-    )
-    return saved
+    return _instead(dialect, past_runs, values, "model", "node")
 
 
 def plan_alone() -> Select[Any]:
@@ -544,9 +542,7 @@ def add_revision(dialect: str, values: dict[str, Any]) -> Insert:
 
 def save_grid_value(dialect: str, values: dict[str, Any]) -> Insert:
     """What a source says of a slot, in place of what it said before."""
-    key = ["zone", "source", "start"]
-    saved: Insert = _insert(dialect, grid_values).values(values).on_conflict_do_update(index_elements=key, set_=values)
-    return saved
+    return _instead(dialect, grid_values, values, "zone", "source", "start")
 
 
 def grid_values_of(zone: str | None, start: datetime, until: datetime) -> Rows:
@@ -573,6 +569,15 @@ def move_recheck(receipt_id: str, due: datetime) -> Update:
 def drop_recheck(receipt_id: str) -> Delete:
     """Look at a receipt no more."""
     return delete(rechecks).where(rechecks.c.receipt_id == receipt_id)
+
+
+def _instead(dialect: str, table: Table, values: dict[str, Any], *key: str) -> Insert:
+    """A row, in place of what was there by the same key."""
+    added = _insert(dialect, table).values(values)
+    new: Insert = added.on_conflict_do_update(
+        index_elements=list(key), set_={name: added.excluded[name] for name in values}
+    )
+    return new
 
 
 def _insert(dialect: str, table: Table) -> Any:
@@ -626,9 +631,7 @@ def newest_idle(node: str) -> Rows:
 
 def save_idle(dialect: str, values: dict[str, Any]) -> Insert:
     """A stretch of a node between jobs, in place of its shorter self."""
-    key = ["node", "start"]
-    saved: Insert = _insert(dialect, node_idle).values(values).on_conflict_do_update(index_elements=key, set_=values)
-    return saved
+    return _instead(dialect, node_idle, values, "node", "start")
 
 
 def newest_server_time(instance: str) -> Rows:
@@ -639,9 +642,7 @@ def newest_server_time(instance: str) -> Rows:
 
 def save_server_time(dialect: str, values: dict[str, Any]) -> Insert:
     """Processor time of the server, in place of its shorter self."""
-    key = ["instance", "start"]
-    saved: Insert = _insert(dialect, server_time).values(values).on_conflict_do_update(index_elements=key, set_=values)
-    return saved
+    return _instead(dialect, server_time, values, "instance", "start")
 
 
 def idle_within(start: datetime, until: datetime, node: str | None = None) -> Rows:

@@ -5,10 +5,12 @@ One server at a time holds a file (the live side of the queue is in its memory):
 
 import asyncio
 import fcntl
+import sqlite3
 from collections.abc import AsyncIterator, Callable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
-from typing import IO, Any, Final
+from typing import IO, Any, Final, TypeVar
 
 from sqlalchemy import event
 from sqlalchemy.engine import URL, Connection
@@ -17,8 +19,11 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_en
 
 from joulebox.errors import JouleboxError
 from joulebox.host import own_file, own_folder
-from joulebox.server.store.database import migrate
+from joulebox.server.store.database import How, migrate
+from joulebox.server.store.steps import Steps
 
+_T = TypeVar("_T")
+_Change = tuple[Steps[Any], asyncio.Future[Any]]
 DRIVER: Final = "sqlite+aiosqlite"
 BUSY_S: Final = 5
 CONNECTIONS: Final = 4
@@ -43,6 +48,9 @@ class Sqlite:
         self._lock_file: IO[bytes] | None = None
         # SQLite has one writer; waiting here costs nothing, waiting in its busy handler costs wake-ups.
         self._turn = asyncio.Lock()
+        self._busy: _Busy | None = None
+        self._asked: list[_Change] = []
+        self._keeping: asyncio.Task[None] | None = None
 
     async def open(self) -> None:
         """Open the file and bring its schema up to date; a new file is made where there is none.
@@ -55,12 +63,18 @@ class Sqlite:
         try:
             async with self.write() as connection:
                 await connection.run_sync(migrate, str(self._path))
+            self._busy = _Busy(self._path)
         except BaseException:
             await self.close()
             raise
 
     async def close(self) -> None:
         """Close every connection and let others have the file."""
+        if self._keeping is not None:
+            await asyncio.wait({self._keeping})
+        if self._busy is not None:
+            self._busy.close()
+            self._busy = None
         if self._engine is not None:
             await self._engine.dispose()
             self._engine = None
@@ -80,9 +94,84 @@ class Sqlite:
         async with self._turn, self._begin(immediate=True) as connection:
             yield connection
 
-    def single(self) -> AbstractAsyncContextManager[AsyncConnection]:
-        """The same as `write`: SQLite begins and ends a transaction for nothing. Raises `JouleboxError("database")`."""
-        return self.write()
+    async def carry_out(self, steps: Steps[_T], how: How) -> _T:
+        """The steps, at once where they only look. Changes that come while others are being kept are kept together,
+        each of them whole or not at all. Raises `JouleboxError("database")`."""
+        if self._engine is None or self._busy is None:
+            raise _closed()
+        if how == "look":
+            try:
+                return self._drive(self._busy.reader, steps)
+            except sqlite3.Error as error:
+                raise self._failed(error) from error
+        outcome: asyncio.Future[_T] = asyncio.get_running_loop().create_future()
+        self._asked.append((steps, outcome))
+        if self._keeping is None:
+            self._keeping = asyncio.create_task(self._keep_asked())
+        return await outcome
+
+    async def _keep_asked(self) -> None:
+        try:
+            while self._asked:
+                async with self._turn:
+                    together, self._asked = self._asked, []
+                    await self._keep(together)
+        finally:
+            self._keeping = None
+
+    async def _keep(self, together: "list[_Change]") -> None:
+        """One BEGIN and one COMMIT, the disk's slow part, for all of them."""
+        assert self._busy is not None
+        try:
+            await self._busy.begin()
+            outcomes = [self._one(steps) for steps, _ in together]
+            await asyncio.get_running_loop().run_in_executor(self._busy.disk, self._busy.writer.commit)
+        except BaseException as error:
+            with suppress(sqlite3.Error):
+                self._busy.writer.rollback()
+            outcomes = [self._failed(error) if isinstance(error, sqlite3.Error) else error] * len(together)
+            if not isinstance(error, Exception):
+                raise
+        finally:
+            for (_, asked), outcome in zip(together, outcomes, strict=True):
+                if asked.done():
+                    continue
+                if isinstance(outcome, BaseException):
+                    asked.set_exception(outcome)
+                else:
+                    asked.set_result(outcome)
+
+    def _one(self, steps: Steps[Any]) -> Any:
+        """One change among others: what came of it, or its failure, which undoes it alone."""
+        assert self._busy is not None
+        writer = self._busy.writer
+        writer.execute("SAVEPOINT one")
+        try:
+            outcome = self._drive(writer, steps)
+        except Exception as error:
+            if not writer.in_transaction:
+                raise
+            writer.execute("ROLLBACK TO one")
+            outcome = self._failed(error) if isinstance(error, sqlite3.Error) else error
+        writer.execute("RELEASE one")
+        return outcome
+
+    def _drive(self, connection: sqlite3.Connection, steps: Steps[_T]) -> _T:
+        assert self._engine is not None
+        dialect, rows = self._engine.dialect, None
+        try:
+            while True:
+                statement, values = next(steps) if rows is None else steps.send(rows)
+                words = statement.words(dialect)
+                rows = words.rows(connection.execute(words.text, words.arguments(values)).fetchall())
+        except StopIteration as end:
+            result: _T = end.value
+            return result
+
+    def _failed(self, error: sqlite3.Error) -> Exception:
+        if isinstance(error, sqlite3.IntegrityError):
+            return error
+        return JouleboxError("database", _sentence(str(error), self._path))
 
     def say(self, news: str) -> None:
         """There is nobody else to tell."""
@@ -103,7 +192,7 @@ class Sqlite:
     @asynccontextmanager
     async def _begin(self, *, immediate: bool) -> AsyncIterator[AsyncConnection]:
         if self._engine is None:
-            raise JouleboxError("database", "The database is closed: the server is stopping.")
+            raise _closed()
         try:
             async with self._engine.connect() as connection:
                 await connection.execution_options(immediate=immediate)
@@ -113,6 +202,45 @@ class Sqlite:
             raise
         except DBAPIError as error:
             raise JouleboxError("database", _sentence(str(error.orig), self._path)) from error
+
+
+class _Busy:
+    """The connections of the busy path: its statements take microseconds each and are carried out where they are asked
+    for; only the disk is waited for elsewhere."""
+
+    def __init__(self, path: Path) -> None:
+        self.writer, self.reader = _plain(path), _plain(path)
+        self.disk = ThreadPoolExecutor(1, "disk")
+
+    async def begin(self) -> None:
+        """Be the only writer. Another program may be, for a moment."""
+        for _ in range(BUSY_S * 20):
+            try:
+                self.writer.execute("BEGIN IMMEDIATE")
+                return
+            except sqlite3.OperationalError as error:
+                if "locked" not in str(error):
+                    raise
+                await asyncio.sleep(0.05)
+        self.writer.execute("BEGIN IMMEDIATE")
+
+    def close(self) -> None:
+        """End them."""
+        self.disk.shutdown()
+        self.writer.close()
+        self.reader.close()
+
+
+def _plain(path: Path) -> sqlite3.Connection:
+    connection = sqlite3.connect(path, timeout=0, isolation_level=None, check_same_thread=False)
+    for pragma in _PRAGMAS:
+        connection.execute(f"PRAGMA {pragma}")
+    connection.execute("PRAGMA busy_timeout=0")
+    return connection
+
+
+def _closed() -> JouleboxError:
+    return JouleboxError("database", "The database is closed: the server is stopping.")
 
 
 def _checked(url: URL) -> URL:

@@ -1,6 +1,5 @@
 """The `Queue` port on a database, and what else is kept: lists of jobs, receipts, evidence, nodes."""
 
-import hashlib
 import secrets
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
@@ -9,19 +8,17 @@ from dataclasses import asdict, replace
 from datetime import datetime
 from typing import Any, Final
 
-from pydantic import TypeAdapter
-from sqlalchemy import RowMapping, insert
+from sqlalchemy import RowMapping
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from joulebox.model import AttemptState, Counted, Job, JobState, Problem, Prompt, Purpose
-from joulebox.protocol import VERSION, LeaseRequest
-from joulebox.server.control import Baseline, Book, ControlRun, Entry, Subject
+from joulebox.model import AttemptState, JobState, Prompt, Purpose
+from joulebox.protocol import LeaseRequest
+from joulebox.server.control import Baseline, Book
 from joulebox.server.grid.chain import GridValue
-from joulebox.server.idle import NodeIdle, ServerTime, continued, entered
+from joulebox.server.idle import NodeIdle, ServerTime
 from joulebox.server.jobs import (
     LONGEST_EVERY,
     RANKS,
-    RECENT,
     Attempt,
     Claim,
     Delivery,
@@ -35,29 +32,31 @@ from joulebox.server.jobs import (
     Page,
     PastRun,
     Place,
-    Plan,
     Recheck,
     Record,
     Replay,
     StoredReceipt,
-    after,
     new_id,
-    new_token,
-    reach_of,
 )
-from joulebox.server.store import queries
+from joulebox.server.store import busy, queries
 from joulebox.server.store.access_books import AccessBooks
 from joulebox.server.store.database import database_at, settled, whole
+from joulebox.server.store.rows import (
+    attempt_of,
+    baseline_of,
+    control_run_of,
+    node_idle_of,
+    node_of,
+    place_columns,
+    prompt_of,
+    record_of,
+)
 from joulebox.server.store.sleep_books import SleepBooks
-from joulebox.server.store.tables import attempts, baselines, control_runs, jobs, nodes, receipts, rechecks, traces
+from joulebox.server.store.tables import attempts, jobs, nodes
 from joulebox.server.store.talk_books import TalkBooks
 
 SETTLED_S: Final = 5.0
 """So long the end of a server waits for transactions that nobody waits for any more."""
-_PROMPT: Final = TypeAdapter(Prompt)
-_OFFER: Final = TypeAdapter(LeaseRequest)
-_PLAN: Final = TypeAdapter(Plan)
-_COUNTED: Final = TypeAdapter(tuple[Counted, ...])
 
 
 class Store:
@@ -117,7 +116,7 @@ class Store:
             await connection.execute(queries.forget_dead_nodes())
             await connection.execute(queries.forget_dead_replicas(self._replica))
             rows = (await connection.execute(queries.adopt(self._replica, queries.orphans()))).mappings().all()
-            return [(_attempt(row), await _job(connection, row["job_id"])) for row in rows]
+            return [(attempt_of(row), await _job(connection, row["job_id"])) for row in rows]
 
     @whole
     async def held(self, token: str) -> Held | None:
@@ -130,7 +129,7 @@ class Store:
             if row is None:
                 return None
             url = None if row["owner"] == self._replica else row["url"]
-            return Held(attempt=_attempt(row), record=await _job(connection, row["job_id"]), url=url)
+            return Held(attempt=attempt_of(row), record=await _job(connection, row["job_id"]), url=url)
 
     @whole
     async def token_of(self, job_id: str) -> str | None:
@@ -179,89 +178,46 @@ class Store:
             "idempotency_key": key,
             "purpose": purpose,
             "rank": rank,
-            "turn": queries.outstanding(asker).scalar_subquery() if asker is not None else 0,
             "asker": asker,
             "owner": owner,
-        } | (_placed(place) if place is not None else {})
-        async with self._database.single() as connection:
-            row = await _row(connection, queries.add_job(connection.dialect.name, values))
-        if row is None and key is not None:
-            async with self._database.read() as connection:
-                return _record(await _one(connection, queries.job_by_key(key))), False
-        assert row is not None
-        self._tell("plan" if deferred else "ready", row["id"])
-        return _record(row), True
+        } | (place_columns(place) if place is not None else {})
+        record = await self._database.carry_out(busy.enqueue(values), "single")
+        if record is None:
+            assert key is not None
+            earlier = await self.by_key(key)
+            assert earlier is not None
+            return earlier, False
+        self._tell("plan" if deferred else "ready", record.job.id)
+        return record, True
 
     @whole
     async def by_key(self, key: str) -> Record | None:
-        async with self._database.read() as connection:
-            row = await _row(connection, queries.job_by_key(key))
-            return _record(row) if row else None
+        return await self._database.carry_out(busy.by_key(key), "look")
 
     @whole
     async def claim(self, request: LeaseRequest, why: Callable[[Record], str], now: datetime) -> Claim | None:
-        reach = reach_of(request)
-        if not reach.models:
+        if not request.models:
             return None
         longest = self._claims[request.node] % LONGEST_EVERY == LONGEST_EVERY - 1
-        number = queries.next_job(reach, request.loaded, longest=longest)
-        if not self.shared:  # SQLite's one writer is not troubled for nothing; Postgres locks only what it finds
-            async with self._database.read() as connection:
-                if not await _row(connection, number):
-                    return None
-        async with self._database.write() as connection:
-            row = await _row(connection, queries.take_job(number, request.node))
-            if row is None:
-                return None
-            record = _record(row)
-            attempt = Attempt(
-                token=new_token(),
-                job_id=record.job.id,
-                number=record.job.attempt,
-                node=request.node,
-                instance=request.instance,
-                state=AttemptState.RUNNING,
-                reason=why(record),
-                leased=now,
-                owner=self._replica,
-            )
-            await connection.execute(insert(attempts).values(asdict(attempt)))
+        # SQLite's one writer is not troubled for nothing; Postgres locks only what it finds.
+        if not self.shared and not await self._database.carry_out(busy.waits(request, longest=longest), "look"):
+            return None
+        steps = busy.claim(request, why, now, self._replica, longest=longest)
+        claim = await self._database.carry_out(steps, "change")
+        if claim is None:
+            return None
         self._claims[request.node] += 1
-        self._tell("job", record.job.id)
-        return Claim(attempt=attempt, record=record)
+        self._tell("job", claim.record.job.id)
+        return claim
 
     @whole
     async def close_attempt(
         self, token: str, ending: Ending, attempts_max: int, now: datetime, *, own: bool = False
     ) -> Record | None:
-        async with self._database.write() as connection:
-            problem = asdict(ending.problem) if ending.problem else None
-            closed = queries.close_attempt(token, state=ending.state, finished=now, problem=problem)
-            if own and self._replica is not None:
-                closed = closed.where(attempts.c.owner == self._replica)
-            ended = await _row(connection, closed)
-            if ended is None:
-                return None
-            job_id = ended["job_id"]
-            if ending.trace is not None:
-                await _keep_trace(connection, token, ending.trace)
-            rows = (await connection.execute(queries.attempt_counts(job_id))).mappings()
-            counts = {row["state"]: int(row["count"]) for row in rows}
-            job = await _job(connection, job_id)
-            state, error = after(
-                ending,
-                purpose=job.purpose,
-                cancel=job.cancel,
-                failed=counts.get(AttemptState.FAILED, 0),
-                lost=counts.get(AttemptState.LOST, 0),
-                attempts_max=attempts_max,
-            )
-            if state is JobState.AVAILABLE:
-                values: dict[str, Any] = {"available": now, "node": None, "turn": 0}
-            else:
-                values = {"finalized": now} | _error(error)
-            record = _record(await _one(connection, queries.move_job(job_id, JobState.RUNNING, state=state, **values)))
-        self._tell("ready" if state is JobState.AVAILABLE else "job", job_id)
+        steps = busy.close_attempt(token, ending, attempts_max, now, self._replica if own else None)
+        record = await self._database.carry_out(steps, "change")
+        if record is not None:
+            self._tell("ready" if record.job.state is JobState.AVAILABLE else "job", record.job.id)
         return record
 
     @whole
@@ -272,30 +228,9 @@ class Store:
 
     @whole
     async def complete(self, token: str, delivery: Delivery, now: datetime) -> Record | None:
-        async with self._database.write() as connection:
-            closed = queries.close_attempt(token, state=AttemptState.DONE, finished=now)
-            ended = await _row(connection, closed)
-            if ended is None:
-                return None
-            job_id = ended["job_id"]
-            values = {
-                "state": JobState.COMPLETED,
-                "finalized": now,
-                "answer": delivery.answer,
-                "finish_reason": delivery.finish_reason,
-                "chunks": [list(chunk) for chunk in delivery.chunks],
-                "answer_seq": delivery.answer_seq,
-                "receipt_id": delivery.receipt.id if delivery.receipt else None,
-                "charged_j": delivery.charged_j,
-            } | _error(delivery.error)
-            if delivery.plan is not None:
-                values["plan"] = _PLAN.dump_python(delivery.plan, mode="json")
-            record = _record(await _one(connection, queries.move_job(job_id, JobState.RUNNING, **values)))
-            await _keep_evidence(connection, token, job_id, delivery, now)
-            await _keep_past_run(connection, record, delivery)
-            if delivery.control is not None:
-                await _keep_control(connection, delivery.control, ended["node"])
-        self._tell("job", job_id)
+        record = await self._database.carry_out(busy.complete(token, delivery, now), "change")
+        if record is not None:
+            self._tell("job", record.job.id)
         return record
 
     @whole
@@ -307,28 +242,27 @@ class Store:
             await connection.execute(queries.mark_cancel(job_id))
             row = await _row(connection, queries.job(job_id))
         self._tell("job", job_id)
-        return _record(row) if row else None
+        return record_of(row) if row else None
 
     @whole
     async def record(self, job_id: str) -> Record | None:
-        async with self._database.read() as connection:
-            row = await _row(connection, queries.job(job_id))
-            return _record(row) if row else None
+        return await self._database.carry_out(busy.record(job_id), "look")
 
     @whole
     async def attempt(self, token: str) -> Attempt | None:
-        async with self._database.read() as connection:
-            row = await _row(connection, queries.attempt(token))
-            return _attempt(row) if row else None
+        row = await self._database.carry_out(busy.attempt(token), "look")
+        return attempt_of(row) if row else None
 
     @whole
     async def running(self) -> Sequence[tuple[Attempt, Record]]:
         async with self._database.read() as connection:
             rows = (await connection.execute(queries.running_attempts())).mappings().all()
-            return [(_attempt(row), await _job(connection, row["job_id"])) for row in rows]
+            return [(attempt_of(row), await _job(connection, row["job_id"])) for row in rows]
 
     @whole
     async def before(self, job_ids: Sequence[str]) -> Mapping[str, Mapping[tuple[str, str], int]]:
+        if len(job_ids) == 1:
+            return {job_ids[0]: await self._database.carry_out(busy.before(job_ids[0]), "look")}
         counts: dict[str, dict[tuple[str, str], int]] = {job_id: {} for job_id in job_ids}
         if job_ids:
             async with self._database.read() as connection:
@@ -364,13 +298,13 @@ class Store:
     async def planned(self, after: int, limit: int) -> Sequence[Record]:
         """Jobs that wait by a plan, in the order of asking, after that number."""
         async with self._database.read() as connection:
-            return [_record(row) for row in (await connection.execute(queries.planned(after, limit))).mappings()]
+            return [record_of(row) for row in (await connection.execute(queries.planned(after, limit))).mappings()]
 
     @whole
     async def due(self, now: datetime, limit: int) -> Sequence[Record]:
         """Jobs whose plan is to be looked at by now."""
         async with self._database.read() as connection:
-            return [_record(row) for row in (await connection.execute(queries.due(now, limit))).mappings()]
+            return [record_of(row) for row in (await connection.execute(queries.due(now, limit))).mappings()]
 
     @whole
     async def booked(self, until: datetime) -> Mapping[tuple[str, datetime], int]:
@@ -384,7 +318,7 @@ class Store:
         """Give a waiting job another place; `None`, and nothing changes, where it moved since `record` was read."""
         async with self._database.write() as connection:
             waits = place.start > now
-            values = _placed(place) | {"state": JobState.DEFERRED if waits else JobState.AVAILABLE}
+            values = place_columns(place) | {"state": JobState.DEFERRED if waits else JobState.AVAILABLE}
             if record.job.state is JobState.DEFERRED and not waits:
                 values["turn"] = queries.outstanding_with(record.job.id).scalar_subquery()
             moved = queries.move_job(record.job.id, record.job.state, **values).where(jobs.c.due == record.due)
@@ -392,7 +326,7 @@ class Store:
         if row is None:
             return None
         self._tell("plan" if waits else "ready", record.job.id)
-        return _record(row)
+        return record_of(row)
 
     @whole
     async def past_runs(self, model: str) -> Mapping[str, Sequence[PastRun]]:
@@ -409,15 +343,12 @@ class Store:
 
     @whole
     async def replay(self, job_id: str) -> Replay | None:
-        async with self._database.read() as connection:
-            row = await _row(connection, queries.replay(job_id))
-            if row is None:
-                return None
-            chunks = tuple((int(seq), str(text)) for seq, text in row["chunks"] or ())
-            return Replay(attempt=row["number"], chunks=chunks, answer_seq=row["answer_seq"])
+        return await self._database.carry_out(busy.replay(job_id), "look")
 
     @whole
     async def receipt(self, receipt_id: str, revision: int | None = None) -> bytes | None:
+        if revision is None:
+            return await self._database.carry_out(busy.receipt(receipt_id), "look")
         async with self._database.read() as connection:
             row = await _row(connection, queries.receipt(receipt_id, revision))
             return bytes(row["body"]) if row else None
@@ -438,7 +369,7 @@ class Store:
     async def nodes(self) -> Sequence[NodeRecord]:
         async with self._database.read() as connection:
             rows = (await connection.execute(queries.all_nodes())).mappings().all()
-            return [_node(row, self._replica) for row in rows]
+            return [node_of(row, self._replica) for row in rows]
 
     @whole
     async def drain(self, node: str, drain: Drain | None) -> None:
@@ -456,31 +387,20 @@ class Store:
             asked = await _row(connection, queries.control_asked(node))
             count = await _one(connection, queries.prompts_since(node, asked["number"])) if asked else {"count": 0}
             return Book(
-                baseline=_baseline(found) if found else None,
-                runs=tuple(_control_run(row) for row in reversed(rows)),
+                baseline=baseline_of(found) if found else None,
+                runs=tuple(control_run_of(row) for row in reversed(rows)),
                 asked=asked["created"] if asked else None,
                 prompts_since=int(count["count"]),
             )
 
     @whole
     async def rebaseline(self, baseline: Baseline) -> None:
-        async with self._database.write() as connection:
-            await _new_baseline(connection, baseline)
+        await self._database.carry_out(busy.new_baseline(baseline), "change")
         self._tell("node", baseline.node)
 
     @whole
     async def keep_idle(self, stretches: Sequence[NodeIdle], server: ServerTime) -> None:
-        async with self._database.write() as connection:
-            dialect = connection.dialect.name
-            for node in {stretch.node for stretch in stretches}:
-                row = await _row(connection, queries.newest_idle(node))
-                mine = [stretch for stretch in stretches if stretch.node == node]
-                for one in entered(_node_idle(row) if row else None, mine):
-                    values = asdict(one) | {"counted": _COUNTED.dump_python(one.counted, mode="json")}
-                    await connection.execute(queries.save_idle(dialect, values))
-            row = await _row(connection, queries.newest_server_time(server.instance))
-            kept = continued(ServerTime(**row) if row else None, server)
-            await connection.execute(queries.save_server_time(dialect, asdict(kept)))
+        await self._database.carry_out(busy.keep_idle(stretches, server), "change")
 
     # --- beside the queue ---------------------------------------------------------------------------------------------
 
@@ -496,7 +416,7 @@ class Store:
         async with self._database.read() as connection:
             rows = (await connection.execute(queries.job_page(limit, before, owner))).mappings().all()
             following = rows[limit]["number"] if len(rows) > limit else None
-            return Page(records=tuple(_record(row) for row in rows[:limit]), next_number=following)
+            return Page(records=tuple(record_of(row) for row in rows[:limit]), next_number=following)
 
     @whole
     async def trace(self, receipt_id: str) -> bytes | None:
@@ -510,7 +430,7 @@ class Store:
         """The job that a receipt is of."""
         async with self._database.read() as connection:
             row = await _row(connection, queries.job_of_receipt(receipt_id))
-            return _record(row) if row else None
+            return record_of(row) if row else None
 
     @whole
     async def share(self, job_id: str, *, shared: bool) -> None:
@@ -532,7 +452,7 @@ class Store:
         async with self._database.write() as connection:
             rows = (await connection.execute(queries.outdated(finalized, limit))).mappings().all()
             for row in rows:
-                prompt = asdict(replace(_PROMPT.validate_python(row["prompt"]), messages=(), stop=()))
+                prompt = asdict(replace(prompt_of(row), messages=(), stop=()))
                 await connection.execute(queries.erase_text(row["id"], prompt, now).values(asker=None))
         if rows:
             await self._database.wipe()
@@ -545,7 +465,7 @@ class Store:
         """What nodes drew between jobs, or one of them, in rows that touch the period."""
         async with self._database.read() as connection:
             rows = (await connection.execute(queries.idle_within(start, until, node))).mappings()
-            return [_node_idle(row) for row in rows]
+            return [node_idle_of(row) for row in rows]
 
     @whole
     async def server_time(self, start: datetime, until: datetime) -> Sequence[ServerTime]:
@@ -677,122 +597,4 @@ async def _one(connection: AsyncConnection, rows: queries.Asked) -> RowMapping:
 
 
 async def _job(connection: AsyncConnection, job_id: str) -> Record:
-    return _record(await _one(connection, queries.job(job_id)))
-
-
-async def _keep_trace(connection: AsyncConnection, token: str, blob: bytes) -> None:
-    digest = hashlib.sha256(blob).hexdigest()
-    await connection.execute(insert(traces).values(token=token, sha256=digest, blob=blob))
-
-
-async def _keep_evidence(
-    connection: AsyncConnection, token: str, job_id: str, delivery: Delivery, now: datetime
-) -> None:
-    await _keep_trace(connection, token, delivery.trace)
-    if (receipt := delivery.receipt) is not None:
-        values = {
-            "id": receipt.id,
-            "job_id": job_id,
-            "revision": receipt.revision,
-            "trace_token": token,
-            "factors": dict(receipt.factors),
-            "body": receipt.body,
-            "created": now,
-        }
-        await connection.execute(insert(receipts).values(values))
-        if receipt.recheck is not None:
-            await connection.execute(insert(rechecks).values(asdict(receipt.recheck)))
-
-
-async def _keep_control(connection: AsyncConnection, entry: Entry, node: str) -> None:
-    baseline = entry.baseline
-    number = baseline.number if baseline else None
-    if baseline is not None and number is None:
-        number = await _new_baseline(connection, baseline)
-    elif baseline is not None and number is not None:
-        subject = asdict(baseline.subject) if baseline.subject else None
-        learnt = {"subject": subject, "mean_j": baseline.mean_j, "spread_j": baseline.spread_j}
-        await connection.execute(queries.fix_baseline(number, **learnt))
-    await connection.execute(insert(control_runs).values(asdict(entry.run) | {"node": node, "baseline": number}))
-
-
-async def _new_baseline(connection: AsyncConnection, baseline: Baseline) -> int:
-    values = {name: value for name, value in asdict(baseline).items() if name != "number"}
-    key = (await connection.execute(insert(baselines).values(values))).inserted_primary_key
-    return int(key[0]) if key else 0
-
-
-def _baseline(row: RowMapping) -> Baseline:
-    subject = Subject(**row["subject"]) if row["subject"] else None
-    return Baseline(**{name: row[name] for name in row if name != "subject"}, subject=subject)
-
-
-def _control_run(row: RowMapping) -> ControlRun:
-    return ControlRun(**{name: row[name] for name in row if name not in {"node", "baseline"}})
-
-
-def _error(problem: Problem | None) -> dict[str, Any]:
-    return {"error_code": problem.code, "error_detail": problem.detail} if problem else {}
-
-
-def _record(row: RowMapping) -> Record:
-    error = Problem(code=row["error_code"], detail=row["error_detail"]) if row["error_code"] else None
-    job = Job(
-        id=row["id"],
-        state=JobState(row["state"]),
-        prompt=_PROMPT.validate_python(row["prompt"]),
-        created=row["created"],
-        available=row["available"],
-        attempt=row["attempt"],
-        node=row["node"],
-        finalized=row["finalized"],
-        answer=row["answer"],
-        finish_reason=row["finish_reason"],
-        receipt_id=row["receipt_id"],
-        error=error,
-    )
-    names = ("number", "placement", "cancel", "purpose", "rank", "due", "owner", "shared")
-    plan = _PLAN.validate_python(row["plan"]) if row["plan"] else None
-    return Record(job=job, plan=plan, erased=row["erased"] is not None, **{name: row[name] for name in names})
-
-
-def _placed(place: Place) -> dict[str, Any]:
-    """What a place changes of a job: urgent work is as work that somebody waits for."""
-    values = {
-        "placement": place.line,
-        "available": place.start,
-        "due": place.due,
-        "plan": _PLAN.dump_python(place.plan, mode="json"),
-    }
-    return values | ({"rank": RANKS["interactive"]} if place.urgent else {})
-
-
-async def _keep_past_run(connection: AsyncConnection, record: Record, delivery: Delivery) -> None:
-    """What the answer took, beside those before it."""
-    job = record.job
-    if delivery.past_run is None or job.node is None:
-        return
-    digest, run = delivery.past_run
-    known = await _row(connection, queries.past_runs_of(job.prompt.model, job.node))
-    runs = known["runs"] if known is not None and known["digest"] == digest else []
-    values = {"model": job.prompt.model, "node": job.node, "digest": digest, "runs": [*runs, asdict(run)][-RECENT:]}
-    await connection.execute(queries.save_past_runs(connection.dialect.name, values))
-
-
-def _attempt(row: RowMapping) -> Attempt:
-    names = ("token", "job_id", "number", "node", "instance", "reason", "leased", "owner")
-    values = {name: row[name] for name in names}
-    problem = Problem(**row["problem"]) if row["problem"] else None
-    return Attempt(**values, state=AttemptState(row["state"]), problem=problem)
-
-
-def _node(row: RowMapping, own: int | None) -> NodeRecord:
-    known = {name: row[name] for name in row if name not in {"name", "seen", "replica", "drained", "drained_why"}}
-    offer = _OFFER.validate_python(known | {"version": VERSION, "node": row["name"]})
-    drain = Drain(at=row["drained"], why=row["drained_why"] or "") if row["drained"] else None
-    return NodeRecord(offer=offer, seen=row["seen"], elsewhere=row["replica"] not in {None, own}, drain=drain)
-
-
-def _node_idle(row: RowMapping) -> NodeIdle:
-    counted = _COUNTED.validate_python(row["counted"])
-    return NodeIdle(**{name: row[name] for name in row if name != "counted"}, counted=counted)
+    return record_of(await _one(connection, queries.job(job_id)))
