@@ -6,7 +6,7 @@ from collections import Counter
 
 import pytest
 
-from faults import FAULTS, SETUPS, Case, cases, outcome, problem_of
+from faults import FAULTS, SETUPS, Case, Lasts, cases, outcome, problem_of
 
 EVERYDAY = 36
 QUICK = ("powercap", "powercap that wraps", "mcp39f511n", "feed", "gpu counter, 100 ms", "wall, mean over 100 ms")
@@ -21,6 +21,21 @@ def _everyday() -> list[Case]:
 def test_some_faults(case: Case) -> None:
     """A seeded choice of all cases ends well, and the next prompt is valid again."""
     assert not problem_of(case)
+
+
+@pytest.mark.parametrize(
+    ("setup", "fault", "point", "lasts"),
+    [
+        ("modbus", "value stands", "prefill", "while"),
+        ("shelly", "shows things late", "settle", "ever"),
+        ("shelly", "shows things late", "first token", "ever"),
+        ("shelly", "shows things late", "load", "while"),
+        ("powercap that wraps", "recorder held up", "load", "ever"),
+    ],
+)
+def test_slow_meters_that_stand_or_lag(setup: str, fault: str, point: str, lasts: Lasts) -> None:
+    """A plug that stands while the work begins, or is late from then on, and a recorder held up for a whole prompt."""
+    assert not problem_of(Case(setup=setup, fault=fault, point=point, lasts=lasts))
 
 
 def _nightly(setup: str) -> list[Case]:

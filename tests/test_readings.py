@@ -1,7 +1,8 @@
 """Readings that are none: what the curve makes of them, what the verdict calls them, and that the recorder goes on."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from math import floor, sqrt
 
 import pytest
 
@@ -76,6 +77,37 @@ def test_late_work_is_named() -> None:
     """A meter that shows everything a second late makes the receipt suspect."""
     late = series(channel(), lambda t_s: DRAWN(t_s - 0.4), 34.0)
     assert codes(trace(late)) == ["meter_late"]
+
+
+def seen_late_j(until_s: float, *, of_s: float) -> float:
+    """The part of the interval for work seen late, of a plug that counts `of_s` seconds of work until `until_s`."""
+    drawn = work(10.0, 50.0, until_s - of_s, until_s)
+    plug = series(channel(tick_s=1.0), lambda t_s: drawn(floor(t_s)), 45.0, 0.23)
+    answer = receipt_of(trace(plug, end_s=36.0)).energy
+    return next((part.j for part in answer.uncertainty if part.source == "seen late"), 0.0)
+
+
+def test_work_that_may_be_seen_late() -> None:
+    """A plug that shows work for a second after its end was late, or the machine worked on: the interval holds both."""
+    assert seen_late_j(36.0, of_s=6.0) == 0.0
+    assert seen_late_j(37.0, of_s=7.0) == pytest.approx(50.0 / sqrt(3), rel=0.05)
+
+
+@pytest.mark.parametrize(
+    ("shown_s", "told"),
+    [
+        (lambda t_s: t_s, []),
+        (lambda t_s: 33.0 if 33.0 <= t_s < 35.0 else t_s, []),
+        (lambda t_s: min(t_s, max(33.0, t_s - 2.0)), ["meter_frozen"]),
+    ],
+    ids=["as it is", "making up", "behind"],
+)
+def test_a_counter_that_skips_is_named(shown_s: Callable[[float], float], told: list[str]) -> None:
+    """A plug's counter that stands for two ticks and goes on from where it stood is named, but not one that makes up
+    for them."""
+    drawn = work(10.0, 50.0, 30.0, 38.0)
+    plug = series(channel(tick_s=1.0), lambda t_s: drawn(shown_s(floor(t_s))), 45.0, 0.23)
+    assert codes(trace(plug, end_s=38.0)) == told
 
 
 class Odd(Instrument):

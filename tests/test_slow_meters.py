@@ -107,6 +107,22 @@ def test_a_plug_that_only_looks(tmp_path: Path) -> None:
     assert median(one.u_j / one.j for one in compared) > 0.02
 
 
+@pytest.mark.parametrize("sampling", [Sampling.MEAN, Sampling.SNAPSHOT])
+def test_a_coarse_plug_may_repeat_itself(tmp_path: Path, sampling: Sampling) -> None:
+    """A plug of whole watts shows one value for as long as the machine draws the same: no verdict says it stood."""
+    kind = Kind(sampling=sampling, tick_s=1.0, lag_s=0.5, step=1.0, phase_s=0.2)
+    codes = {reason.code for one in measured(tmp_path, 8, kind, (5.0, 20.0)) for reason in one.receipt.reasons}
+    assert not codes & {"meter_frozen", "meter_late", "meter_gap"}
+
+
+@pytest.mark.parametrize("sampling", Sampling)
+def test_a_late_plug_is_named(tmp_path: Path, sampling: Sampling) -> None:
+    """A plug that shows everything two seconds later than it says is named in every receipt."""
+    kind = Kind(sampling=sampling, tick_s=1.0, lag_s=2.0, declared_lag_s=0.0, phase_s=0.2, step=0.01)
+    for one in measured(tmp_path, 9, kind, (5.0,)):
+        assert {"meter_late", "meter_frozen"} & {reason.code for reason in one.receipt.reasons}
+
+
 class Blocked(Instrument):
     """A meter whose line has gone silent: reading it does not come back."""
 

@@ -17,6 +17,11 @@ TAIL_S: Final = 0.8
 """How fast clocks and voltages are taken to come down after the work at most; they may also stay up. Half of what this
 means is taken off, and the interval holds all of it."""
 
+LINGER_TICKS: Final = 2
+"""Behind a shorter answer a slow meter's first tick may hold most of it."""
+LINGERS: Final = 0.75
+"""Work goes on in a tick that shows more than this share of it."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Window:
@@ -157,6 +162,28 @@ def rested_s(curve: Curve, window: Window, before_ns: int) -> float:
     """How long the machine was seen to rest until `before_ns`."""
     first_ns = curve.first_at_or_after(window.quiet_from_ns)
     return 0.0 if first_ns is None else max(seconds(before_ns - first_ns), 0.0)
+
+
+def lingering(curve: Curve, window: Window, found: Estimate) -> float:
+    """What a slow meter may lack of the answer because it showed things late from some moment on, in the unit of the
+    curve: where it shows the work for a tick and more after its end, and then that it fell. Work that truly went on, or
+    clocks that stayed up, look the same.
+    """
+    tick_ns, rise_rate = nanoseconds(window.tick_s), found.active / window.duration_s
+    if curve.slack_s or window.duration_s < LINGER_TICKS * window.tick_s or rise_rate <= 0:
+        return 0.0
+    try:
+        work_rate = curve.rate(window.end_ns - tick_ns, window.end_ns)
+    except ValueError:
+        return 0.0
+    if work_rate <= found.idle_rate:
+        return 0.0
+    least_rate = found.idle_rate + LINGERS * min(rise_rate, work_rate - found.idle_rate)
+    last_ns = curve.t_ns[-1]
+    begins_ns = range(window.end_ns, last_ns - tick_ns // 2, tick_ns)
+    rates = (curve.rate(t_ns, min(t_ns + tick_ns, last_ns)) for t_ns in begins_ns)
+    ticks = next((n for n, rate in enumerate(rates) if rate < least_rate), 0)
+    return ticks * window.tick_s * work_rate
 
 
 def _faded(after_s: float, follow_s: float) -> float:

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from math import hypot, sqrt
 from typing import Final, Literal
 
-from joulebox.accounting.energy import Estimate, Split, Window, Works, estimate, split, works
+from joulebox.accounting.energy import Estimate, Split, Window, Works, estimate, lingering, split, works
 from joulebox.accounting.power_model import profile_of
 from joulebox.accounting.uncertainty import (
     COVERAGE_FACTOR,
@@ -83,8 +83,8 @@ class Metered:
         return parts
 
     def edges(self, name: str = "answer") -> list[UncertaintyPart]:
-        """What ticks, lost ones too, resolution, guards and the idle machine's noise leave open at the ends of a
-        figure. The noise before the answer is in `active` and `tail` part of their baseline."""
+        """What ticks, lost ones and late ones too, resolution, guards and the idle machine's noise leave open at the
+        ends of a figure. The noise before the answer is in `active` and `tail` part of their baseline."""
         parts = boundary(self.channel, self.curve, self.found, self.works, self.noise.after)
         parts["idle noise"] = hypot(self.noise.before, self.noise.after) if name == "answer" else self.noise.after
         return self._parts(parts | self._lost())
@@ -112,7 +112,8 @@ class Metered:
 
     def _lost(self) -> dict[str, float]:
         lost = self.curve.doubt(self.window.start_ns, self.window.end_ns + nanoseconds(self.window.tick_s))
-        return {"lost ticks": lost / sqrt(3)} if lost else {}
+        parts = {"lost ticks": lost, "seen late": lingering(self.curve, self.window, self.found)}
+        return {source: most / sqrt(3) for source, most in parts.items() if most}
 
     def doubts_s(self) -> tuple[float, float, float]:
         """How much later than taken its ticks may be: as taken, the least and the most."""

@@ -7,7 +7,7 @@ from joulebox.accounting.attempts import Spent
 from joulebox.accounting.closure import contradictions
 from joulebox.accounting.figures import MODELLED, Metered, Reckoning
 from joulebox.accounting.idle_drift import drift
-from joulebox.accounting.readings import around_ns, hole, late, stands
+from joulebox.accounting.readings import around_ns, hasty, hole, late, skipped, stands
 from joulebox.accounting.surroundings import Level, findings
 from joulebox.metering import GUARD_MIN_S
 from joulebox.model import CalibrationRef, Reason, Sampling, Trace, Verdict
@@ -252,7 +252,8 @@ def _of_readings(trace: Trace, reckoning: Reckoning) -> Iterator[Reason]:
         for code, detail in (
             ("meter_gap", hole(one, series[one.channel])),
             ("meter_frozen", stands(one, series[one.channel])),
-            ("meter_late", late(one)),
+            late(one, series[one.channel]) or ("meter_late", hasty(one, series[one.channel])),
+            ("meter_frozen", skipped(one)),
             ("meter_wrap", _wrap(one, reckoning.power.peak_w or 0.0)),
         ):
             told.setdefault(code, []).extend([detail] if detail else [])
