@@ -12,20 +12,19 @@ REQUESTS_MAX: Final = 4
 
 @dataclass(frozen=True, slots=True)
 class Listed:
-    """A page of the stage: its name, address and what its first visit may weigh (gzip); `data_bytes` of that are
-    figures. `axe`: it is looked at in a browser each time; another page like it may stand for it."""
+    """A page of the stage: its name, address and what its first visit may weigh (gzip, without its data).
+    `axe`: it is looked at in a browser each time; another page like it may stand for it."""
 
     name: str
     path: str
     max_bytes: int = PAGE_MAX_BYTES
-    data_bytes: int = 0
     axe: bool = True
 
 
 PAGES: Final = (
     Listed("ask", "/", ASK_MAX_BYTES),
-    Listed("receipt", "/receipts/r_01JD3M0Q8B", data_bytes=3_000),
-    Listed("modelled", "/receipts/r_01JD3K7ZX4", data_bytes=3_000, axe=False),
-    Listed("unmeasured", "/receipts/r_01JD3N9W2C", data_bytes=3_000, axe=False),
+    Listed("receipt", "/receipts/r_01JD3M0Q8B"),
+    Listed("modelled", "/receipts/r_01JD3K7ZX4", axe=False),
+    Listed("unmeasured", "/receipts/r_01JD3N9W2C", axe=False),
     Listed("missing", "/receipts/nowhere"),
 )

@@ -11,6 +11,7 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import asdict, replace
 from datetime import UTC, datetime, timedelta
 from itertools import count
+from math import sin
 from typing import Any
 
 from fastapi import FastAPI, Request, Response
@@ -19,8 +20,10 @@ from fastapi.responses import JSONResponse, StreamingResponse
 from joulebox import model as nouns
 from joulebox.accounting.embodied import embodied_of_parts
 from joulebox.errors import JouleboxError
+from joulebox.evidence import encode_trace
 from joulebox.server.pages import problem_of, refused, router
 from joulebox.server.problems import install
+from traces import S, channel, series, trace
 
 Json = dict[str, Any]
 ANSWER = (
@@ -28,6 +31,7 @@ ANSWER = (
     "Power is how fast energy is used. A lamp of ten watts uses ten joules every second, so an answer of a hundred "
     "joules is that lamp, lit for ten seconds."
 )
+QUESTION = "What is the difference between energy and power? It's for a 12-year-old."
 GRID = nouns.Intensity(
     g_per_kwh=342.0,
     low=171.0,
@@ -308,6 +312,22 @@ def as_json(receipt: nouns.Receipt) -> Json:
 # --- the server -------------------------------------------------------------------------------------------------------
 
 
+def _trace() -> nouns.Trace:
+    """A machine at 26 W that reads for 0.2 s and writes for 1.2 s, with a word every eighth of a second."""
+
+    def total(t_s: float) -> float:
+        reading, writing = min(max(t_s - 3.0, 0.0), 0.2), min(max(t_s - 3.2, 0.0), 1.17)
+        return 26 * t_s + 35 * reading + 38 * writing + 0.2 * sin(9 * t_s)
+
+    tokens = tuple(nouns.TokenTime(t_ns=round((3.2 + n / 8) * S), n=1) for n in range(9))
+    load = nouns.Span(name="load", start_ns=round(1.5 * S), end_ns=2 * S)
+    made = trace(series(channel(), total, 6.0, period_s=0.02), start_s=3.0, end_s=4.37, tokens=tokens)
+    return replace(made, spans=(*made.spans, load), leased_ns=round(1.4 * S))
+
+
+TRACE = encode_trace(_trace())
+
+
 class Stage:
     """Prompts in memory and their scripts; satisfies `pages.Backend`."""
 
@@ -317,6 +337,8 @@ class Stage:
         self.opened: dict[str, int] = {}
         self.bell = asyncio.Condition()
         self.stopped: set[str] = set()
+        self.shared: set[str] = set()
+        self.removed: set[str] = set()
         self.connections: dict[str, int] = {}
         self._ids = count(1)
 
@@ -331,7 +353,13 @@ class Stage:
             raise JouleboxError("not_found", f"There is no prompt {prompt_id}. Ask again from the start page.")
         return self.jobs[prompt_id]
 
-    async def receipt(self, receipt_id: str) -> Mapping[str, Any]:
+    async def trace(self, receipt_id: str) -> bytes:
+        return b"" if receipt_id == as_json(unmeasured_receipt())["id"] else TRACE
+
+    async def erase(self, receipt_id: str) -> None:
+        self.removed.add(receipt_id)
+
+    async def receipt(self, receipt_id: str, revision: int | None = None) -> Mapping[str, Any]:
         for make in RECEIPTS.values():
             if (receipt := as_json(make()))["id"] == receipt_id:
                 return receipt
@@ -376,10 +404,20 @@ class Stage:
         await self.advance()
 
     async def texts(self, receipt_id: str) -> Mapping[str, Any]:
-        return {"prompt": None, "answer": None, "shared": False, "own": False}
+        removed = receipt_id in self.removed
+        own = receipt_id == "r_01JD3M0Q8B" and not removed
+        return {
+            "prompt": QUESTION if own else None,
+            "answer": ANSWER if own else None,
+            "system": None,
+            "asked": {"temperature": 0.0, "max_tokens": 256, "turns": 1},
+            "removed": removed,
+            "shared": receipt_id in self.shared,
+            "own": own,
+        }
 
     async def share(self, receipt_id: str, *, shared: bool) -> None:
-        raise AssertionError("nobody shares on this stage")
+        (self.shared.add if shared else self.shared.discard)(receipt_id)
 
     async def advance(self) -> None:
         """Open the next gate of the latest prompt."""

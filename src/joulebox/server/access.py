@@ -40,6 +40,8 @@ TABLE: Final[Mapping[tuple[str, str], Need]] = {
     ("GET", "/prompts/{prompt_id}"): "link",
     ("POST", "/prompts/{prompt_id}/stop"): "owner",
     ("GET", "/receipts/{receipt_id}"): "link",
+    ("GET", "/receipts/{receipt_id}/badge.svg"): "link",
+    ("POST", "/receipts/{receipt_id}/delete"): "owner",
     ("POST", "/receipts/{receipt_id}/share"): "owner",
     ("POST", "/receipts/{receipt_id}/unshare"): "owner",
     ("POST", "/api/v1/prompts"): "ask",

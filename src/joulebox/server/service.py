@@ -310,9 +310,9 @@ class Service:
         await self._note("recompute", receipt_id)
         return asdict(await recompute(self.store, self.grid.look_up, receipt_id, self.grid.clock.utc()))
 
-    async def receipt(self, receipt_id: str) -> Json:
+    async def receipt(self, receipt_id: str, revision: int | None = None) -> Json:
         """A receipt as data."""
-        receipt: Json = json.loads(await self.receipt_body(receipt_id))
+        receipt: Json = json.loads(await self.receipt_body(receipt_id, revision))
         return receipt
 
     async def trace(self, receipt_id: str) -> bytes:
@@ -367,8 +367,13 @@ class Service:
     async def texts(self, receipt_id: str) -> Json:
         """Prompt and answer behind a receipt, for those who may read them, and whether they are shared."""
         record = await self._asked(receipt_id)
-        seen = self.sees(record) and not record.erased
+        seen, prompt = self.sees(record) and not record.erased, record.job.prompt
+        system = next((turn.content for turn in prompt.messages if turn.role == "system"), None)
+        turns = sum(turn.role == "user" for turn in prompt.messages)
         return {
+            "asked": {"temperature": prompt.temperature, "max_tokens": prompt.max_tokens, "turns": turns},
+            "removed": record.erased,
+            "system": system if seen else None,
             "prompt": _question(record.job.prompt) if seen else None,
             "answer": record.job.answer if seen else None,
             "shared": record.shared,

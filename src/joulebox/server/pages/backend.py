@@ -16,8 +16,14 @@ class Backend(Protocol):
     async def status(self, prompt_id: str) -> Mapping[str, Any]:
         """What `GET /api/v1/prompts/{id}` answers."""
 
-    async def receipt(self, receipt_id: str) -> Mapping[str, Any]:
-        """What `GET /api/v1/receipts/{id}` answers."""
+    async def receipt(self, receipt_id: str, revision: int | None = None) -> Mapping[str, Any]:
+        """What `GET /api/v1/receipts/{id}` answers: the newest revision, or the one named."""
+
+    async def trace(self, receipt_id: str) -> bytes:
+        """The evidence behind a receipt; empty where there is none."""
+
+    async def erase(self, receipt_id: str) -> object:
+        """Remove the texts behind a receipt."""
 
     async def whatif(self, receipt_id: str) -> Mapping[str, Any] | None:
         """The `whatif` of `GET /api/v1/receipts/{id}/whatif`."""
@@ -38,7 +44,8 @@ class Backend(Protocol):
         """Stop a prompt; nothing happens where it is over."""
 
     async def texts(self, receipt_id: str) -> Mapping[str, Any]:
-        """`prompt` and `answer` behind a receipt, `None` where they are not for this reader; `shared`; `own`."""
+        """`prompt` and `answer` behind a receipt, `None` where they are not for this reader; `shared`; `own`; what was
+        `asked` beside the texts."""
 
     async def share(self, receipt_id: str, *, shared: bool) -> object:
         """Let everybody with the link read the texts, or nobody else any more."""
