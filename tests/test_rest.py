@@ -1,6 +1,7 @@
 """What a node does while nobody asks: when it unloads, what is booked, what people see."""
 
 import asyncio
+import io
 import sys
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -10,7 +11,7 @@ import pytest
 
 from joulebox.cli import main
 from joulebox.clock import SimulatedClock
-from joulebox.console import idle_lines
+from joulebox.console import idle_lines, show_receipt
 from joulebox.model import Counted, IdlePolicy, IdleStretch
 from joulebox.node.engines.scripted import Script
 from joulebox.node.rest import Rest
@@ -44,7 +45,8 @@ def test_a_node_asks_for_work_no_longer_than_until_something_is_due() -> None:
 
 
 def test_idling_is_told_by_whether_a_model_was_loaded() -> None:
-    """Where the model is unloaded one stretch ends and the next begins, and no joule of the meter is lost between."""
+    """Where the model is unloaded one stretch ends and the next begins, no joule of the meter is lost between, and
+    before the machine suspends all is told, however short."""
     clock = SimulatedClock()
     mine = book(clock, Counter(clock))
     mine.begin(loaded=True)
@@ -56,6 +58,10 @@ def test_idling_is_told_by_whether_a_model_was_loaded() -> None:
     assert found[0].until == found[1].start
     assert joules(found) == pytest.approx(42 * 8.0, abs=0.02)
     assert joules(found[:1]) == pytest.approx(12 * 8.0, abs=0.02)
+    mine.heard(found)
+    pass_s(clock, 3.0)
+    assert mine.stretches() == ()
+    assert joules(mine.stretches(last=True)) == pytest.approx(3 * 8.0, abs=0.02)
 
 
 def row(hour: int, lasted_s: float, amount: float, loaded: bool | None) -> NodeIdle:
@@ -119,25 +125,30 @@ async def test_an_idle_node_unloads_its_model(tmp_path: Path) -> None:
         async with at_work(agent):
             await node(scene, "idle")
             first, second = [(await scene.ask())["id"] for _ in range(2)]
-            times = [await load_s(scene, one) for one in (first, second)]
-            assert times[0] >= 0.05
-            assert times[1] == 0.0
-            found = await node(scene, "unloaded")
-            assert (found["loaded"], found["idle_policy"]["unload_s"]) == (None, 0.2)
-            assert found["reason"] == "idle for 0.20 s, so it has no model in memory"
-            assert found["since"] is not None
+            receipts = [await receipt(scene, one) for one in (first, second)]
+            assert receipts[0]["times"]["load_s"] >= 0.05
+            assert receipts[1]["times"]["load_s"] == 0.0
+            shown = [io.StringIO(), io.StringIO()]
+            for one, stream in zip(receipts, shown, strict=True):
+                show_receipt(one, stream)
+            found = ["already loaded, by an earlier prompt" in stream.getvalue() for stream in shown]
+            assert found == [False, True]
+            idle = await node(scene, "unloaded")
+            assert (idle["loaded"], idle["idle_policy"]["unload_s"]) == (None, 0.2)
+            assert idle["reason"] == "idle for 0.20 s, so it has no model in memory"
+            assert idle["since"] is not None
             assert agent._engine.loaded is None
             models = (await scene.http.get("/api/v1/models")).json()["models"]
             assert models[0]["available"]
             third = (await scene.ask())["id"]
-            assert await load_s(scene, third) >= 0.05
+            assert (await receipt(scene, third))["times"]["load_s"] >= 0.05
 
 
-async def load_s(scene: Stage, prompt_id: str) -> float:
-    """How long the model was loaded for this prompt, by its receipt."""
+async def receipt(scene: Stage, prompt_id: str) -> Json:
+    """The receipt of a prompt, once it is there."""
     status = await scene.until(prompt_id, "completed")
-    receipt = (await scene.http.get(f"/api/v1/receipts/{status['receipt_id']}")).json()
-    return float(receipt["times"]["load_s"])
+    found: Json = (await scene.http.get(f"/api/v1/receipts/{status['receipt_id']}")).json()
+    return found
 
 
 async def test_idle_joules_are_shown(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -321,6 +321,8 @@ def _energy_rows(receipt: Mapping[str, Any]) -> Iterable[Row]:
     yield "Everything", _figure(receipt, energy["full"]), f"{'loading and ' if asked else ''}settling included"
     for name, (label, meaning) in PHASES.items():
         phase = energy["phases"].get(name)
+        if name == "load" and asked and not receipt["times"]["load_s"]:
+            yield label, Text("none", style="dim"), "already loaded, by an earlier prompt"
         if name == "tail" or phase is None or phase["s"] is None:
             continue
         figure = _figure(receipt, phase) if phase["j"] is not None else Text(TOO_SHORT, style="dim")

@@ -105,7 +105,7 @@ class Agent:
         wait_s, told = RETRY_FIRST_S, False
         while not self._stopped.is_set():
             try:
-                offer = replace(self._offer(), suspends=suspends)
+                offer = self._offer(suspends=suspends)
                 answer = self._client.call("POST", "/node/v1/lease", to_json(offer), timeout_s=LEASE_WAIT_S + 15)
                 self._idle.heard(offer.idle)
                 return _read_lease(answer) if answer is not None else None
@@ -153,7 +153,7 @@ class Agent:
         self._unloaded_at = self._clock.utc()
         self._quiet_since_ns = self._clock.now_ns()
 
-    def _offer(self) -> LeaseRequest:
+    def _offer(self, *, suspends: bool = False) -> LeaseRequest:
         loaded = self._engine.loaded
         files = [model.file for model in self._models()]
         return LeaseRequest(
@@ -169,7 +169,8 @@ class Agent:
             loaded=loaded.file.id if loaded else None,
             temperature_c=self._recorder.latest_temperature_c(),
             parts=self._machine.parts,
-            idle=self._idle.stretches(),
+            idle=self._idle.stretches(last=suspends),
+            suspends=suspends,
             cores=self._machine.cores,
             host=self._host,
             unfit=tuple(file for file in files if file.memory_bytes > self._memory_bytes),

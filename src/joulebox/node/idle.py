@@ -66,9 +66,10 @@ class IdleBook:
         self._from_ns = self._cut()
         self._loaded = False
 
-    def stretches(self) -> tuple[IdleStretch, ...]:
-        """What no server has heard yet, up to now where that is long enough."""
-        due_s = UNHEARD_S if self._told else CLOSE_S
+    def stretches(self, *, last: bool = False) -> tuple[IdleStretch, ...]:
+        """What no server has heard yet, up to now where that is long enough; however short where it may be the `last`
+        time that this process tells anything."""
+        due_s = 0.0 if last else UNHEARD_S if self._told else CLOSE_S
         if self._from_ns is not None and seconds(self._clock.now_ns() - self._from_ns) >= due_s:
             self._from_ns = self._cut()
         self._told += [stretch for piece in self._pieces if (stretch := self._counted(piece)) is not None]

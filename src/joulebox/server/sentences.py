@@ -20,8 +20,25 @@ LINE: Final = (
     marked("the only node that may take it"),
     marked("waiting for {node}, which takes no prompts for now: {why}"),
     marked("no node has {model} any more: add it with `joulebox models add`"),
+    marked("{node} was suspended and is woken for it"),
+    marked("{node} was suspended and is woken for it, which takes about {time}"),
+    marked("waiting for {node}, which was suspended and did not wake: it is tried again every 10 minutes"),
 )
-STATES: Final = (marked("idle"), marked("busy"), marked("draining"), marked("away"), marked("waits for prompts"))
+STATES: Final = (
+    marked("idle"),
+    marked("busy"),
+    marked("draining"),
+    marked("away"),
+    marked("unloaded"),
+    marked("suspended"),
+    marked("waking"),
+    marked("waits for prompts"),
+    marked("idle for {time}, so it has no model in memory"),
+    marked("idle for {time}, so it sleeps until it is needed"),
+    marked("woken for a prompt that only it can take"),
+    marked("woken for a prompt that only it can take, which takes about {time}"),
+    marked("it was suspended, and did not wake within {time}: look after it"),
+)
 KINDS: Final = (marked("average"), marked("marginal"), marked("lifecycle"), marked("direct"))
 SOURCES: Final = (
     marked("gain of the counters, found at the wall"),
