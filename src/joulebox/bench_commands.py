@@ -209,6 +209,56 @@ def bench_verify(
         raise typer.Exit(1)
 
 
+@app.command("recommend")
+def bench_recommend(
+    campaign: Annotated[
+        Path | None,
+        typer.Argument(help="A campaign's file; else what the server has.", metavar="CAMPAIGN.jsonl"),
+    ] = None,
+    category: Annotated[str, typer.Option("--category", help="What it is for; all takes all together.")] = "all",
+    min_accuracy: Annotated[
+        float, typer.Option("--min-accuracy", min=0.0, max=1.0, help="Right in so many of such prompts: 0.6.")
+    ] = 0.0,
+    max_energy_j: Annotated[
+        float | None, typer.Option("--max-energy-j", min=0.0, help="A mean answer takes no more.")
+    ] = None,
+    node: Annotated[str | None, typer.Option("--node", help="Of which node, if the campaign has several.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    server: ServerOption = None,
+) -> None:
+    """The cheapest model that is good enough with 95 % confidence, or what it would take to tell. Exit 1 if none."""
+    import json
+    from dataclasses import asdict
+
+    from joulebox.bench.advise import advise
+    from joulebox.bench.record import read_record
+
+    if campaign is not None:
+        told = asdict(advise(read_record(campaign), category, min_accuracy, max_energy_j, node))
+    else:
+        with client_of(server) as client:
+            told = client.recommend(category=category, min_accuracy=min_accuracy, max_energy_j=max_energy_j)
+    print(json.dumps(told, ensure_ascii=False, indent=2) if as_json else f"{told['model'] or '-'}\n{told['reason']}")
+    if told["model"] is None:
+        raise typer.Exit(1)
+
+
+@app.command("publish")
+def bench_publish(
+    campaign: CampaignArgument,
+    min_n: Annotated[int, typer.Option("--min-n", min=10, help="A cell of fewer prompts is missing.")] = 10,
+    strict: Annotated[bool, typer.Option("--strict", help="Leave out answers whose receipt is suspect.")] = False,
+    server: ServerOption = None,
+) -> None:
+    """Give a campaign's table to the server, for its page, for recommendations and for the model joulebox/auto."""
+    from joulebox.bench.advise import published
+    from joulebox.bench.record import read_record
+
+    with client_of(server, admin=True) as client:
+        kept = client.publish(published(read_record(campaign), min_n, strict=strict))
+    print(f"Campaign {kept['id']} is published: {kept['cells']} cells.")
+
+
 def _names(text: str | None) -> list[str]:
     """Names that were written with commas, each once."""
     return list(dict.fromkeys(name.strip() for name in (text or "").split(",") if name.strip()))

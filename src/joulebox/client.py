@@ -242,6 +242,17 @@ class Client:
         found: dict[str, Any] = self.call("GET", f"/api/v1/receipts/{_part(receipt_id)}/evidence")
         return found
 
+    def publish(self, campaign: Mapping[str, object]) -> dict[str, Any]:
+        """Publish what a campaign found, in the fields of `POST /api/v1/campaigns`."""
+        kept: dict[str, Any] = self.call("POST", "/api/v1/campaigns", json.dumps(campaign).encode())
+        return kept
+
+    def recommend(self, **fields: object) -> dict[str, Any]:
+        """Which model to take: the parameters of `GET /api/v1/recommend`, those that are `None` left out."""
+        given = {name: value for name, value in fields.items() if value is not None}
+        found: dict[str, Any] = self.call("GET", f"/api/v1/recommend?{urlencode(given)}")
+        return found
+
     def report(self, form: str = "json", **fields: str | None) -> bytes:
         """The SCI report of a period: the parameters of `GET /api/v1/report/sci`, those that are `None` left out."""
         given = {name: value for name, value in fields.items() if value is not None}

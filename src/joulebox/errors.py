@@ -24,6 +24,7 @@ REGISTRY: Final[dict[str, Failure]] = {
     "empty_prompt": Failure(status=422, exit_code=2, title="The prompt is empty"),
     "prompt_too_long": Failure(status=422, exit_code=2, title="The prompt does not fit the model's context"),
     "unknown_model": Failure(status=404, exit_code=2, title="No node has this model"),
+    "no_recommendation": Failure(status=409, exit_code=1, title="No model can be recommended yet"),
     "no_node": Failure(status=503, exit_code=1, title="No node has joined yet"),
     "not_found": Failure(status=404, exit_code=2, title="There is no such thing"),
     "not_ready": Failure(status=409, exit_code=1, title="The receipt is not there yet"),

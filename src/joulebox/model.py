@@ -36,6 +36,8 @@ class Prompt:
     seed: int = 0
     stop: tuple[str, ...] = ()
     mode: Mode = "live"
+    model_reason: str | None = None
+    """Why this model, where the choice was left to the server."""
 
 
 # --- 2. it waits, 3. a node is chosen, 4. the node takes it -----------------------------------------------------------

@@ -18,7 +18,7 @@ from starlette.types import ASGIApp
 
 from joulebox.clock import Clock, SystemClock
 from joulebox.errors import JouleboxError
-from joulebox.server import access_api, api, node_api, pages
+from joulebox.server import access_api, api, campaigns_api, node_api, pages
 from joulebox.server.desk import Desk
 from joulebox.server.gate import Gate, document
 from joulebox.server.grid.feeds import feeds_of
@@ -115,6 +115,7 @@ def build_app(settings: Settings, clock: Clock | None = None) -> FastAPI:
     app.include_router(for_nodes)
     app.include_router(pages.router(service.seen_by))
     app.include_router(access_api.router())
+    app.include_router(campaigns_api.router(service))
     document(app)
     app.state.entrance = Shortcut(app, gate, for_nodes.routes, [node_api.LARGE])
     return app

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any, Final
 
@@ -15,6 +15,7 @@ from joulebox.model import FINAL_STATES, IdlePolicy, Intensity, JobState, Messag
 from joulebox.protocol import pack_trace
 from joulebox.server import control
 from joulebox.server.access import EVERYBODY, Act, Caller, Scope, Token, digest, new_token, not_yours, shown
+from joulebox.server.campaigns import AUTO, EVERYTHING, advise, chosen
 from joulebox.server.desk import Desk
 from joulebox.server.events import outlook_fields
 from joulebox.server.grid import check_zone
@@ -33,6 +34,7 @@ from joulebox.server.report import asked, sci_report
 from joulebox.server.store import Store
 from joulebox.server.talking import TURNS_MAX, continued, expected
 from joulebox.server.whatif_words import sentences
+from joulebox.statistics.recommending import Advice
 
 Json = dict[str, Any]
 Text = Annotated[str, Field(max_length=1_000_000)]
@@ -52,6 +54,18 @@ class MessageBody(BaseModel):
 
     role: Role
     content: Text
+
+
+class AutoBody(BaseModel):
+    """What a model must be like that the server chooses."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    category: Annotated[str, Field(max_length=64, description="Of the table; `all` for all together.")] = EVERYTHING
+    min_accuracy: Annotated[float, Field(ge=0, le=1, description="Right in so many of such prompts, at least.")] = 0.0
+    max_energy_j: Annotated[
+        float | None, Field(gt=0, allow_inf_nan=False, description="A mean answer takes no more.")
+    ] = None
 
 
 class PromptBody(BaseModel):
@@ -84,6 +98,7 @@ class PromptBody(BaseModel):
             max_length=40, description="Until then it runs in the greenest hours of the forecast: 2026-11-24T06:00Z."
         ),
     ] = None
+    auto: Annotated[AutoBody | None, Field(description=f"For model `{AUTO}`: what it must be like.")] = None
     max_energy_j: Annotated[Any, Field(description="Not built yet.")] = None
     idempotency_key: Annotated[str | None, Field(min_length=1, max_length=200)] = None
     follows: Annotated[
@@ -173,7 +188,7 @@ class Service:
 
     async def ask(self, body: PromptBody) -> Json:
         """Take a prompt; the status of its job."""
-        prompt, wish = body.to_prompt(), body.to_wish(self.desk.now())
+        prompt, wish = await self._with_model(body), body.to_wish(self.desk.now())
         if body.follows is not None:
             prompt = continued(await self.visible(body.follows), prompt)
         caller, key = self.caller, body.idempotency_key
@@ -185,6 +200,27 @@ class Service:
         if body.follows is not None:
             await self.store.talks.follow(record.job.id, body.follows)
         return await self.describe(record)
+
+    async def _with_model(self, body: PromptBody) -> Prompt:
+        """The prompt, with the model that is the cheapest of those surely good enough where the choice is left to us.
+
+        Raises `JouleboxError`: `no_recommendation`, `bad_request`.
+        """
+        prompt = body.to_prompt()
+        if body.model != AUTO:
+            if body.auto is not None:
+                raise JouleboxError("bad_request", f"The field auto goes with the model {AUTO}: leave one of them out.")
+            return prompt
+        wanted = body.auto or AutoBody()
+        advice = await self.advice(wanted.category, wanted.min_accuracy, wanted.max_energy_j)
+        model, reason = chosen(advice)
+        return replace(prompt, model=model, model_reason=reason)
+
+    async def advice(self, category: str, min_accuracy: float, max_energy_j: float | None) -> Advice:
+        """Which of the models that can be asked now to take, by what published campaigns found."""
+        cells = await self.store.campaigns.cells(category)
+        offered = {(model["id"], model["digest"]) for model in await self.models() if model["available"]}
+        return advise(cells, offered, category, min_accuracy, max_energy_j)
 
     async def before(self, prompt_id: str) -> list[Json]:
         """The turns before a prompt that who asks may see, oldest first: texts and receipts."""
@@ -260,6 +296,7 @@ class Service:
         return {
             "id": job.id,
             "model": job.prompt.model,
+            "model_reason": job.prompt.model_reason,
             "prompt": _question(job.prompt) if seen else None,
             "texts": "removed" if record.erased else "shown" if seen else "private",
             "shared": record.shared,
@@ -307,7 +344,7 @@ class Service:
         """Make a receipt again of its evidence; what differs is a further revision, and earlier ones are kept."""
         if await self.store.receipt(receipt_id) is None:
             raise await self._no_receipt(receipt_id)
-        await self._note("recompute", receipt_id)
+        await self.note("recompute", receipt_id)
         return asdict(await recompute(self.store, self.grid.look_up, receipt_id, self.grid.clock.utc()))
 
     async def receipt(self, receipt_id: str, revision: int | None = None) -> Json:
@@ -437,7 +474,8 @@ class Service:
         actor = self.caller.token_id or ""
         return Act(at=self.desk.now(), actor=actor, name=self.caller.name, act=act, subject=subject, detail=detail)
 
-    async def _note(self, act: str, subject: str, detail: str = "") -> None:
+    async def note(self, act: str, subject: str, detail: str = "") -> None:
+        """Write down in the audit log what who asks does."""
         await self.store.access.note(self._acted(act, subject, detail))
 
     async def _act(self, record: Record, act: str) -> None:
@@ -445,7 +483,7 @@ class Service:
         if not self.caller.owns(record.owner):
             raise not_yours()
         if record.owner != self.caller.owner:
-            await self._note(act, record.job.id)
+            await self.note(act, record.job.id)
 
     def _mine(self) -> str | None:
         """Whose prompts lists show: `None` for everybody's."""
@@ -533,7 +571,7 @@ class Service:
     async def drain(self, name: str, why: str | None) -> Json:
         """Have a node take no more prompts, or again; what it then does. Raises `JouleboxError("not_found")`."""
         await self.desk.drain(name, why)
-        await self._note("drain" if why is not None else "resume", name, why or "")
+        await self.note("drain" if why is not None else "resume", name, why or "")
         return next(node for node in await self.nodes() if node["name"] == name)
 
     async def _described(self, node: NodeRecord, found: NodeNow) -> Json:
@@ -547,7 +585,7 @@ class Service:
         """Begin a new reference for a node's control prompt, from now on. Raises `JouleboxError("not_found")`."""
         if name not in [node.offer.node for node, _ in await self.desk.nodes()]:
             raise JouleboxError("not_found", f"There is no node {name}.")
-        await self._note("rebaseline", name, why)
+        await self.note("rebaseline", name, why)
         await self.store.rebaseline(control.Baseline(node=name, at=self.desk.now(), why=why))
         self.desk.control.forget(name)
         return control.shown(await self.store.control(name))

@@ -40,6 +40,7 @@ from joulebox.server.jobs import (
 )
 from joulebox.server.store import busy, queries
 from joulebox.server.store.access_books import AccessBooks
+from joulebox.server.store.campaign_books import CampaignBooks
 from joulebox.server.store.database import database_at, settled, whole
 from joulebox.server.store.rows import (
     attempt_of,
@@ -67,6 +68,7 @@ class Store:
         self.access = AccessBooks(self._database)
         self.sleeps = SleepBooks(self._database, self._tell)
         self.talks = TalkBooks(self._database)
+        self.campaigns = CampaignBooks(self._database)
         self._replica: int | None = None
         self._claims: Counter[str] = Counter()
 

@@ -336,6 +336,33 @@ comparisons = Table(
     Index("ix_comparisons_chosen", "chosen"),
 )
 
+campaigns = Table(
+    "campaigns",
+    metadata,
+    Column("id", String(32), primary_key=True),
+    Column("title", Text, nullable=False),
+    Column("created", String(40), nullable=False),
+    Column("published", UtcTime, nullable=False),
+    Column("notes", JSON, nullable=False),
+)
+
+campaign_cells = Table(
+    "campaign_cells",
+    metadata,
+    Column("campaign", ForeignKey("campaigns.id"), primary_key=True),
+    Column("node", String(64), primary_key=True),
+    Column("model", String(200), primary_key=True),
+    Column("digest", String(80), nullable=False),
+    Column("category", String(64), primary_key=True),
+    Column("asked", Integer, nullable=False),
+    Column("n", Integer, nullable=False),
+    Column("judged", Integer, nullable=False),
+    Column("right", Float, nullable=False),
+    # Each figure with the ends of its interval, null where too few prompts tell it.
+    Column("figures", JSON, nullable=False),
+    Index("ix_campaign_cells_category", "category"),
+)
+
 tokens = Table(
     "tokens",
     metadata,

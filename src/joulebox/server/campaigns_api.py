@@ -1,0 +1,115 @@
+"""The routes of what campaigns found: the table, a recommendation, publishing."""
+
+from dataclasses import asdict
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Query
+from pydantic import BaseModel, ConfigDict, Field
+
+from joulebox.errors import JouleboxError
+from joulebox.server.campaigns import EVERYTHING, Campaign, CampaignCell
+from joulebox.server.service import Mine, Service
+
+Json = dict[str, Any]
+Name = Annotated[str, Field(min_length=1, max_length=64)]
+Count = Annotated[int, Field(ge=0, le=10_000_000)]
+Amount = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+NOTES_MAX, CELLS_MAX = 1_000, 2_000
+
+
+class IntervalBody(BaseModel):
+    """A figure and the ends of its 95 % interval."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    value: Amount
+    low: Amount
+    high: Amount
+
+
+class CellBody(BaseModel):
+    """What a model came to in a category on a node."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    node: Name
+    model: Annotated[str, Field(min_length=1, max_length=200)]
+    digest: Annotated[str, Field(min_length=1, max_length=80)]
+    category: Name
+    asked: Count
+    n: Count
+    judged: Count
+    right: Amount
+    answer_j: IntervalBody | None
+    token_j: IntervalBody | None
+    right_j: IntervalBody | None
+    sci_g: IntervalBody | None
+    accuracy: IntervalBody | None
+
+
+class CampaignBody(BaseModel):
+    """A campaign's table, as `joulebox bench publish` sends it."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    id: Annotated[str, Field(min_length=1, max_length=32, pattern=r"^[0-9A-Za-z]+$")]
+    title: Annotated[str, Field(max_length=500)]
+    created: Annotated[str, Field(max_length=40)]
+    notes: Annotated[list[Annotated[str, Field(max_length=1_000)]], Field(max_length=NOTES_MAX)]
+    cells: Annotated[list[CellBody], Field(max_length=CELLS_MAX)]
+
+
+def router(service: Service) -> APIRouter:
+    """All of them."""
+    routes = APIRouter()
+    books = service.store.campaigns
+
+    @routes.get("/api/v1/table")
+    async def table(category: Annotated[str | None, Query(max_length=64)] = None) -> Json:
+        """What published campaigns found, the newest first: each figure with its interval and n. Joules of different
+        nodes must not be compared."""
+        campaigns, cells = await books.campaigns(), await books.cells(category)
+        return {"campaigns": [shown(one) for one in campaigns], "cells": [asdict(cell) for cell in cells]}
+
+    @routes.get("/api/v1/recommend")
+    async def recommend(
+        category: Annotated[str, Query(max_length=64)] = EVERYTHING,
+        min_accuracy: Annotated[float, Query(ge=0, le=1)] = 0.0,
+        max_energy_j: Annotated[float | None, Query(gt=0, allow_inf_nan=False)] = None,
+    ) -> Json:
+        """The cheapest model offered now that is right in at least `min_accuracy` of such prompts with 95 % confidence,
+        or null, with about how many more prompts would tell."""
+        return asdict(await service.advice(category, min_accuracy, max_energy_j))
+
+    @routes.post("/api/v1/campaigns", status_code=201)
+    async def publish(body: CampaignBody, mine: Mine) -> Json:
+        """Keep what a campaign found, in place of what was published of it before."""
+        if len({(one.node, one.model, one.category) for one in body.cells}) < len(body.cells):
+            raise JouleboxError("bad_request", "Two cells are of the same node, model and category.")
+        campaign = Campaign(
+            id=body.id, title=body.title, created=body.created, published=mine.desk.now(), notes=tuple(body.notes)
+        )
+        await books.publish(campaign, [_cell(body.id, one) for one in body.cells])
+        await mine.note("publish", body.id, body.title[:200])
+        return shown(campaign) | {"cells": len(body.cells)}
+
+    @routes.delete("/api/v1/campaigns/{campaign_id}")
+    async def remove(campaign_id: str, mine: Mine) -> Json:
+        """Forget what a campaign found; its file, wherever it is, stays."""
+        if not await books.remove(campaign_id):
+            raise JouleboxError("not_found", f"No campaign {campaign_id} was published here.")
+        await mine.note("unpublish", campaign_id)
+        return {"id": campaign_id, "removed": True}
+
+    return routes
+
+
+def shown(campaign: Campaign) -> Json:
+    """A campaign as people get it."""
+    return asdict(campaign) | {"published": campaign.published.isoformat(timespec="seconds")}
+
+
+def _cell(campaign: str, body: CellBody) -> CampaignCell:
+    fields = body.model_dump()
+    figures = {name: fields.pop(name) for name in ("answer_j", "token_j", "right_j", "sci_g", "accuracy")}
+    return CampaignCell(campaign=campaign, figures=figures, **fields)
