@@ -150,7 +150,14 @@ async def test_every_route_for_every_role(tmp_path: Path) -> None:
         await joined(on)
         tokens = {name: await token(on, scope) for name, scope in SCOPES.items()}
         on.http.headers.update(bearer(tokens["owner"]))
-        names = {"prompt_id": (await on.ask())["id"], "name": "n1", "token": "x", "token_id": "x", "tag": "de"}
+        names = {
+            "prompt_id": (await on.ask())["id"],
+            "name": "n1",
+            "token": "x",
+            "token_id": "x",
+            "campaign_id": "x",
+            "tag": "de",
+        }
         names["receipt_id"] = await work(on, "a")
         tokens["wrong"] = "jb_" + "x" * 16 + "_" + "y" * 43
         tokens["revoked"] = await token(on, "admin")
