@@ -311,6 +311,45 @@ async def test_a_plan_reckons_with_sleeping_nodes(tmp_path: Path, listener: sock
         assert (await scene.lease())["job_id"] == status["id"]
 
 
+async def worked(scene: Stage, name: str, zone: str) -> None:
+    """A node of that grid has answered, so that it is known what it takes there."""
+    await scene.ask(placement=f"node:{name}")
+    lease = await scene.lease(node=name, zone=zone, policy=SLEEPER)
+    assert (await scene.finish(lease, done(lease, "a", node=name))).status_code == 200
+
+
+async def test_a_planned_prompt_goes_elsewhere(tmp_path: Path, listener: socket.socket) -> None:
+    """A greener node is chosen although it sleeps, with the time that waking takes reckoned in; when it does not wake
+    the prompt is planned again, onto the node that is there."""
+    clock = Ahead()
+    async with woken_stage(tmp_path, listener, clock, greener_wait_s=600.0) as scene:
+        for name, zone in (("n1", "SE"), ("n2", "DE")):
+            await scene.join(node=name, zone=zone, policy=SLEEPER)
+            await worked(scene, name, zone)
+        asleep = to_json(offer(node="n1", zone="SE", wait_s=0.0, suspends=True, policy=SLEEPER))
+        assert (await scene.http.post("/node/v1/lease", content=asleep)).status_code == 204
+        await scene.ask(placement="node:n1")
+        assert await heard(listener) == PACKET
+        clock.advance(40)
+        lease = await scene.lease(node="n1", zone="SE", policy=SLEEPER)
+        await scene.finish(lease, done(lease, "a", node="n1"))
+        assert (await scene.http.post("/node/v1/lease", content=asleep)).status_code == 204
+        drained(listener)
+        there = asyncio.create_task(scene.lease(node="n2", zone="DE", policy=SLEEPER, wait_s=20.0))
+        async with asyncio.timeout(5):
+            while (await node(scene, "n2"))["state"] != "idle":  # noqa: ASYNC110 - asked as people ask
+                await asyncio.sleep(0.01)
+        status = await scene.ask(placement="greenest")
+        assert "n1 is expected to emit the least" in status["placement"]["reason"]
+        assert "n1 was suspended and is woken for it" in status["reason"]
+        assert await heard(listener) == PACKET
+        clock.advance(121)
+        await scene.waker.turn()
+        await scene.planner.turn(everything=True)
+        assert (await asyncio.wait_for(there, 5))["job_id"] == status["id"]
+        assert (await node(scene, "n1"))["state"] == "away"
+
+
 # --- a real process ---------------------------------------------------------------------------------------------------
 
 
