@@ -10,7 +10,7 @@ from joulebox.client import ServerEvent
 from joulebox.console import Progress, follow
 from joulebox.model import Job, JobState, Message, Prompt
 from joulebox.server.jobs import Plan, Reaches, Record, reach_of
-from joulebox.server.outlook import Scene, outlook, settling, wait_s
+from joulebox.server.outlook import Pace, Scene, outlook, settling, wait_s
 from server_stage import offer
 
 NOW = datetime(2026, 11, 23, 7, 0, tzinfo=UTC)
@@ -28,7 +28,7 @@ def record(
 def scene(**changes: Any) -> Scene:
     """Three nodes, the first two of which work since a moment ago; an answer takes 20 s."""
     busy = {"a": NOW - timedelta(seconds=5), "b": NOW - timedelta(seconds=15)}
-    return replace(Scene(before={}, reach=REACH, present=list(REACH), busy=busy, durations_s=[20.0]), **changes)
+    return replace(Scene(before={}, reach=REACH, present=list(REACH), busy=busy, pace=Pace([("m", 20.0)])), **changes)
 
 
 def test_a_zone_has_its_own_nodes() -> None:
@@ -66,7 +66,8 @@ def test_how_long_a_node_would_let_one_wait() -> None:
 
     def wait(node: str, typical_s: float | None = 20.0, **crowd: int) -> float | None:
         lines: Mapping[tuple[str, str], int] = {("m", where.replace("_", ":")): n for where, n in crowd.items()}
-        return wait_s(node, REACH, lines, scene().busy.get(node), typical_s, NOW)
+        pace = Pace([("m", typical_s)] if typical_s is not None else [])
+        return wait_s(node, REACH, lines, scene().busy.get(node), pace, NOW)
 
     assert (wait("a"), wait("c")) == (15.0, 0.0)
     assert wait("a", fastest=3, zone_DE=4) == 15.0 + 20.0 * (1 + 2)
@@ -89,3 +90,25 @@ def test_the_terminal_shows_place_cause_and_time() -> None:
         "waiting: 1 before yours; waiting for b: no connected node has m",
         "waiting: deferred to 02:00 UTC on 24 Nov",
     ]
+
+
+def test_each_model_takes_its_own_time() -> None:
+    """The start is expected after what is before, each prompt as long as its model usually takes, and one of a model
+    that never ran as long as prompts usually take."""
+    pace = Pace([("m", 4.0), ("big", 100.0), ("m", 6.0), ("big", 120.0), ("m", 5.0)])
+    assert (pace.typical_s("m"), pace.typical_s("big"), pace.typical_s("new"), pace.typical_s()) == (5, 110, 6, 6)
+    assert pace.each_s({"m": 3, "big": 1}) == (3 * 5 + 110) / 4
+    assert (pace.each_s({}), Pace().each_s({"m": 1})) == (6, None)
+    reach = Reaches({"a": reach_of(offer(node="a", models=("m", "big")))})
+    alone = scene(reach=reach, present=["a"], busy={"a": NOW}, pace=pace)
+    told = outlook(record(), None, replace(alone, before={("m", "fastest"): 1, ("big", "fastest"): 1}), NOW)
+    assert told.expected_start == NOW + timedelta(seconds=6 + 5 + 110)
+    assert wait_s("a", reach, {("big", "fastest"): 2, ("m", "node:a"): 1}, None, pace, NOW) == 225
+
+
+def test_a_pace_forgets() -> None:
+    """Only the newest twenty prompts of a model tell how long the next takes."""
+    pace = Pace([("m", 100.0)] * 20)
+    for _ in range(20):
+        pace.add("m", 1.0)
+    assert pace.typical_s("m") == 1.0

@@ -331,7 +331,7 @@ async def test_everything_outlives_the_process(tmp_path: Path) -> None:
         assert await queue.record(done_id) == before
         assert [(attempt, record.job.id) for attempt, record in await queue.running()] == [(running, running_id)]
         assert await line(queue) == [waiting_id]
-        assert await queue.durations_s(20) == [7.5]
+        assert await queue.durations_s(20) == [("m", 7.5)]
         assert [(known.offer.missing, known.offer.channels, known.seen) for known in await queue.nodes()] == [
             (("gpu0",), node.offer.channels, later)
         ]

@@ -20,7 +20,7 @@ from joulebox.model import IdlePolicy, Job, JobState, Message, Prompt
 from joulebox.node.rest import Rest, card_towards, rest_of, sleep_by
 from joulebox.protocol import to_json
 from joulebox.server.jobs import Reaches, Record, reach_of
-from joulebox.server.outlook import Scene, outlook
+from joulebox.server.outlook import Pace, Scene, outlook
 from joulebox.server.sleep import TRY_AGAIN, Sleep, magic_packet, to_wake, unserved
 from joulebox.server.waker import address_of
 from joulebox.settings import Settings, load_settings
@@ -118,7 +118,7 @@ def test_who_waits_for_a_sleeping_node_is_told() -> None:
     job = Job(id="j", state=JobState.AVAILABLE, prompt=prompt, created=NOW, available=NOW)
     record = Record(job=job, number=1, placement="fastest", cancel=False)
     sleep = replace(ASLEEP, waking=NOW, wakes_s=(40.0,))
-    scene = Scene(before={}, reach=Reaches({"a": REACH["a"]}), present=[], busy={}, durations_s=[], asleep={"a": sleep})
+    scene = Scene(before={}, reach=Reaches({"a": REACH["a"]}), present=[], busy={}, pace=Pace(), asleep={"a": sleep})
     told = outlook(record, None, scene, NOW)
     assert told.reason == "a was suspended and is woken for it, which takes about 40 s"
     assert (told.position, told.expected_start) == (0, NOW + timedelta(seconds=40))

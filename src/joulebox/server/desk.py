@@ -10,11 +10,9 @@ do is heard as `News`; only the search for attempts of dead servers has a timer.
 
 import asyncio
 import logging
-from collections import deque
 from collections.abc import Coroutine, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
-from statistics import median
 from typing import Any, Final
 from weakref import WeakValueDictionary
 
@@ -38,7 +36,6 @@ from joulebox.server.grid.live import Grid
 from joulebox.server.idle import IdleBooks
 from joulebox.server.jobs import (
     RANKS,
-    RECENT,
     Attempt,
     Claim,
     Drain,
@@ -60,7 +57,7 @@ from joulebox.server.jobs import (
 )
 from joulebox.server.live import PHASES, Bell, Elsewhere, Hold, Live, Poll, check_request, live_of, settling_of
 from joulebox.server.node_now import NodeNow, node_now
-from joulebox.server.outlook import Free, Outlook, Scene, outlook, wait_s, why
+from joulebox.server.outlook import Free, Outlook, Pace, Scene, outlook, wait_s, why
 from joulebox.server.presence import BETWEEN_S, Presence, Visit, taken
 from joulebox.server.wakes import Wakes
 from joulebox.settings import Settings
@@ -70,6 +67,8 @@ _log = logging.getLogger(__name__)
 
 LOOK_S: Final = 0.01
 """Of all who watch the line, one looks again each so many seconds, however often it changes."""
+LEARNED_FROM: Final = 400
+"""So many answered prompts, of whatever model, tell a server that begins how long they take."""
 SWEEP_S: Final = 5.0
 """How often servers that share a queue look for what a dead one left."""
 
@@ -91,7 +90,7 @@ class Desk:
         self._polls: dict[str, Poll] = {}
         self._live: dict[str, Live] = {}
         self._bells: WeakValueDictionary[str, Bell] = WeakValueDictionary()
-        self._durations_s: deque[float] = deque(maxlen=RECENT)
+        self._pace = Pace()
         self._tasks: set[asyncio.Task[None]] = set()
         self._sweep: asyncio.TimerHandle | None = None
         self._busy: Mapping[str, datetime] | None = None
@@ -113,7 +112,7 @@ class Desk:
         await self._take_up()
         self._know({node.offer.node: node for node in await self._queue.nodes()})
         await self.wakes.look()
-        self._durations_s.extend(reversed(await self._queue.durations_s(RECENT)))
+        self._pace = Pace(reversed(await self._queue.durations_s(LEARNED_FROM)))
         if self._queue.shared:
             self._sweep_later()
 
@@ -179,8 +178,7 @@ class Desk:
         reach = {name: reach_of(node.offer) for name, node in self._nodes.items() if self._comes(name)}
         able = [name for name in self._reach.able(Waiting(id="", model=model, placement=line)) if name in reach]
         crowd, busy, now = await self._queue.crowd(), await self._working(), self._clock.utc()
-        typical_s = median(self._durations_s) if self._durations_s else None
-        waits_s = {name: wait_s(name, reach, crowd, busy.get(name), typical_s, now) for name in able}
+        waits_s = {name: wait_s(name, reach, crowd, busy.get(name), self._pace, now) for name in able}
         return [Free(self._nodes[name].offer, self.wakes.delayed_s(name, waits_s[name])) for name in able]
 
     def served(self, record: Record) -> bool:
@@ -212,7 +210,7 @@ class Desk:
             reach=self._reach,
             present=self._present(),
             busy=await self._working(),
-            durations_s=tuple(self._durations_s),
+            pace=self._pace,
             settling={live.attempt.node: said for live in self._live.values() if (said := settling_of(live))},
             draining={name: node.drain.why for name, node in self._nodes.items() if node.drain is not None},
             asleep=self.wakes.asleep,
@@ -510,7 +508,7 @@ class Desk:
             if live.purpose == "control":
                 self.control.forget(live.attempt.node)
             else:
-                self._durations_s.append((now - live.attempt.leased).total_seconds())
+                self._pace.add(record.job.prompt.model, (now - live.attempt.leased).total_seconds())
             if delivery.receipt is not None and delivery.receipt.recheck is not None:
                 self._grid.bell.set()
             self._over(live, record)

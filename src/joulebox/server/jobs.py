@@ -554,8 +554,9 @@ class Queue(Protocol):
     async def crowd(self) -> Mapping[tuple[str, str], int]:
         """How many jobs wait, by model and line, each line counted up to `BEFORE_MAX`."""
 
-    async def durations_s(self, count: int) -> Sequence[float]:
-        """How long the last `count` completed attempts at people's prompts took, from lease to delivery, in seconds."""
+    async def durations_s(self, count: int) -> Sequence[tuple[str, float]]:
+        """The models of the last `count` completed attempts at people's prompts, newest first, and how long each took,
+        from lease to delivery, in seconds."""
 
     async def replay(self, job_id: str) -> Replay | None:
         """The stored pieces of a completed job's answer."""

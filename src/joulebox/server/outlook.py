@@ -1,6 +1,7 @@
 """When will it be my turn, why not now, and why here: place in the line, expected start, one sentence. Pure."""
 
-from collections.abc import Collection, Mapping, Sequence
+from collections import Counter, deque
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -10,7 +11,7 @@ from typing import Any
 from joulebox.model import JobState
 from joulebox.protocol import LeaseRequest
 from joulebox.server.control import REASON
-from joulebox.server.jobs import BEFORE_MAX, FASTEST, NODE_PREFIX, ZONE_PREFIX, Reach, Reaches, Record
+from joulebox.server.jobs import BEFORE_MAX, FASTEST, NODE_PREFIX, RECENT, ZONE_PREFIX, Reach, Reaches, Record
 from joulebox.server.sleep import Sleep
 from joulebox.wording import lasting
 
@@ -25,19 +26,47 @@ class Outlook:
     reason: str | None = None
 
 
+class Pace:
+    """How long prompts take from lease to delivery, in seconds: the medians of those that were answered last, by model,
+    and of all together where a model's own are not known."""
+
+    def __init__(self, lasted: Iterable[tuple[str, float]] = ()) -> None:
+        self._all: deque[float] = deque(maxlen=RECENT)
+        self._of: dict[str, deque[float]] = {}
+        for model, lasted_s in lasted:
+            self.add(model, lasted_s)
+
+    def add(self, model: str, lasted_s: float) -> None:
+        """A prompt was answered."""
+        self._all.append(lasted_s)
+        self._of.setdefault(model, deque(maxlen=RECENT)).append(lasted_s)
+
+    def typical_s(self, model: str | None = None) -> float | None:
+        """What one takes; `None` where none was answered yet."""
+        known = self._of.get(model or "", self._all)
+        return median(known) if known else None
+
+    def each_s(self, mix: Mapping[str, int]) -> float | None:
+        """What one of so many prompts of each model takes on average; `None` where nobody can tell."""
+        typical = [(count, self.typical_s(model)) for model, count in mix.items()]
+        known = [(count, one_s) for count, one_s in typical if one_s is not None]
+        counted = sum(count for count, _ in known)
+        return sum(count * one_s for count, one_s in known) / counted if counted else self.typical_s()
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Scene:
     """All that the outlook depends on: how many wait before, in each line (of a model, at a place) up to `BEFORE_MAX`;
     what each known node may take, who is present, since when each works, which of them still settles, and how.
 
-    `durations_s` are those of the last completed jobs, in seconds.
+    `pace` is what was learned of how long prompts take.
     """
 
     before: Mapping[tuple[str, str], int]
     reach: Reaches
     present: Collection[str]
     busy: Mapping[str, datetime]
-    durations_s: Sequence[float]
+    pace: Pace
     settling: Mapping[str, str] = field(default_factory=dict)
     draining: Mapping[str, str] = field(default_factory=dict)
     """Nodes that take no more prompts, each with the reason."""
@@ -63,9 +92,10 @@ def outlook(record: Record, why: str | None, scene: Scene, now: datetime) -> Out
     me = record.waiting
     able = scene.reach.able(me)
     present = [node for node in able if node in scene.present]
-    before = _before(present or able, scene)
+    mix = _before(present or able, scene)
+    before = min(sum(mix.values()), BEFORE_MAX)
     if not present and (sleeping := [node for node in able if _comes(node, scene)]):
-        return _woken(before, sleeping, scene, now)
+        return _woken(before, mix, sleeping, scene, now)
     if not present:
         return Outlook(position=before, reason=_nobody(me.model, able, scene))
     if before >= BEFORE_MAX:
@@ -76,7 +106,7 @@ def outlook(record: Record, why: str | None, scene: Scene, now: datetime) -> Out
         reason += f"; {cooling[0]}"
     if record.plan is not None:
         reason += f"; {record.plan.reason}"
-    return Outlook(position=before, expected_start=_start(before, present, scene, now), reason=reason)
+    return Outlook(position=before, expected_start=_start(before, mix, present, scene, now), reason=reason)
 
 
 def why(record: Record, able: AbstractSet[str], present: AbstractSet[str]) -> str:
@@ -104,15 +134,14 @@ def settling(node: str, said: Mapping[str, Any]) -> str:
     return text if expected_s is None else f"{text}, about {expected_s:.0f} s"
 
 
-def _before(nodes: Collection[str], scene: Scene) -> int:
-    """The jobs that one of my nodes would take before mine."""
+def _before(nodes: Collection[str], scene: Scene) -> Mapping[str, int]:
+    """The jobs that one of my nodes would take before mine, by model."""
     reaches = [scene.reach[node] for node in nodes]
-    counts = (
-        count
-        for (model, line), count in scene.before.items()
-        if any(model in reach.models and line in reach.lines for reach in reaches)
-    )
-    return min(sum(counts), BEFORE_MAX)
+    mix: Counter[str] = Counter()
+    for (model, line), count in scene.before.items():
+        if any(model in reach.models and line in reach.lines for reach in reaches):
+            mix[model] += count
+    return mix
 
 
 def _comes(node: str, scene: Scene) -> bool:
@@ -120,17 +149,18 @@ def _comes(node: str, scene: Scene) -> bool:
     return sleep is not None and sleep.failed is None and node not in scene.draining
 
 
-def _woken(before: int, sleeping: Sequence[str], scene: Scene, now: datetime) -> Outlook:
+def _woken(before: int, mix: Mapping[str, int], sleeping: Sequence[str], scene: Scene, now: datetime) -> Outlook:
     """Of a prompt that only sleeping nodes can take: when the first of them is ready, by its past wake-ups."""
     node = min(sleeping, key=lambda one: (scene.asleep[one].waking is None, scene.asleep[one].wake_s or 0.0, one))
     sleep = scene.asleep[node]
     known = f", which takes about {lasting(sleep.wake_s)}" if sleep.wake_s is not None else ""
     ready = sleep.ready(now)
-    if ready is not None and before and scene.durations_s:
-        ready += before * timedelta(seconds=median(scene.durations_s))
+    each_s = scene.pace.each_s(mix)
+    if ready is not None and before:
+        ready = ready + before * timedelta(seconds=each_s) if each_s is not None else None
     return Outlook(
         position=before,
-        expected_start=ready if sleep.wake_s is not None and (scene.durations_s or not before) else None,
+        expected_start=ready,
         reason=f"{node} was suspended and is woken for it{known}",
     )
 
@@ -152,31 +182,37 @@ def wait_s(
     reach: Mapping[str, Reach],
     crowd: Mapping[tuple[str, str], int],
     since: datetime | None,
-    typical_s: float | None,
+    pace: Pace,
     now: datetime,
 ) -> float | None:
     """In how many seconds this node would begin with one more prompt: after the one it works on (`since`), and its
     share of what waits (`crowd`, by model and line, of a long line the first `BEFORE_MAX`). `None` where nobody can
     tell yet how long a prompt takes."""
-    share = 0.0
+    share_s = 0.0
     for (model, line), count in crowd.items():
         able = [one for one in reach.values() if model in one.models and line in one.lines]
         if reach[node] in able:
-            share += count / len(able)
-    if typical_s is None:
-        return 0.0 if since is None and not share else None
-    left_s = max(typical_s - (now - since).total_seconds(), 0.0) if since is not None else 0.0
-    return left_s + share * typical_s
+            one_s = pace.typical_s(model)
+            if one_s is None and count:
+                return None
+            share_s += count / len(able) * (one_s or 0.0)
+    typical_s = pace.typical_s()
+    if since is None:
+        return share_s
+    return max(typical_s - (now - since).total_seconds(), 0.0) + share_s if typical_s is not None else None
 
 
-def _start(before: int, present: Collection[str], scene: Scene, now: datetime) -> datetime | None:
-    """Each node works through its share, one median duration each."""
+def _start(
+    before: int, mix: Mapping[str, int], present: Collection[str], scene: Scene, now: datetime
+) -> datetime | None:
+    """Each node works through its share, each prompt as long as its model usually takes."""
     idle = len(present) - sum(node in scene.busy for node in present)
     if before < idle:
         return now
-    if not scene.durations_s:
+    each_s, typical_s = scene.pace.each_s(mix), scene.pace.typical_s()
+    if each_s is None or typical_s is None:
         return None
-    typical = timedelta(seconds=median(scene.durations_s))
+    each, typical = timedelta(seconds=each_s), timedelta(seconds=typical_s)
     free = sorted(max(now, scene.busy[node] + typical) if node in scene.busy else now for node in present)
     rounds, turn = divmod(before, len(free))
-    return free[turn] + rounds * typical
+    return free[turn] + rounds * each

@@ -446,9 +446,9 @@ def earlier_evidence(job_id: str, number: int) -> Rows:
 
 
 def recent_done(count: int) -> Rows:
-    """Begin and end of the newest completed attempts at people's prompts."""
+    """Model, begin and end of the newest completed attempts at people's prompts."""
     return (
-        select(attempts.c.leased, attempts.c.finished)
+        select(jobs.c.model, attempts.c.leased, attempts.c.finished)
         .join(jobs, jobs.c.id == attempts.c.job_id)
         .where(attempts.c.state == AttemptState.DONE, ASKED)
         .order_by(attempts.c.finished.desc())

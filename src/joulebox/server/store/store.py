@@ -338,10 +338,10 @@ class Store:
             return {row["node"]: [PastRun(**run) for run in row["runs"]] for row in rows}
 
     @whole
-    async def durations_s(self, count: int) -> Sequence[float]:
+    async def durations_s(self, count: int) -> Sequence[tuple[str, float]]:
         async with self._database.read() as connection:
             rows = await connection.execute(queries.recent_done(count))
-            return [(row.finished - row.leased).total_seconds() for row in rows]
+            return [(row.model, (row.finished - row.leased).total_seconds()) for row in rows]
 
     @whole
     async def replay(self, job_id: str) -> Replay | None:
