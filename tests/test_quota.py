@@ -144,17 +144,31 @@ async def test_it_is_shown_on_the_command_line(tmp_path: Path, capsys: pytest.Ca
     ]
 
 
-async def test_texts_of_a_prompt_without_a_receipt_are_erased(tmp_path: Path) -> None:
+async def test_texts_of_a_prompt_without_a_receipt_are_erased(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     """Its owner removes the texts of a prompt that was stopped, nobody else does, and not while it waits."""
+
+    def erased(prompt_id: str) -> str:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv("JOULEBOX_TOKEN", owner)
+            patch.setattr(sys, "argv", ["joulebox", "receipts", "erase", prompt_id, "--server", on.url])
+            with pytest.raises(SystemExit) as end:
+                main()
+        assert end.value.code == 0
+        return capsys.readouterr().out
+
     async with stage(tmp_path, public=(), **FREE) as on:
         await joined(on)
-        on.http.headers.update(bearer(await token(on, "ask")))
+        owner = await token(on, "ask")
+        on.http.headers.update(bearer(owner))
         where = f"/api/v1/prompts/{(await on.ask('my secret'))['id']}"
         assert (await on.http.delete(f"{where}/texts")).json()["code"] == "not_ready"
         await on.http.delete(where)
         stranger = bearer(await token(on, "ask"))
         assert (await on.http.delete(f"{where}/texts", headers=stranger)).status_code == 403
         assert (await on.http.get(where)).json()["prompt"] == "my secret"
+        assert "are removed" in await asyncio.to_thread(erased, where.rpartition("/")[2])
         assert (await on.http.delete(f"{where}/texts")).json()["removed"] == ["prompt", "answer"]
         status = (await on.http.get(where)).json()
         assert (status["prompt"], status["texts"], status["state"]) == (None, "removed", "cancelled")

@@ -195,7 +195,7 @@ async def suspend(scene: Stage, name: str = "n1", policy: IdlePolicy = SLEEPER) 
 
 
 async def heard(listener: socket.socket) -> bytes:
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(15):
         return await asyncio.get_running_loop().sock_recv(listener, 2048)
 
 
@@ -336,7 +336,7 @@ async def test_a_planned_prompt_goes_elsewhere(tmp_path: Path, listener: socket.
         assert (await scene.http.post("/node/v1/lease", content=asleep)).status_code == 204
         drained(listener)
         there = asyncio.create_task(scene.lease(node="n2", zone="DE", policy=SLEEPER, wait_s=20.0))
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(15):
             while (await node(scene, "n2"))["state"] != "idle":  # noqa: ASYNC110 - asked as people ask
                 await asyncio.sleep(0.01)
         status = await scene.ask(placement="greenest")
@@ -370,14 +370,14 @@ async def test_a_real_node_is_suspended_and_woken(tmp_path: Path, listener: sock
     async with woken_stage(tmp_path, listener, Ahead()) as scene:
         process = started()
         try:
-            async with asyncio.timeout(15):
+            async with asyncio.timeout(40):
                 while process.poll() is None:  # noqa: ASYNC110 - a process is watched
                     await asyncio.sleep(0.02)
             assert (await node(scene))["state"] == "suspended"
             prompt_id = (await scene.ask())["id"]
             assert await heard(listener) == PACKET
             process = started()
-            async with asyncio.timeout(15):
+            async with asyncio.timeout(40):
                 while (await scene.status(prompt_id))["state"] != "completed":
                     assert len((tmp_path / "suspended").read_text().splitlines()) == 1
                     await asyncio.sleep(0.02)

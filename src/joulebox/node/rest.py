@@ -27,6 +27,8 @@ FALL_ASLEEP_S: Final = 30.0
 SLEPT_S: Final = 1.0
 """The machine has slept where the calendar went on so much longer than the clock that stands still meanwhile."""
 LOOK_S: Final = 0.2
+MAC_LENGTH: Final = 17
+"""Six bytes as they are written; other kinds of cards have longer addresses, and no magic packet wakes them."""
 _SIOCGIFADDR: Final = 0x8915
 
 
@@ -85,7 +87,7 @@ def card_towards(server: str) -> str | None:
                 mac = Path(f"/sys/class/net/{name}/address").read_text(encoding="ascii").strip()
             except OSError:
                 continue
-            if told[20:24] == own and set(mac) - set("0:"):
+            if told[20:24] == own and len(mac) == MAC_LENGTH and set(mac) - set("0:"):
                 return mac
     return None
 
