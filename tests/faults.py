@@ -26,6 +26,7 @@ from joulebox.node.measurement import measure
 from joulebox.node.meter import Meter, MeterFault
 from joulebox.node.meter_host import MeterHost
 from joulebox.node.meters import open_meters
+from joulebox.node.meters.feed import FeedMeter
 from joulebox.node.meters.remote import RemoteMeter
 from joulebox.node.recorder import Recorder
 from joulebox.protocol import Lease
@@ -284,7 +285,8 @@ class _Fed:
         self._source = Instrument(bench.wall, bench.device, Kind(sampling=Sampling.MEAN, tick_s=0.5, step=1e-3))
         self._to = ("127.0.0.1", port)
         self._socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-        self._meter = open_meters([f"feed:udp://127.0.0.1:{port},tick=0.5,lag=0.01,sampling=mean,accuracy=1"])[0]
+        options = {"tick": "0.5", "lag": "0.01", "sampling": "mean", "accuracy": "1"}
+        self._meter = FeedMeter(f"udp://127.0.0.1:{port}", options, bench.clock)
         self.address, self.missing, self.channels = self._meter.address, self._meter.missing, self._meter.channels
         self._bench, self._told, self.mode = bench, -1, ""
         bench.sent = self.set

@@ -30,7 +30,7 @@ from joulebox.node.meters.remote import Exchange, Offset, RemoteMeter
 from joulebox.node.recorder import Recorder
 from joulebox.rig.physics import Machine
 from joulebox.rig.powercap_tree import RigPowercap
-from joulebox.units import NS_PER_S
+from joulebox.units import NS_PER_S, nanoseconds
 
 CONFORMS = ("feed", "remote")
 
@@ -62,13 +62,18 @@ def fed(options: str = "", host: str = "") -> Iterator[tuple[Meter, Callable[...
     meter.close()
 
 
-def test_feed_gives_the_newest_value_once() -> None:
-    """Of several values since the last reading the newest counts; without a new one there is none; then it goes on."""
-    with no_descriptors_left(), fed() as (meter, send):
+def test_feed_shows_the_newest_value_until_the_next_is_due(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of several values the newest counts, for less than a tick; without one there is none; then it goes on."""
+    clock = SimulatedClock()
+    monkeypatch.setattr(feed, "SystemClock", lambda: clock)
+    with no_descriptors_left(), fed(",tick=2") as (meter, send):
         assert meter.read() == (None,)
         send("meter power_w 231.5\n")
         send("meter power_w 240.0004\nmeter power_w 241.25")
         assert meter.read() == (241_250,)
+        clock.sleep_until(nanoseconds(1.7))
+        assert meter.read() == (241_250,)
+        clock.sleep_until(nanoseconds(1.9))
         assert meter.read() == (None,)
         send('{"name": "meter", "power_w": 7, "unit": "W"}')
         assert meter.read() == (7_000,)
@@ -164,7 +169,7 @@ def test_feed_is_not_held_by_a_flood(monkeypatch: pytest.MonkeyPatch) -> None:
     with fed() as (meter, send):
         for number in range(25):
             send(f"meter power_w {number}")
-        assert [meter.read() for _ in range(4)] == [(9_000,), (19_000,), (24_000,), (None,)]
+        assert [meter.read() for _ in range(4)] == [(9_000,), (19_000,), (24_000,), (24_000,)]
 
 
 @pytest.mark.parametrize(

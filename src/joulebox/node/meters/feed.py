@@ -1,7 +1,8 @@
 """`feed:udp://HOST:PORT`: any other instrument, whose readings a script of the operator sends as text.
 
 A datagram holds lines `NAME KIND VALUE`, such as `pdu power_w 231.5`, or JSON `{"name": "pdu", "power_w": 231.5}`. KIND
-is `power_w`, `energy_j` (a running counter) or `temperature_c`. The newest value since the last reading counts.
+is `power_w`, `energy_j` (a running counter) or `temperature_c`. The newest value counts until the next one is due: a
+meter that is read several times a tick shows the same until it ticks, and only then its ticks can be found.
 """
 
 import ipaddress
@@ -9,13 +10,16 @@ import json
 import math
 import socket
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import repeat
 from typing import Any, Final
 from urllib.parse import urlsplit
 
+from joulebox.clock import Clock, SystemClock
 from joulebox.errors import JouleboxError
 from joulebox.model import Channel, ReadingKind, Sampling
 from joulebox.node.meter import MeterFault
 from joulebox.node.options import choice, number
+from joulebox.units import nanoseconds
 
 WHERE: Final = "udp://:PORT"
 LOOKS_FOR: Final = "readings sent to a port"
@@ -34,6 +38,7 @@ _KINDS: Final = (ReadingKind.POWER_W, ReadingKind.ENERGY_J, ReadingKind.TEMPERAT
 _STEP: Final = 1e-3
 _DATAGRAM_BYTES_MAX: Final = 2_048
 _DATAGRAMS_A_READ_MAX: Final = 1_000
+_FRESH_TICKS: Final = 0.9
 _VALUE_MAX: Final = 1e12
 _ANYBODY: Final = "any"
 
@@ -43,11 +48,14 @@ class FeedMeter:
 
     missing: Sequence[str] = ()
 
-    def __init__(self, address: str, options: Mapping[str, str]) -> None:
+    def __init__(self, address: str, options: Mapping[str, str], clock: Clock) -> None:
         """Listen. Raises `JouleboxError`: `bad_setting` for address or options, `meter_unreadable` for the port."""
         host, port = _host_and_port(address)
         self.address = f"feed:{address}"
         self._channels = tuple(_channels(self.address, options))
+        self._clock = clock
+        self._values: list[int | None] = [None] * len(self._channels)
+        self._heard_ns = [0] * len(self._channels)
         self._slots = {channel.name: index for index, channel in enumerate(self._channels)}
         self._sender = _sender(options.get("from", "::1" if ":" in host else "127.0.0.1"))
         six = ":" in (host or self._sender or "")
@@ -70,23 +78,25 @@ class FeedMeter:
         return self._channels
 
     def read(self) -> Sequence[int | None]:
-        """Thousandths of the unit, `None` where nothing new came. Raises `MeterFault` where only nonsense came."""
+        """Thousandths of the unit, `None` where nothing came in time. Raises `MeterFault` where only nonsense came."""
         if self._socket is None:
             raise MeterFault("the meter is closed")
-        values: list[int | None] = [None] * len(self._channels)
-        wrong: str | None = None
+        now_ns, heard, wrong = self._clock.now_ns(), False, None
         for datagram in self._datagrams(self._socket):
             try:
                 for name, kind, value in parse(datagram):
                     if (slot := self._slots.get(f"{name}/{kind}")) is None:
                         wrong = f"{name} {kind} was sent, which channels= does not name"
                     else:
-                        values[slot] = round(value / _STEP)
+                        self._values[slot], self._heard_ns[slot], heard = round(value / _STEP), now_ns, True
             except ValueError as error:
                 wrong = str(error)
-        if wrong is not None and not any(value is not None for value in values):
+        if wrong is not None and not heard:
             raise MeterFault(wrong)
-        return tuple(values)
+        return tuple(map(self._fresh, self._channels, self._values, self._heard_ns, repeat(now_ns)))
+
+    def _fresh(self, channel: Channel, value: int | None, heard_ns: int, now_ns: int) -> int | None:
+        return value if now_ns - heard_ns <= nanoseconds(_FRESH_TICKS * channel.tick_s) else None
 
     def close(self) -> None:
         """Close the port."""
@@ -109,7 +119,7 @@ class FeedMeter:
 
 def open(address: str, options: Mapping[str, str]) -> FeedMeter:  # noqa: A001 - the name every driver offers
     """Listen on `udp://[HOST]:PORT`. Raises `JouleboxError`: `bad_setting`, `meter_unreadable`."""
-    return FeedMeter(address, options)
+    return FeedMeter(address, options, SystemClock())
 
 
 def parse(datagram: bytes) -> list[tuple[str, str, float]]:
