@@ -27,4 +27,8 @@ PAGES: Final = (
     Listed("modelled", "/receipts/r_01JD3K7ZX4", axe=False),
     Listed("unmeasured", "/receipts/r_01JD3N9W2C", axe=False),
     Listed("missing", "/receipts/nowhere"),
+    Listed("compare", "/compare"),
+    Listed("comparison", "/compare/c1"),
+    Listed("waiting", "/compare/c2", axe=False),
+    Listed("preferences", "/preferences"),
 )

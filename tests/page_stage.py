@@ -21,6 +21,7 @@ from joulebox import model as nouns
 from joulebox.accounting.embodied import embodied_of_parts
 from joulebox.errors import JouleboxError
 from joulebox.evidence import encode_trace
+from joulebox.server.comparing import Comparison, Preference, preferences
 from joulebox.server.pages import problem_of, refused, router
 from joulebox.server.problems import install
 from traces import S, channel, series, trace
@@ -326,6 +327,10 @@ def _trace() -> nouns.Trace:
 
 
 TRACE = encode_trace(_trace())
+FIGURES: tuple[Json, ...] = (
+    {"model": "qwen3-4b", "j": 812.0, "u": 29.0, "modelled": False, "simulated": True},
+    {"model": "smollm2-135m", "j": 86.4, "u": 3.1, "modelled": False, "simulated": True},
+)
 
 
 class Stage:
@@ -339,6 +344,8 @@ class Stage:
         self.stopped: set[str] = set()
         self.shared: set[str] = set()
         self.removed: set[str] = set()
+        self.choice: str | None = None
+        self.worth: str | None = None
         self.connections: dict[str, int] = {}
         self._ids = count(1)
 
@@ -375,6 +382,49 @@ class Stage:
 
     async def before(self, prompt_id: str) -> Sequence[Mapping[str, Any]]:
         return []
+
+    async def compare(self, form: Mapping[str, Any]) -> str:
+        if len(form["models"]) < 2:
+            raise JouleboxError("bad_request", "Choose 2 to 4 models to compare.")
+        return "c2"
+
+    async def comparison(self, comparison_id: str) -> Mapping[str, Any]:
+        if comparison_id not in {"c1", "c2"}:
+            raise JouleboxError("not_found", f"There is no comparison {comparison_id}.")
+        ready, figures = comparison_id == "c1", FIGURES if self.choice and comparison_id == "c1" else ()
+        sides = [{"answer": text if ready else None} for text in (ANSWER, ANSWER.partition(":")[0] + ".")]
+        shown = [{"figure": one, "receipt_id": "r_01JD3M0Q8B"} for one in figures] or [{}, {}]
+        return {
+            "id": comparison_id,
+            "own": True,
+            "prompt": QUESTION,
+            "answered": 2 if ready else 1,
+            "waiting": "" if ready else "p9",
+            "ready": ready,
+            "failed": False,
+            "choice": self.choice if ready else None,
+            "worth": self.worth if ready else None,
+            "figures": figures,
+            "sides": [side | more for side, more in zip(sides, shown, strict=True)],
+        }
+
+    async def choose(self, comparison_id: str, choice: str) -> None:
+        self.choice = self.choice or choice
+
+    async def judge(self, comparison_id: str, worth: str) -> None:
+        self.worth = worth
+
+    async def preferences(self) -> Sequence[Preference]:
+        votes = [(FIGURES, "0", "yes"), (FIGURES, "1", "no"), (FIGURES[::-1], "1", None), (FIGURES, "tie", "unsure")]
+        now = datetime(2026, 11, 23, tzinfo=UTC)
+        return preferences(
+            [
+                Comparison(
+                    id=str(n), created=now, node="n", jobs=(), figures=two, choice=choice, chosen=now, worth=worth
+                )
+                for n, (two, choice, worth) in enumerate(votes)
+            ]
+        )
 
     async def submit(self, form: Mapping[str, Any]) -> str:
         if not form["prompt"].strip():

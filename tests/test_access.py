@@ -23,6 +23,7 @@ from joulebox.node.spool import SPOOL, Spool
 from joulebox.protocol import Finish
 from joulebox.server.access import TABLE, TOKEN, Need, address_hash
 from joulebox.server.app import build_app
+from joulebox.server.comparing import Comparison
 from joulebox.server.retention import Retention
 from joulebox.settings import LOCAL_TOKEN, Settings, load_settings
 from joulebox.units import nanoseconds
@@ -157,7 +158,12 @@ async def test_every_route_for_every_role(tmp_path: Path) -> None:
             "token_id": "x",
             "campaign_id": "x",
             "tag": "de",
+            "comparison_id": "c",
         }
+        asked = await on.store.record(names["prompt_id"])
+        assert asked is not None
+        compared = Comparison(id="c", created=asked.job.created, owner=asked.owner, node="n1", jobs=(asked.job.id,))
+        await on.store.talks.compare(compared, compared.jobs)
         names["receipt_id"] = await work(on, "a")
         tokens["wrong"] = "jb_" + "x" * 16 + "_" + "y" * 43
         tokens["revoked"] = await token(on, "admin")

@@ -670,7 +670,8 @@ def _usable(page: Page, axe: Axe) -> None:
         assert found.violations_count == 0, f"{scheme}: {found.generate_report()}"
     assert page.evaluate("document.documentElement.scrollWidth") <= 320
     small = page.evaluate(
-        "[...document.querySelectorAll('button, .button, summary, select, input:not([type=radio]), .units label')]"
+        "[...document.querySelectorAll('button, .button, summary, select, .units label, .picks label, "
+        "input:not([type=radio], [type=checkbox])')]"
         ".filter((e) => e.checkVisibility() && e.getBoundingClientRect().height < 44).map((e) => e.outerHTML)"
     )
     assert small == []

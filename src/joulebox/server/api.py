@@ -3,6 +3,7 @@
 import asyncio
 import json
 from collections.abc import AsyncIterator
+from dataclasses import asdict
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Depends, Header, Query, Response
@@ -155,6 +156,11 @@ def _fleet(routes: APIRouter, service: Service) -> None:
     async def models() -> Json:
         """The models that can be asked."""
         return {"models": await service.models()}
+
+    @routes.get("/api/v1/preferences")
+    async def preferences() -> Json:
+        """What blind comparisons of models add up to, pair by pair."""
+        return {"preferences": [asdict(one) for one in await service.preferences()]}
 
     @routes.get("/api/v1/nodes")
     async def nodes() -> Json:

@@ -11,6 +11,7 @@ from datetime import datetime
 from statistics import median
 from typing import Any, Final, TypeVar
 
+MODELS_MIN: Final = 2
 MODELS_MAX: Final = 4
 TIE: Final = "tie"
 NONE: Final = "none"
@@ -61,12 +62,16 @@ def shuffled(items: Iterable[T]) -> list[T]:
     return mixed
 
 
-def ratio_of(figures: Sequence[Mapping[str, Any]]) -> float | None:
-    """How many times the least energy the most is; `None` where one is not known or not above zero."""
-    energies = [one["j"] for one in figures]
-    if len(energies) < 2 or any(energy is None or energy <= 0 for energy in energies):
-        return None
-    return float(max(energies) / min(energies))
+def figure_of(model: str, receipt: Mapping[str, Any]) -> dict[str, Any]:
+    """What is kept of an answer with a vote: the model and what it took, `None` where that is not known."""
+    answer = receipt["energy"]["answer"]
+    return {
+        "model": model,
+        "j": answer["j"] if answer else None,
+        "u": answer["u"] if answer else None,
+        "modelled": receipt["energy"]["scope"] == "modelled",
+        "simulated": receipt["simulated"],
+    }
 
 
 def preferences(votes: Sequence[Comparison]) -> list[Preference]:

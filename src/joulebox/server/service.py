@@ -4,6 +4,7 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
 from datetime import UTC, datetime, timedelta
+from itertools import zip_longest
 from typing import Annotated, Any, Final
 
 from fastapi import Depends, Request
@@ -16,12 +17,24 @@ from joulebox.protocol import pack_trace
 from joulebox.server import control
 from joulebox.server.access import EVERYBODY, Act, Caller, Scope, Token, digest, new_token, not_yours, shown
 from joulebox.server.campaigns import AUTO, EVERYTHING, advise, chosen
+from joulebox.server.comparing import (
+    MODELS_MAX,
+    MODELS_MIN,
+    NONE,
+    TIE,
+    WORTH,
+    Comparison,
+    Preference,
+    figure_of,
+    preferences,
+    shuffled,
+)
 from joulebox.server.desk import Desk
 from joulebox.server.events import outlook_fields
 from joulebox.server.grid import check_zone
 from joulebox.server.grid.live import Grid
 from joulebox.server.idle import shares
-from joulebox.server.jobs import FASTEST, NODE_PREFIX, ZONE_PREFIX, NodeRecord, Priority, Record
+from joulebox.server.jobs import FASTEST, NODE_PREFIX, ZONE_PREFIX, NodeRecord, Priority, Record, new_id
 from joulebox.server.node_now import NodeNow
 from joulebox.server.outlook import Outlook
 from joulebox.server.placement import GREENEST, Wish
@@ -245,6 +258,104 @@ class Service:
         except ValidationError as error:
             raise bad_request(error) from error
         return str((await self.ask(body))["id"])
+
+    async def compare(self, form: Mapping[str, Any]) -> str:
+        """Have several models answer one prompt on one node, one after the other in random order; the comparison's id.
+        They answer quietly: who writes faster would tell which is which."""
+        models = list(dict.fromkeys(form["models"]))
+        if not MODELS_MIN <= len(models) <= MODELS_MAX:
+            raise JouleboxError("bad_request", f"Choose {MODELS_MIN} to {MODELS_MAX} models to compare.")
+        node = await self._node_with(models)
+        order, asked = shuffled(models), dict[str, str]()
+        common = {name: value for name, value in form.items() if name != "models"}
+        try:
+            for model in order:
+                asked[model] = await self.submit({**common, "model": model, "placement": node, "mode": "quiet"})
+        except JouleboxError:
+            for prompt_id in asked.values():
+                await self.cancel(prompt_id)
+            raise
+        found = Comparison(
+            id=new_id(),
+            created=self.desk.now(),
+            owner=self.caller.owner,
+            node=node.removeprefix(NODE_PREFIX),
+            jobs=tuple(shuffled(asked.values())),
+        )
+        await self.store.talks.compare(found, [asked[model] for model in order])
+        return found.id
+
+    async def _node_with(self, models: Sequence[str]) -> str:
+        """The line of a connected node that has all of these models, an idle one first."""
+        able = [
+            (found.state != "idle", node.offer.node)
+            for node, found in await self.desk.nodes()
+            if found.state in TAKES and set(models) <= {model.id for model in node.offer.models}
+        ]
+        if not able:
+            raise JouleboxError("bad_request", "No connected node has all of these models: choose others.")
+        return NODE_PREFIX + min(able)[1]
+
+    async def _compared(self, comparison_id: str) -> Comparison:
+        found = await self.store.talks.comparison(comparison_id)
+        if found is None:
+            raise JouleboxError("not_found", f"There is no comparison {comparison_id}.")
+        return found
+
+    async def comparison(self, comparison_id: str) -> Json:
+        """Where a comparison stands. Models, figures and receipts are not in it before its owner has voted."""
+        found = await self._compared(comparison_id)
+        records = [await self.record(job_id) for job_id in found.jobs]
+        open_ = [one.job.id for one in records if one.job.state not in FINAL_STATES]
+        ready = all(one.job.state is JobState.COMPLETED for one in records)
+        seen = all(self.sees(one) and not one.erased for one in records)
+        return {
+            "id": found.id,
+            "own": self.caller.owns(found.owner),
+            "prompt": _question(records[0].job.prompt) if seen else None,
+            "answered": len(records) - len(open_),
+            "waiting": " ".join(open_),
+            "ready": ready,
+            "failed": not open_ and not ready,
+            "choice": found.choice,
+            "worth": found.worth,
+            "figures": list(found.figures),
+            "sides": [
+                {"answer": one.job.answer if seen and ready else None}
+                | ({"figure": figure, "receipt_id": one.job.receipt_id} if figure else {})
+                for one, figure in zip_longest(records, found.figures)
+            ],
+        }
+
+    async def choose(self, comparison_id: str, choice: str) -> None:
+        """Keep which answer its owner thinks better, with what models and joules it was. A second vote changes nothing.
+
+        Raises `JouleboxError`: `not_found`, `forbidden`, `not_ready`, `bad_request`.
+        """
+        found = await self._compared(comparison_id)
+        if not self.caller.owns(found.owner):
+            raise not_yours()
+        if choice not in {TIE, NONE, *map(str, range(len(found.jobs)))}:
+            raise JouleboxError("bad_request", f"There is no answer {choice[:20]!r} to choose.")
+        figures = []
+        for record in [await self.record(job_id) for job_id in found.jobs]:
+            if record.job.state is not JobState.COMPLETED or record.job.receipt_id is None:
+                raise JouleboxError("not_ready", "Not every answer is there with its receipt: vote when they are.")
+            figures.append(figure_of(record.job.prompt.model, await self.receipt(record.job.receipt_id)))
+        await self.store.talks.choose(comparison_id, choice, figures, self.desk.now())
+
+    async def judge(self, comparison_id: str, worth: str) -> None:
+        """Keep whether its owner thinks the larger energy worth it. Raises what `choose` raises."""
+        found = await self._compared(comparison_id)
+        if not self.caller.owns(found.owner):
+            raise not_yours()
+        if worth not in WORTH:
+            raise JouleboxError("bad_request", "Say yes, no or unsure.")
+        await self.store.talks.judge(comparison_id, worth)
+
+    async def preferences(self) -> Sequence[Preference]:
+        """What all votes add up to, pair by pair."""
+        return preferences(await self.store.talks.votes())
 
     async def record(self, prompt_id: str) -> Record:
         """One job. Raises `JouleboxError("not_found")`."""

@@ -7,9 +7,10 @@ from collections.abc import Callable
 
 from fastapi import APIRouter, Request, Response
 
-from joulebox.server.pages import asking, frame, receipts, reports
+from joulebox.server.pages import asking, comparisons, frame, receipts, reports
 from joulebox.server.pages.asking import render_ask, render_prompt, sentence
 from joulebox.server.pages.backend import Backend
+from joulebox.server.pages.comparisons import render_compare, render_comparison, render_preferences
 from joulebox.server.pages.forms import FORM_MAX_BYTES
 from joulebox.server.pages.frame import POLICY_ALONE, problem_of, refused, render_problem
 from joulebox.server.pages.receipts import alike, in_units, render_receipt
@@ -24,6 +25,9 @@ __all__ = [
     "problem_of",
     "refused",
     "render_ask",
+    "render_compare",
+    "render_comparison",
+    "render_preferences",
     "render_problem",
     "render_prompt",
     "render_receipt",
@@ -36,7 +40,7 @@ __all__ = [
 def router(backend: Callable[[Request], Backend]) -> APIRouter:
     """The pages over HTTP. Failures are raised: `problems.install` shows them as pages (`refused`)."""
     routes = APIRouter(include_in_schema=False)
-    for pages in (asking, receipts, reports):
+    for pages in (asking, comparisons, receipts, reports):
         pages.add(routes, backend)
 
     @routes.get("/language/{tag}")

@@ -63,7 +63,7 @@ def render_ask(
         nodes=[_node(node, _) for node in nodes],
         form=form or {},
         problem=problem,
-        defaults=_defaults(),
+        defaults=defaults_of_a_prompt(),
         places=_places(nodes, _),
         frugal=_frugal(models, _),
     )
@@ -96,7 +96,7 @@ def render_prompt(
         html=to_html(answer) if final and answer else None,
         talk=_talk_words([turn["receipt"] for turn in before] + [receipt], _) if before and receipt else None,
         models=[model_told(model, nodes, _) for model in models] if goes_on else [],
-        defaults=_defaults(),
+        defaults=defaults_of_a_prompt(),
         places=_places(nodes, _),
         blank=_(BLANK.get(str(status.get("state")), marked("comes out here, after the answer."))),
         refresh_s=REFRESH_S,
@@ -249,7 +249,8 @@ def simulated(nodes: Sequence[Mapping[str, Any]]) -> list[str]:
     return [node["name"] for node in nodes if any(meter["simulated"] for meter in node.get("meters", ()))]
 
 
-def _defaults() -> Json:
+def defaults_of_a_prompt() -> Json:
+    """What is taken where nothing else is asked for."""
     parts = Prompt.__dataclass_fields__
     return {name: parts[name].default for name in ("max_tokens", "temperature", "seed")}
 

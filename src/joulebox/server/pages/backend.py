@@ -3,6 +3,8 @@
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
+from joulebox.server.comparing import Preference
+
 
 class Backend(Protocol):
     """What the pages ask for. Every method may raise `JouleboxError`, which is shown as its sentence."""
@@ -36,6 +38,21 @@ class Backend(Protocol):
     async def before(self, prompt_id: str) -> Sequence[Mapping[str, Any]]:
         """The turns of the conversation before a prompt, as far as they are for this reader: `id`, `prompt`, `answer`,
         `receipt`."""
+
+    async def compare(self, form: Mapping[str, Any]) -> str:
+        """Have several `models` answer one `prompt`; the comparison's id."""
+
+    async def comparison(self, comparison_id: str) -> Mapping[str, Any]:
+        """Where a comparison stands, without what its reader must not know yet."""
+
+    async def choose(self, comparison_id: str, choice: str) -> object:
+        """Say which answer is better."""
+
+    async def judge(self, comparison_id: str, worth: str) -> object:
+        """Say whether the larger energy was worth it."""
+
+    async def preferences(self) -> Sequence[Preference]:
+        """What all votes add up to."""
 
     async def submit(self, form: Mapping[str, Any]) -> str:
         """Take a prompt, in the fields of `POST /api/v1/prompts`; its id."""

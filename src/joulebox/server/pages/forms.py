@@ -12,6 +12,11 @@ FORM_MAX_BYTES: Final = 1_000_000
 
 async def fields(request: Request) -> dict[str, str]:
     """The fields of a form as they were sent, bounded. Raises `JouleboxError`: `body_too_large`, `bad_request`."""
+    return {name: values[-1] for name, values in (await every_field(request)).items()}
+
+
+async def every_field(request: Request) -> dict[str, list[str]]:
+    """The same with all values of each field."""
     body = b""
     async for chunk in request.stream():
         body += chunk
@@ -23,4 +28,4 @@ async def fields(request: Request) -> dict[str, str]:
         found = parse_qs(body.decode("utf-8"), keep_blank_values=True, errors="strict", max_num_fields=64)
     except ValueError as error:
         raise JouleboxError("bad_request", "The form is not valid UTF-8. Send it from the page itself.") from error
-    return {name: values[-1].replace("\r\n", "\n") for name, values in found.items()}
+    return {name: [value.replace("\r\n", "\n") for value in values] for name, values in found.items()}

@@ -27,7 +27,7 @@ from joulebox.wording import ENGLISH, Tongue, marked
 
 Json = dict[str, Any]
 
-NAVIGATION: Final = (("/", marked("Ask")), ("/report/sci", marked("Report")))
+NAVIGATION: Final = (("/", marked("Ask")), ("/compare", marked("Compare")), ("/report/sci", marked("Report")))
 """The pages that every page leads to, in order."""
 SCRIPT: Final = "text/javascript; charset=utf-8"
 STATIC: Final = {"app.css": "text/css; charset=utf-8", "app.js": SCRIPT, "page.js": SCRIPT}

@@ -21,6 +21,18 @@ document.addEventListener("change", ({ target }) => {
 document.addEventListener("keydown", (event) => {
   if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) event.target.form?.requestSubmit();
 });
+// A page that waits for prompts looks again when the first of them is over.
+const [first] = document.querySelector("[data-await]")?.dataset.await.split(" ") ?? [];
+if (first) {
+  const source = new EventSource(`/api/v1/prompts/${encodeURIComponent(first)}/events`);
+  for (const end of ["receipt", "cancelled", "error"]) {
+    source.addEventListener(end, (event) => {
+      if (event.data === undefined && source.readyState !== EventSource.CLOSED) return; // it connects again by itself
+      source.close();
+      setTimeout(() => location.reload(), event.data === undefined ? 2000 : 0);
+    });
+  }
+}
 document.addEventListener("slip", recall); // a receipt has come
 recall();
 document.querySelectorAll("select[name=model]").forEach(expect);

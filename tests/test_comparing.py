@@ -1,0 +1,125 @@
+"""Comparing models: one node, one order for all, blind until the vote; and what votes add up to."""
+
+import re
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from joulebox.server.comparing import Comparison, preferences, share_interval, shuffled
+from server_stage import Stage, done, stage, story
+
+Json = dict[str, Any]
+FORM = {"content-type": "application/x-www-form-urlencoded"}
+NOW = datetime(2026, 11, 23, tzinfo=UTC)
+
+
+def _vote(choice: str, large_j: float = 90.0, small_j: float = 10.0, **changes: Any) -> Comparison:
+    figures = ({"model": "big", "j": large_j}, {"model": "small", "j": small_j})
+    fields: Json = {"id": "c", "created": NOW, "node": "n", "jobs": ("a", "b"), "choice": choice, "figures": figures}
+    return Comparison(**(fields | changes))
+
+
+def test_votes_add_up_by_pair() -> None:
+    """Wins go to models whatever their place; the ratio is the median; who took more is the large one."""
+    swapped = ({"model": "small", "j": 20.0}, {"model": "big", "j": 80.0})
+    votes = [
+        _vote("0", worth="yes"),
+        _vote("1", worth="no"),
+        _vote("tie", figures=swapped),
+        _vote("0", figures=swapped),
+    ]
+    (one,) = preferences(votes)
+    assert (one.large, one.small, one.n) == ("big", "small", 4)
+    assert (one.large_wins, one.small_wins, one.ties) == (1, 2, 1)
+    assert one.ratio == pytest.approx(6.0)
+    assert (one.worth_yes, one.worth_told) == (1, 2)
+
+
+def test_unknown_energy_is_no_zero() -> None:
+    """A vote on answers whose energy nobody knows counts as a vote and says nothing about joules."""
+    (one,) = preferences([_vote("0", figures=({"model": "a", "j": None}, {"model": "b", "j": 1.0}))])
+    assert (one.n, one.ratio) == (1, None)
+
+
+def test_shares_have_wilsons_interval() -> None:
+    """Ten of ten is not certainty, none of ten not impossibility."""
+    assert share_interval(10, 10) == pytest.approx((0.722, 1.0), abs=1e-3)
+    assert share_interval(0, 10) == pytest.approx((0.0, 0.278), abs=1e-3)
+    assert share_interval(5, 10) == pytest.approx((0.237, 0.763), abs=1e-3)
+
+
+def test_every_order_comes_up() -> None:
+    """Over many comparisons each model is first about as often."""
+    firsts = [shuffled(("a", "b"))[0] for _ in range(400)]
+    assert 120 < firsts.count("a") < 280
+
+
+async def _page(on: Stage, path: str) -> str:
+    return (await on.http.get(path, headers={"Accept": "text/html"})).text
+
+
+async def _answer(on: Stage) -> str:
+    """The node answers what comes next, in words that do not tell which model it is; the model."""
+    lease: Json = await on.lease(models=("big", "small"), loaded="small")
+    async with on.hold(lease):
+        await on.send(lease, story(f"answer {lease['job_id']}"))
+        assert (await on.finish(lease, done(lease, f"answer {lease['job_id']}"))).status_code == 200
+    await on.until(lease["job_id"], "completed")
+    return str(lease["prompt"]["model"])
+
+
+@pytest.mark.anyio
+async def test_a_comparison_is_blind_until_the_vote(tmp_path: Path) -> None:
+    """Both models answer on the same node, quietly; names and joules come with the vote, which counts once."""
+    async with stage(tmp_path) as on:
+        await on.join(models=("big", "small"))
+        form = "prompt=Why%3F&models=big&models=small&max_tokens=16"
+        begun = await on.http.post("/compare", content=form, headers=FORM)
+        assert begun.status_code == 303, begun.text
+        path = begun.headers["location"]
+        assert "0 of 2 answers are there." in await _page(on, path)
+        assert {await _answer(on), await _answer(on)} == {"big", "small"}
+        blind = (await _page(on, path)).partition("</main>")[0]
+        assert blind.count("answer ") >= 2
+        assert not re.search(r"\bbig\b|\bsmall\b| J\b|/receipts/", blind)
+        assert (await on.http.post(f"{path}/worth", content="worth=yes", headers=FORM)).status_code == 303
+        assert (await on.http.post(f"{path}/vote", content="choice=7", headers=FORM)).status_code == 422
+        for choice in ("0", "1"):
+            assert (await on.http.post(f"{path}/vote", content=f"choice={choice}", headers=FORM)).status_code == 303
+        seen = await _page(on, path)
+        assert "big" in seen
+        assert "small" in seen
+        assert seen.count("your choice") == 1
+        assert "Was the larger energy worth it?" in seen
+        await on.http.post(f"{path}/worth", content="worth=no", headers=FORM)
+        (found,) = (await on.http.get("/api/v1/preferences")).json()["preferences"]
+        assert (found["large_wins"] + found["small_wins"], found["worth_told"]) == (1, 1)
+        assert "against" in await _page(on, "/preferences")
+
+
+@pytest.mark.anyio
+async def test_prompts_of_a_comparison_run_in_the_order_drawn(tmp_path: Path) -> None:
+    """Although the small model is loaded, it goes first only as often as chance has it."""
+    async with stage(tmp_path) as on:
+        await on.join(models=("big", "small"))
+        for _ in range(6):
+            form = "prompt=Why%3F&models=big&models=small&max_tokens=16"
+            await on.http.post("/compare", content=form, headers=FORM)
+            asked = (await on.http.get("/api/v1/prompts?limit=2")).json()["prompts"]
+            drawn = [one["model"] for one in reversed(asked)]
+            assert [await _answer(on), await _answer(on)] == drawn
+
+
+@pytest.mark.parametrize("models", [[], ["big"], ["big", "big"], ["big", "nobody"], ["a", "b", "c", "d", "e"]])
+@pytest.mark.anyio
+async def test_what_cannot_be_compared_is_refused(tmp_path: Path, models: list[str]) -> None:
+    """Fewer than two models, too many, or no node that has them all: one sentence, and nothing is asked."""
+    async with stage(tmp_path) as on:
+        await on.join(models=("big", "small"))
+        sent = "&".join(["prompt=Why", *(f"models={model}" for model in models)])
+        reply = await on.http.post("/compare", content=sent, headers=FORM)
+        assert reply.status_code == 422
+        assert "hoose" in reply.text
+        assert (await on.http.get("/api/v1/prompts")).json()["prompts"] == []
