@@ -259,6 +259,36 @@ def bench_publish(
     print(f"Campaign {kept['id']} is published: {kept['cells']} cells.")
 
 
+@app.command("import")
+def bench_import(
+    kind: Annotated[str, typer.Argument(help="humaneval, mbpp, gsm8k, sql, or jsonl with --map and --as.")],
+    source: Annotated[Path, typer.Argument(help="The set's file of JSON lines, packed (.gz) or not.")],
+    out: Annotated[Path, typer.Option("--out", help="The task file to write, .json.", metavar="FILE.json")],
+    limit: Annotated[int | None, typer.Option("--limit", min=1, help="The first prompts alone.")] = None,
+    mapping: Annotated[
+        str | None, typer.Option("--map", help="prompt=FIELD,answer=FIELD,id=FIELD", metavar="FIELDS")
+    ] = None,
+    judged: Annotated[str, typer.Option("--as", help="How answers of jsonl are judged: text or number.")] = "text",
+    category: Annotated[str | None, typer.Option("--category", help="Call the task so.")] = None,
+    licence: Annotated[str | None, typer.Option("--licence", help="Under which licence you have it.")] = None,
+) -> None:
+    """Make a task file of a public set that you have; run it with `joulebox bench run --tasks FILE.json`."""
+    from joulebox.bench.importing import KINDS, as_file, imported, mapped
+    from joulebox.errors import JouleboxError
+
+    if kind != "jsonl" and kind not in KINDS:
+        raise JouleboxError("bad_request", f"There is no kind {kind}: choose among {', '.join([*KINDS, 'jsonl'])}.")
+    if out.suffix != ".json":
+        raise JouleboxError("bad_request", f"A task file of this kind ends in .json: {out.with_suffix('.json')}.")
+    pairs = dict(pair.partition("=")[::2] for pair in _names(mapping))
+    chosen = KINDS[kind] if kind != "jsonl" else mapped(pairs, judged)
+    made = imported(chosen, source, limit=limit, category=category, licence=licence)
+    out.write_text(as_file(made.task), encoding="utf-8")
+    for told in made.left_out[:5]:
+        print(f"joulebox: left out: {told}", file=sys.stderr)
+    print(f"{out}: {made.prompts} prompts, {len(made.left_out)} lines left out.")
+
+
 def _names(text: str | None) -> list[str]:
     """Names that were written with commas, each once."""
     return list(dict.fromkeys(name.strip() for name in (text or "").split(",") if name.strip()))

@@ -12,6 +12,8 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any, Final
 
+from pydantic import TypeAdapter, ValidationError
+
 from joulebox.bench.scoring import CRITERIA
 from joulebox.bench.task import (
     Case,
@@ -33,6 +35,7 @@ CATEGORIES: Final = ("code", "math", "questions", "sql", "translation", "summary
 """The suite `core`, in the order it is shown."""
 
 _COMMON: Final = {"id", "difficulty", "prompt"}
+_TASK: Final = TypeAdapter(Task)
 _LANGUAGES: Final = {"de": "German", "en": "English", "es": "Spanish", "fr": "French"}
 _CHRF_MIN: Final = 55.0
 
@@ -52,9 +55,17 @@ def by_id(tasks: Iterable[Task]) -> dict[str, Sample]:
 
 
 def load(path: Path) -> Task:
-    """The task of a file of your own. Raises `JouleboxError("bad_task")`."""
+    """The task of a file of your own: TOML, or JSON as `joulebox bench import` writes it.
+
+    Raises `JouleboxError("bad_task")`.
+    """
     try:
-        return parsed(path.read_text("utf-8"), str(path))
+        text = path.read_text("utf-8")
+        return _TASK.validate_json(text) if path.suffix == ".json" else parsed(text, str(path))
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"][:3]))
+        raise JouleboxError("bad_task", f"{path} is no task at {where}: {first['msg']}.") from error
     except (OSError, UnicodeError) as error:
         raise JouleboxError("bad_task", f"{path} cannot be read: {error}. Give a TOML file of tasks.") from error
 
