@@ -85,7 +85,7 @@ def test_any_lines_by_mapping(tmp_path: Path) -> None:
 
 
 def test_what_makes_no_prompt_is_left_out_and_named(tmp_path: Path) -> None:
-    """Queries that fail or give nothing, answers without a number and double ids are named; nothing left is an error."""
+    """Queries that fail or give nothing, answers without a number and double ids are named; none left is an error."""
     empty = SQL | {"query": "SELECT 1 WHERE 0"}
     broken = SQL | {"query": "SELECT nothing FROM nowhere"}
     made = imported(KINDS["sql"], written(tmp_path, empty, broken, SQL))

@@ -148,6 +148,7 @@ def bench_table(
         Path | None, typer.Option("--plots", help="Write the plots as SVG into this folder.", metavar="FOLDER")
     ] = None,
     output: Annotated[Path | None, typer.Option("--output", help="Write it to a file.", metavar="FILE")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="The same as --format json.")] = False,
 ) -> None:
     """What a campaign came to: models by categories, every figure with n and 95 % interval, and what is missing."""
     from joulebox.bench import page, views
@@ -174,7 +175,7 @@ def bench_table(
     }
     if form not in forms:
         raise JouleboxError("bad_request", f"There is no format {form}: choose among {', '.join(forms)}.")
-    text = forms[form]()
+    text = forms["json" if as_json else form]()
     if output is not None:
         output.write_text(text, encoding="utf-8")
         print(f"The table is in {output}.")
