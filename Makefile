@@ -4,7 +4,7 @@
 SHELL := /bin/sh
 .DEFAULT_GOAL := help
 MAKEFLAGS += --no-print-directory
-.PHONY: help demo up test test-all faults check format fuzz accuracy pictures screenshots words docs pins clean FORCE
+.PHONY: help demo up test test-all faults check format fuzz accuracy scale fleet pictures screenshots words docs pins clean FORCE
 
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 export UV_LINK_MODE = copy
@@ -73,6 +73,9 @@ accuracy: .venv/dev ## receipts against the known truth of the simulated machine
 
 scale: .venv/dev ## server and Postgres behind backlogs of up to a million prompts; writes docs/scale.md (15 minutes)
 	$(BIN)/python tests/scale.py
+
+fleet: .venv/dev ## how silent a working node is, and how soon one is missed; writes docs/fleet.md (5 minutes, as root)
+	$(BIN)/python tests/fleet.py
 
 pictures: .venv/dev ## the pictures of the README, by a real run in headless Chromium
 	$(BIN)/python tests/pictures.py

@@ -19,6 +19,7 @@ import databases
 from joulebox.cli import app as command_line
 from joulebox.clock import SystemClock
 from joulebox.errors import JouleboxError
+from joulebox.node.engines.scripted import Script
 from joulebox.node.spool import SPOOL, Spool
 from joulebox.protocol import Finish
 from joulebox.server.access import TABLE, TOKEN, Need, address_hash
@@ -28,6 +29,7 @@ from joulebox.server.retention import Retention
 from joulebox.settings import LOCAL_TOKEN, Settings, load_settings
 from joulebox.units import nanoseconds
 from server_stage import WAIT_S, Stage, done, stage, story
+from test_agent import agent_of
 
 pytestmark = pytest.mark.anyio
 Json = dict[str, Any]
@@ -350,6 +352,23 @@ async def test_a_token_is_kept_as_a_hash(tmp_path: Path) -> None:
         async with on.store._database.read() as connection:
             asker = (await connection.exec_driver_sql("SELECT asker FROM jobs")).scalar_one()
         assert re.fullmatch(r"a:[0-9a-f]{40}", asker)
+
+
+async def test_a_node_whose_token_is_revoked(tmp_path: Path) -> None:
+    """It ends with that reason, and the result that it brings is not taken."""
+    (tmp_path / "node").mkdir()
+    async with stage(tmp_path / "server", public=("ask",), grace_s=0.2, **FREE) as on:
+        made = await token(on, "node")
+        agent = agent_of(on.url, tmp_path / "node", "n1", Script(token_s=0.05, tokens=10), token=made)
+        await joined(on)
+        prompt_id = (await on.ask())["id"]
+        working = asyncio.create_task(asyncio.to_thread(agent.run))
+        await on.until(prompt_id, "running")
+        await on.http.delete(f"/api/v1/tokens/{made.split('_')[1]}", headers=local(on.settings.data_dir))
+        with pytest.raises(JouleboxError) as ended:
+            await asyncio.wait_for(working, 10)
+        assert ended.value.code == "unauthorized"
+        assert (await on.status(prompt_id))["answer"] is None
 
 
 async def test_tokens_on_the_command_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -40,11 +40,12 @@ def agent_of(
     script: Script = QUICK,
     ca_file: Path | None = None,
     rest: Rest | None = None,
+    token: str | None = None,
 ) -> Agent:
     path = folder / "m.gguf"
     path.touch()
     return Agent(
-        Client(url, ca_file=ca_file),
+        Client(url, token, ca_file=ca_file),
         Machine(node=node, zone="DE", cores=2, memory_bytes=8_000_000_000),
         Scripted(CLOCK, script),
         Recorder([], CLOCK, 10.0),

@@ -5,11 +5,14 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import datetime, timedelta
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import pytest
 
 import databases
+import fleet as measured
+from accuracy_page import marks
 from joulebox.protocol import to_json
 from server_stage import WAIT_S, Json, Stage, done, offer, stage, story
 from test_agent import ENDLESS, agent_of, at_work
@@ -228,3 +231,18 @@ async def test_deferral(fleet: Servers, clock: Ahead) -> None:
         receipt = (await one.all_events(asked["id"]))[-1].data
         assert receipt["carbon"]["intensity"]["g_per_kwh"] == pytest.approx(210)
         assert receipt["placement"]["saved_g"] == pytest.approx(receipt["sci"]["answer"]["E_kwh"] * (400 - 210))
+
+
+@pytest.mark.slow
+async def test_first_tokens_through_two_servers() -> None:
+    """A token that passes through a second server on its way to who watches comes less than 5 ms later."""
+    with measured.pair() as urls:
+        one, two = await measured.hops(urls, 20)
+    assert median(two) - median(one) < 0.005
+
+
+def test_the_page_of_the_fleet_has_its_parts() -> None:
+    """What `make fleet` writes has its place in the page."""
+    page = measured.PAGE.read_text("utf-8")
+    for name in measured.PARTS:
+        assert [page.count(mark) for mark in marks(name, measured.PROGRAM)] == [1, 1]

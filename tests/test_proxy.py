@@ -11,6 +11,7 @@ from joulebox.errors import JouleboxError
 from joulebox.node.engines.scripted import Script
 from server_stage import WAIT_S, stage
 from test_agent import agent_of, at_work
+from test_silence import OPEN
 from tls_proxy import tls_proxy
 
 pytestmark = pytest.mark.anyio
@@ -32,7 +33,7 @@ def cost(thread: int) -> tuple[int, int]:
 async def test_a_cut_stream_costs_no_measurement(tmp_path: Path) -> None:
     """A proxy that cuts the node's held connection after each second of silence makes the node hold a new one: the
     prompt is answered by its first attempt."""
-    async with stage(tmp_path, grace_s=15) as scene:
+    async with stage(tmp_path, public=OPEN, grace_s=15) as scene:
         with tls_proxy(tmp_path / "proxy", scene.url, 1) as (url, ca_file):
             agent = agent_of(url, tmp_path, "n1", QUIET, ca_file)
             async with at_work(agent):

@@ -32,16 +32,11 @@ http {{
         listen 127.0.0.1:{port} ssl;
         ssl_certificate {folder}/cert.pem;
         ssl_certificate_key {folder}/key.pem;
-        client_max_body_size 0;
-        location / {{
-            proxy_pass {server};
-            proxy_http_version 1.1;
-            proxy_buffering off;
-            proxy_read_timeout {idle_s}s;
-        }}
+        {location}
     }}
 }}
 """
+PAGE = Path(__file__).parents[1] / "docs" / "how-to" / "expose-a-server.md"
 
 
 @contextmanager
@@ -54,7 +49,7 @@ def tls_proxy(folder: Path, server: str, idle_s: int) -> Iterator[tuple[str, Pat
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     config = folder / "nginx.conf"
-    config.write_text(CONFIG.format(folder=folder, port=port, server=server, idle_s=idle_s))
+    config.write_text(CONFIG.format(folder=folder, port=port, location=_location(server, idle_s)))
     process = subprocess.Popen([str(_tool("nginx")), "-c", str(config), "-p", str(folder)], stderr=subprocess.DEVNULL)
     try:
         _wait_for(port, process)
@@ -66,6 +61,16 @@ def tls_proxy(folder: Path, server: str, idle_s: int) -> Iterator[tuple[str, Pat
 
 def _tool(name: str) -> str | None:
     return shutil.which(name, path=f"{os.environ['PATH']}:/usr/sbin")
+
+
+def _location(server: str, idle_s: int) -> str:
+    """What people are told to write, with this server and patience in place of those that it names."""
+    told = PAGE.read_text("utf-8").partition("nginx, inside `server`:\n\n")[2].partition("\n\nWith either")[0]
+    assert "http://127.0.0.1:8080;" in told
+    assert "proxy_read_timeout 1h;" in told
+    return told.replace("http://127.0.0.1:8080", server).replace(
+        "proxy_read_timeout 1h", f"proxy_read_timeout {idle_s}s"
+    )
 
 
 def _certificate(folder: Path) -> None:
