@@ -9,6 +9,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import postgres_server
+from joulebox.host import own_file, own_folder
 from joulebox.server.store import Store
 
 
@@ -16,7 +17,8 @@ def prepare(folder: Path) -> None:
     """Put a SQLite file into `folder`, as a server leaves it that nobody asked anything, where there is none."""
     path = folder / "joulebox.db"
     if not path.exists():
-        folder.mkdir(parents=True, exist_ok=True)
+        own_folder(folder)
+        own_file(path)
         path.write_bytes(_file())
 
 

@@ -26,6 +26,7 @@ from joulebox.server.access import TABLE, TOKEN, Need, address_hash
 from joulebox.server.app import build_app
 from joulebox.server.comparing import Comparison
 from joulebox.server.retention import Retention
+from joulebox.server.store import Store
 from joulebox.settings import LOCAL_TOKEN, Settings, load_settings
 from joulebox.units import nanoseconds
 from server_stage import WAIT_S, Stage, done, stage, story
@@ -247,9 +248,11 @@ async def test_files_are_their_users(tmp_path: Path) -> None:
     try:
         folder = tmp_path / "new" / "data"
         for _ in range(2):
-            async with stage(folder):
-                kept = {path.name: mode(path) for path in folder.iterdir() if not path.name.endswith(".lock")}
-                assert kept == dict.fromkeys(("joulebox.db", "joulebox.db-wal", "joulebox.db-shm", LOCAL_TOKEN), 0o600)
+            store = Store(Settings(data_dir=folder).database)
+            await store.open()
+            kept = {path.name: mode(path) for path in folder.iterdir() if not path.name.endswith(".lock")}
+            await store.close()
+            assert kept == dict.fromkeys(("joulebox.db", "joulebox.db-wal", "joulebox.db-shm"), 0o600)
             assert (mode(folder), mode(folder.parent)) == (0o700, 0o700)
             (folder / "joulebox.db").chmod(0o606)
             (folder / "joulebox.db-wal").touch(0o604)
