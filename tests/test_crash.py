@@ -19,7 +19,7 @@ def service(tmp_path: Path, smollm2: Path) -> Iterator[Service]:
     service.stop()
 
 
-@pytest.mark.timeout(170)
+@pytest.mark.timeout(400)
 def test_twenty_kills(service: Service) -> None:
     """After 20 seeded SIGKILLs each prompt has one answer, the undisturbed one, and one receipt."""
     run_with_kills(service, 20, seed=20)

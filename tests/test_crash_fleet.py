@@ -19,7 +19,7 @@ def fleet(tmp_path: Path, smollm2: Path) -> Iterator[Service]:
     postgres.stop()
 
 
-@pytest.mark.timeout(170)
+@pytest.mark.timeout(400)
 def test_twenty_kills(fleet: Service) -> None:
     """After 20 seeded SIGKILLs each prompt has one answer, the undisturbed one, and one receipt."""
     run_with_kills(fleet, 20, seed=21)

@@ -170,7 +170,7 @@ def lingering(curve: Curve, window: Window, found: Estimate) -> float:
     clocks that stayed up, look the same.
     """
     tick_ns, rise_rate = nanoseconds(window.tick_s), found.active / window.duration_s
-    if curve.slack_s or window.duration_s < LINGER_TICKS * window.tick_s or rise_rate <= 0:
+    if not tick_ns or curve.slack_s or window.duration_s < LINGER_TICKS * window.tick_s or rise_rate <= 0:
         return 0.0
     try:
         work_rate = curve.rate(window.end_ns - tick_ns, window.end_ns)
