@@ -107,6 +107,26 @@ def test_a_plug_that_only_looks(tmp_path: Path) -> None:
     assert median(one.u_j / one.j for one in compared) > 0.02
 
 
+@pytest.mark.parametrize("first_s", [0.0, 0.4, 0.8, 0.9])
+def test_a_look_at_the_very_edge(first_s: float) -> None:
+    """A plug's look so near to the beginning or end of the work that its ticks do not tell whether it was before or
+    after counts for the side that it saw."""
+    clock, machine = SimulatedClock(), Machine(6)
+    recorder = Recorder(
+        [Instrument(Wall(machine), clock, Kind(sampling=Sampling.SNAPSHOT, tick_s=1.0, step=0.1))], clock, 10.0
+    )
+    clock.sleep_until(nanoseconds(first_s))
+    recorder.start()
+    for until_s, level in ((60.0, 1.0), (65.0, 0.0), (70.0, 0.0)):
+        clock.sleep_until(nanoseconds(until_s))
+        machine.activity(clock.now_ns(), level)
+    answer = receipt_of(trace(*recorder.series(0, clock.now_ns()), start_s=60.0, end_s=65.0)).energy.answer
+    assert answer is not None
+    truth_j = drawn_j(machine, nanoseconds(65.0)) - drawn_j(machine, nanoseconds(60.0))
+    assert answer.j == pytest.approx(truth_j, rel=0.01)
+    assert abs(answer.j - truth_j) <= answer.u <= 0.05 * truth_j
+
+
 @pytest.mark.parametrize("sampling", [Sampling.MEAN, Sampling.SNAPSHOT])
 def test_a_coarse_plug_may_repeat_itself(tmp_path: Path, sampling: Sampling) -> None:
     """A plug of whole watts shows one value for as long as the machine draws the same: no verdict says it stood."""

@@ -227,7 +227,9 @@ def _summed(series: Series, changes_ns: Sequence[int]) -> Curve:
         lost_j = abs(next_w - shown_w) * ticks.every_s if rare else 0.0
         doubts += [(start_ns + turn * tick_ns, lost_j) for turn in range(1, turns) if lost_j]
     if channel.sampling is Sampling.SNAPSHOT:
-        times, watts = _stretched(times, watts, sorted(set(changes_ns)))
+        changes = sorted(set(changes_ns))
+        times = _sided(times, watts, changes, nanoseconds(ticks.margin_s + ticks.blur_s))
+        times, watts = _stretched(times, watts, changes)
     totals = [0.0]
     for (before_w, after_w), (start_ns, end_ns) in zip(pairwise(watts), pairwise(times), strict=True):
         mean_w = after_w if channel.sampling is Sampling.MEAN else (before_w + after_w) / 2
@@ -240,6 +242,18 @@ def _summed(series: Series, changes_ns: Sequence[int]) -> Curve:
         stretch=ticks.stretch,
         doubts=tuple(doubts),
     )
+
+
+def _sided(times: Sequence[int], watts: Sequence[float], changes_ns: Sequence[int], doubt_ns: int) -> list[int]:
+    """The moments of looks, of which one that may have been before or after a change, since moments are only known to
+    within `doubt_ns`, is put where what it saw belongs: with the look before it, or with the one after."""
+    placed = list(times)
+    for change_ns in changes_ns:
+        near = bisect_left(placed, change_ns - doubt_ns)
+        if 0 < near < len(placed) - 1 and placed[near] <= change_ns + doubt_ns:
+            back_w, on_w = abs(watts[near] - watts[near - 1]), abs(watts[near + 1] - watts[near])
+            placed[near] = min(placed[near], change_ns - 2) if back_w < on_w else max(placed[near], change_ns + 1)
+    return placed
 
 
 def _stretched(
