@@ -74,9 +74,9 @@ class Service:
         return url
 
     def _join(self) -> None:
-        """Wait until every node offers its model."""
+        """Wait until every node offers its models."""
         for _ in range(300):
-            if [len(model["nodes"]) for model in self.client.models()] == [len(self.clients)]:
+            if {len(model["nodes"]) for model in self.client.models()} == {len(self.clients)}:
                 return
             wait(0.1)
         raise AssertionError("the nodes did not join")
