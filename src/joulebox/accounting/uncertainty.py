@@ -22,6 +22,8 @@ GUARDS_ALIKE: Final = 0.5
 SNAPSHOT_SCATTER: Final = 0.3
 """By how much of its rise the power of a working machine is taken to differ from look to look: reading the prompt and
 writing the answer draw differently, and a snapshot says nothing of what lies between."""
+UNEVEN: Final = 0.15
+"""By how much of its rise the power is taken to differ from look to look within a phase, where too few looks tell."""
 PHASES_APART: Final = 0.5
 """By how much of the rise the power of a phase that no look fell into is taken to differ from the other phase's."""
 UNSEEN_NOISE: Final = 0.02
@@ -119,7 +121,7 @@ def _spread(own: IdleSpread | None, known: Sequence[IdleSpread], length_s: float
     else:
         windows = now[1] + then[1]
         rms = sqrt((now[1] * now[0] ** 2 + then[1] * then[0] ** 2) / windows)
-    return rms * (_T95[windows - 1] / COVERAGE_FACTOR if windows <= len(_T95) else 1.0)
+    return rms * _widened(windows)
 
 
 def _looked_up(known: Sequence[IdleSpread], length_s: float) -> tuple[float, int] | None:
@@ -146,7 +148,7 @@ def boundary(channel: Channel, curve: Curve, found: Estimate, works: Works, nois
         "guards": hypot(rise * found.after_s, noise_after) * found.fading * BOUND,
         "stamps": abs(found.answer / duration_s - found.after_rate) * STAMP_S / sqrt(3),
         "tick": _ticking(channel, curve, found, duration_s),
-        "resolution": _resolution(channel, duration_s),
+        "resolution": _resolution(channel, works),
     }
     if doubt_s := _doubt_s(channel, curve):
         parts["lag"] = abs(rise) * found.steep * doubt_s / sqrt(3)
@@ -160,14 +162,15 @@ def _ticking(channel: Channel, curve: Curve, found: Estimate, duration_s: float)
 
     Of a fast counter nobody knows where in its tick it was read at either end, of a slow meter without a line when
     either tick was. Ticks on a line are off together, so that only the rise at the end counts; and all of them lie a
-    little closer or further apart, by which a counter's stretch taken out is wrong, and all of what a mean shows.
+    little closer or further apart, by which a counter's stretch taken out is wrong, and all of what a mean shows. A
+    power that is only looked at is stretched to the answer's edges, however far its looks are apart.
     """
     if curve.stretch is None:
         return (channel.tick_s if curve.slack_s else curve.blur_s) * hypot(found.idle_rate, found.after_rate) / sqrt(12)
     shifted = (found.after_rate - found.idle_rate) * found.steep * curve.blur_s / sqrt(3)
-    counter = channel.sampling is Sampling.COUNTER
     whole_s = found.before_s + duration_s + found.after_s
-    return hypot(shifted, curve.stretch * (found.idle_rate * whole_s if counter else found.active))
+    stretched = {Sampling.COUNTER: found.idle_rate * whole_s, Sampling.MEAN: found.active}
+    return hypot(shifted, curve.stretch * stretched.get(channel.sampling, 0.0))
 
 
 def cutting(
@@ -179,7 +182,9 @@ def cutting(
     Between the readings around the cut power was taken to be even: as much as it was seen not to be is uncertain.
     """
     uneven = _uneven(works, SNAPSHOT_SCATTER * abs(found.active) / works.duration_s)
-    if curve.stretch is None:
+    if channel.sampling is Sampling.SNAPSHOT:
+        tick = 0.0
+    elif curve.stretch is None:
         blur_s = channel.tick_s if curve.slack_s else curve.blur_s
         tick = blur_s * hypot(cut.cut_rate, found.after_rate) / sqrt(12)
     else:
@@ -193,11 +198,14 @@ def _doubt_s(channel: Channel, curve: Curve) -> float:
     return LAG_DOUBT * channel.lag_s if curve.slack_s else curve.margin_s
 
 
-def _resolution(channel: Channel, duration_s: float) -> float:
-    """What the steps of the readings leave open."""
+def _resolution(channel: Channel, works: Works) -> float:
+    """What the steps of the readings leave open. A power is rounded the same all the time, or each tick anew where it
+    is seen to differ by half a step and more."""
     if channel.sampling is Sampling.COUNTER:
         return channel.step / sqrt(6)
-    return channel.step * duration_s / sqrt(12)
+    even = works.uneven_rate is None or works.uneven_rate < channel.step / 2
+    same_s = works.duration_s if even else min(channel.tick_s, works.duration_s)
+    return channel.step * sqrt(same_s * works.duration_s / 12)
 
 
 def between_snapshots(channel: Channel, found: Estimate, works: Works, phases: Sequence[int] = (0, 1)) -> float:
@@ -209,20 +217,22 @@ def between_snapshots(channel: Channel, found: Estimate, works: Works, phases: S
     differ, it is what a working machine's power is taken to differ by.
     """
     rise_w = abs(found.active) / works.duration_s
-    scatter = SNAPSHOT_SCATTER * rise_w
     unseen_s = sum(works.unseen_s[phase] for phase in phases)
     seen_s = sum(works.lasted_s[phase] for phase in phases) - unseen_s
-    return hypot(
-        2 * _uneven(works, scatter / 2) * sqrt(max(seen_s, 0.0) * channel.tick_s), rise_w * PHASES_APART * unseen_s
-    )
+    uneven_w = 2 * _uneven(works, UNEVEN * rise_w / 2)
+    return hypot(uneven_w * sqrt(max(seen_s, 0.0) * channel.tick_s), rise_w * PHASES_APART * unseen_s)
 
 
 def _uneven(works: Works, most: float) -> float:
     """How uneven the machine's power is at work: as it was seen, widened by Student's t, but no more than `most`."""
     if works.uneven_rate is None:
         return most
-    few = works.freedom <= len(_T95)
-    return min(works.uneven_rate * (_T95[works.freedom - 1] / COVERAGE_FACTOR if few else 1.0), most)
+    return min(works.uneven_rate * _widened(works.freedom), most)
+
+
+def _widened(freedom: int) -> float:
+    """By how much so few degrees of freedom widen what is twice a standard deviation otherwise."""
+    return _T95[freedom - 1] / COVERAGE_FACTOR if freedom <= len(_T95) else 1.0
 
 
 def combined(parts: Iterable[UncertaintyPart]) -> float:
