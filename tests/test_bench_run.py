@@ -46,6 +46,9 @@ def figures(record: Record) -> dict[Key, object]:
 def test_a_campaign_runs_and_goes_on(stage: BenchStage, tmp_path: Path) -> None:
     """Every prompt has one answer with receipt and score; going on asks nothing again, and takes in a further model."""
     path = tmp_path / "c.jsonl"
+    _, told = stage.runner("--out", str(path)).communicate()
+    assert told.endswith("the models are: m1, m2, m3, m4.\n")
+    assert not path.exists()
     told = stage.run(*SMALL, "--out", str(path))
     record = read_record(path)
     assert len(record.answers) == len(record.scores) == 6

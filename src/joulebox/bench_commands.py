@@ -101,6 +101,7 @@ def bench_run(
     from joulebox.bench.runner import Patient, Runner, choose, score_all
     from joulebox.clock import SystemClock
     from joulebox.console import Progress
+    from joulebox.errors import JouleboxError
 
     clock, progress = SystemClock(), Progress()
     if resume is not None:
@@ -119,7 +120,7 @@ def bench_run(
         with Book(path, None if resume is not None else header) as book:
             try:
                 Runner(client, book, chosen, place, patient, progress.say).run()
-            except KeyboardInterrupt:
+            except (KeyboardInterrupt, JouleboxError):
                 progress.clear()
                 print(f"joulebox: stopped; joulebox bench run --resume {path} goes on.", file=sys.stderr)
                 raise

@@ -51,6 +51,9 @@ def choose(client: Client, models: Sequence[str], node: str | None) -> Place:
     """The node that has all models, or the one named. Raises `JouleboxError`: `unknown_model`, `no_node`,
     `bad_request` where several nodes might be meant."""
     offered = {str(model["id"]): model for model in client.models()}
+    if not models:
+        known = ", ".join(sorted(offered)) or "none yet"
+        raise JouleboxError("bad_request", f"Name the models to compare, --models a,b; the models are: {known}.")
     if lacking := [name for name in models if name not in offered]:
         known = ", ".join(sorted(offered)) or "none"
         raise JouleboxError("unknown_model", f"No node has {', '.join(lacking)}; the models are: {known}.")
