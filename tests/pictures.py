@@ -20,7 +20,7 @@ from stage import MODEL, Service, wait
 ROOT: Final = Path(__file__).parents[1]
 FOLDER: Final = ROOT / "docs" / "images"
 QUESTION: Final = "What is the capital of France, and what is it known for?"
-SIZE_MAX_BYTES: Final = 150_000
+SIZE_MAX_BYTES: Final = 200_000
 CALM_S: Final = 3.0
 """The machine rests between start and question, as a node that waits for work does."""
 ANSWER_WAIT_S: Final = 120.0

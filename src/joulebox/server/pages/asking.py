@@ -108,7 +108,7 @@ def render_prompt(
 def model_told(model: Mapping[str, Any], nodes: Sequence[Mapping[str, Any]], _: Tongue) -> Json:
     """A model with the range of its answers so far and what the next one is expected to take, in words."""
     known, wait_s = model.get("expected"), model.get("wait_s")
-    parts = [_("Not measured here yet: yours would be the first answer.")]
+    parts = [_("No answer of it was measured well here yet.")]
     span = ""
     if known:
         low, high = (quantity(known[name], None, "J", _) for name in ("low_j", "high_j"))

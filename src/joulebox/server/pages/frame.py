@@ -249,15 +249,21 @@ def _weighed(html: str, _: Tongue, *, packed: bool) -> str:
     before, mark, after = html.rpartition(WEIGHT)
     if not mark:
         return html
-    size = len(gzip.compress(html.encode(), 6)) if packed else len(html.encode())
+    drafted = f"{before}{_weight_words(len(html), _)}{after}".encode()
+    size = len(gzip.compress(drafted, 6)) if packed else len(drafted)
     for name in dict.fromkeys(USED.findall(html)):
         size += len(_packed(name, _.tag)) if packed else len(text_of(name, _.tag).encode())
-    words = _(
-        "This page: {size} for a first visit, about {energy} of electricity (modelled).",
-        size=_.number(wording.plain(size / 1000, "kB")),
-        energy=quantity(transfer_j(size), None, "J", _),
+    return before + _weight_words(size, _) + after
+
+
+def _weight_words(size_bytes: int, _: Tongue) -> str:
+    return _(
+        "This page: {size} for a first visit, about {energy} of electricity (modelled: {factor} kWh per GB,"
+        " Sustainable Web Design Model 4).",
+        size=_.number(wording.plain(size_bytes / 1000, "kB")),
+        energy=plain(transfer_j(size_bytes), _, "J", 2),
+        factor=_.number(f"{TRANSFER_WH_PER_MB:.3f}"),
     )
-    return before + words + after
 
 
 def transfer_j(size_bytes: float) -> float:
