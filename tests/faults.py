@@ -64,6 +64,8 @@ Lasts = Literal["once", "while", "ever"]
 PATIENT_S, SHORT_S = 5.0, 0.15
 """How long a driver waits for its line: on a busy machine long enough, and where each reading of a fault waits."""
 UNDISTURBED_S = 1.0
+AGAIN_S = 25.0
+"""So long after a fault the next prompt is asked at the latest."""
 LASTS_S: dict[Lasts, float] = {"once": 0.12, "while": 2.5, "ever": 1e6}
 GAP = frozenset({"meter_gap"})
 AFTERWARDS = frozenset({"meter_gap", "noisy_idle"})
@@ -712,7 +714,7 @@ def outcome(case: Case) -> tuple[str, Asked]:
             first = session.ask()
         session.wait(5.0)
         end()
-        session.wait(setup.idle_s)
+        session.wait(min(setup.idle_s, AGAIN_S))
         second = session.ask()
     return _problem(fault, first, second), first
 

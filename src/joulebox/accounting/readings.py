@@ -199,4 +199,4 @@ def hasty(one: Metered, series: Series) -> str | None:
     told = [wait_s for wait_s, t_ns in short if start_ns <= t_ns <= end_ns]
     if not told or len(short) > max(HASTY_RARE * len(waits), 1):
         return None
-    return f"{channel.name} showed two values within {min(told):.2g} s"
+    return f"{channel.name} was behind, and caught up within {min(told):.2g} s"
