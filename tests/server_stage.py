@@ -198,7 +198,7 @@ class Stage:
 async def stage(folder: Path, **settings: Any) -> AsyncIterator[Stage]:
     """A server on a free port with its database in `folder`; `clock` is its own where one is given."""
     clock: Clock | None = settings.pop("clock", None)
-    chosen = Settings.model_validate({"data_dir": folder, "port": 0, "grace_s": 0.5} | settings)
+    chosen = Settings.model_validate({"data_dir": folder, "port": 0, "grace_s": 60.0} | settings)
     if chosen.database_url is None:
         databases.prepare(folder)
     with listen(chosen.host, chosen.port) as sock:

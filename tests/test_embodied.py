@@ -470,7 +470,7 @@ def test_the_page_shows_every_part_with_its_source() -> None:
 def test_the_page_tells_idle_from_active_and_water_as_modelled() -> None:
     """The two parts of O, the PUE with its source, and water under the word modelled stand on the page."""
     page = render_receipt(shown())
-    for words in ("of it the answer", "of it idling", "PUE 1, in E", "Water (modelled)", "on site unknown"):
+    for words in ("of it above idle", "of it idling", "PUE 1, in E", "Water (modelled)", "on site unknown"):
         assert words in page
 
 

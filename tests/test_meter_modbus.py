@@ -194,7 +194,7 @@ def trickled(question: bytes) -> list[bytes | None]:
 
 
 FAULTS: dict[str, tuple[Callable[[bytes], list[bytes | None]], str]] = {
-    "silence": (lambda q: [], "did not answer within 0.1 s"),
+    "silence": (lambda q: [], "did not answer within 0.3 s"),
     "half an answer": (lambda q: [answer(q)[:-2]], "answered only in part"),
     "half an answer, then the end": (lambda q: [answer(q)[:-2], None], "in part|closed"),
     "unplugged": (lambda q: [None], "closed the connection"),
@@ -227,13 +227,13 @@ def test_every_fault_is_a_sentence_and_then_it_reads_again(fault: str, peer: Tcp
     """Whatever goes wrong ends in a fault with a sentence of its own; the next reading connects anew and is right."""
     spoilt, says = FAULTS[fault]
     with no_descriptors_left():
-        meter = opened(f"modbus:tcp://127.0.0.1:{peer.port},power=12,timeout=0.1")
+        meter = opened(f"modbus:tcp://127.0.0.1:{peer.port},power=12,timeout=0.3")
         assert list(meter.read()) == [8825]
         peer.answer = spoilt
         began_s = time.monotonic()
         with pytest.raises(MeterFault, match=says):
             meter.read()
-        assert time.monotonic() - began_s < 1.0
+        assert time.monotonic() - began_s < 2.0
         connections = peer.connections
         peer.answer = good
         assert list(meter.read()) == [8825]
@@ -244,7 +244,7 @@ def test_every_fault_is_a_sentence_and_then_it_reads_again(fault: str, peer: Tcp
 
 def test_late_answer_never_meets_the_next_question(peer: TcpPeer) -> None:
     """An answer that comes after its question was given up is not taken for the next one's."""
-    meter = opened(f"modbus:tcp://127.0.0.1:{peer.port},power=12,timeout=0.1")
+    meter = opened(f"modbus:tcp://127.0.0.1:{peer.port},power=12,timeout=0.3")
     held: list[bytes] = []
 
     def late(question: bytes) -> list[bytes | None]:
@@ -320,7 +320,7 @@ def test_any_registers_are_a_fault_or_a_plausible_number(
 
 def test_any_bytes_on_the_wire_are_a_fault_or_a_reading(peer: TcpPeer) -> None:
     """A hundred answers with bytes changed at random, each followed by the end of the connection, never break it."""
-    meter = opened(f"modbus:tcp://127.0.0.1:{peer.port},power=12,timeout=0.1")
+    meter = opened(f"modbus:tcp://127.0.0.1:{peer.port},power=12,timeout=0.3")
     source = random.Random(11)
 
     def spoilt(question: bytes) -> list[bytes | None]:

@@ -26,9 +26,9 @@ def url() -> Iterator[str]:
 
 
 @asynccontextmanager
-async def servers(folder: Path, url: str, count: int = 2) -> AsyncIterator[list[Stage]]:
-    """So many servers on one database. A node that was given work has a second to open its hold."""
-    settings = {"database_url": url, "grace_s": 1.0}
+async def servers(folder: Path, url: str, count: int = 2, grace_s: float = 60.0) -> AsyncIterator[list[Stage]]:
+    """So many servers on one database."""
+    settings = {"database_url": url, "grace_s": grace_s}
     async with AsyncExitStack() as stack:
         yield [await stack.enter_async_context(stage(folder, **settings)) for _ in range(count)]
 
@@ -120,8 +120,8 @@ async def test_what_a_dead_server_looked_after_is_taken_up(tmp_path: Path, url: 
 async def test_a_silent_node_of_a_dead_server_is_given_up(tmp_path: Path, url: str, monkeypatch: Any) -> None:
     """When server and node both vanish, another server gives the prompt to another node after the grace."""
     monkeypatch.setattr("joulebox.server.desk.SWEEP_S", 0.2)
-    async with servers(tmp_path, url, 1) as (survivor,):
-        async with servers(tmp_path, url, 1) as (leaving,):
+    async with servers(tmp_path, url, 1, 1.0) as (survivor,):
+        async with servers(tmp_path, url, 1, 1.0) as (leaving,):
             await leaving.join()
             status = await leaving.ask()
             lost = await leaving.lease()

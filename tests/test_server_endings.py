@@ -133,7 +133,7 @@ async def test_cancelling_a_running_prompt(tmp_path: Path) -> None:
 
 async def test_a_cancelled_prompt_of_a_silent_node_is_not_rescued(tmp_path: Path) -> None:
     """When the node that should stop goes silent, the prompt is cancelled and not run again."""
-    async with stage(tmp_path) as scene:
+    async with stage(tmp_path, grace_s=0.5) as scene:
         await scene.join()
         prompt_id = (await scene.ask())["id"]
         await scene.lease()
@@ -167,11 +167,11 @@ async def test_a_server_restart_loses_nothing(tmp_path: Path) -> None:
 
 async def test_a_silent_node_is_rescued_after_a_server_restart(tmp_path: Path) -> None:
     """An attempt whose node does not come back to the new server is lost after the grace."""
-    async with stage(tmp_path) as scene:
+    async with stage(tmp_path, grace_s=0.5) as scene:
         await scene.join()
         prompt_id = (await scene.ask())["id"]
         await scene.lease()
-    async with stage(tmp_path) as scene:
+    async with stage(tmp_path, grace_s=0.5) as scene:
         assert (await scene.until(prompt_id, "available"))["attempt"] == 1
 
 
