@@ -24,6 +24,21 @@ LINE: Final = (
     marked("{node} was suspended and is woken for it, which takes about {time}"),
     marked("waiting for {node}, which was suspended and did not wake: it is tried again every 10 minutes"),
 )
+REFUSALS: Final = (
+    marked("There is no receipt {id}."),
+    marked("There is no prompt {id}."),
+    marked("There is no comparison {id}."),
+    marked("The prompt is empty: write something for the model to answer."),
+    marked("The prompt has {count} characters; the model's context of {tokens} tokens cannot hold that. Shorten it."),
+    marked("max_tokens {count} does not fit the model's context of {tokens} tokens: ask for fewer."),
+    marked("{field} must be a number; {text} is none."),
+    marked("This was sent by another site. Open the page itself and ask there."),
+    marked("This prompt belongs to somebody else: only who asked it, or an administrator, may do this."),
+    marked("No connected node has all of these models: choose others."),
+    marked("Choose {least} to {most} models to compare."),
+    marked("The deadline {deadline} is over: it is {now} now."),
+    marked("More than {count} asks a minute: try again in {wait} s."),
+)
 STATES: Final = (
     marked("idle"),
     marked("busy"),
@@ -77,6 +92,7 @@ ELSEWHERE: Final = (
 )
 SENTENCES: Final = (
     *LINE,
+    *REFUSALS,
     *STATES,
     *KINDS,
     *SOURCES,

@@ -114,9 +114,9 @@ def render_receipt(
 
 
 def _legend(trace: TraceChart, _: Tongue) -> list[Json]:
-    """Each phase in view with the address that shows it alone, a little of what lies around it included."""
+    """Each phase of work in view with the address that shows it alone, a little of what lies around it included."""
     found = []
-    for band in trace.bands:
+    for band in (one for one in trace.bands if one.phase != "idle"):
         around_s = 0.1 * (band.end_s - band.start_s)
         ends = {"t0": f"{band.start_s - around_s:.3f}", "t1": f"{band.end_s + around_s:.3f}"}
         time = quantity(band.end_s - band.start_s, None, "s", _)
