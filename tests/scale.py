@@ -1,6 +1,6 @@
 """`make scale`: the real server and a real Postgres behind growing backlogs; writes the numbers of `docs/scale.md`.
 
-    python tests/scale.py [--sizes 10000 100000 1000000] [--prompts 20000] [--nodes 1000] [--limit-s 210]
+    python tests/scale.py [--sizes 10000 100000 1000000] [--prompts 20000] [--nodes 1000] [--limit-s 140]
 
 Backlogs are loaded by COPY; simulated nodes in a process of their own then take, answer and deliver over real HTTP, and
 one new prompt is asked for each answer. `--limit-s` ends a size after so long, and the page says how far it came.
@@ -17,7 +17,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -39,6 +39,7 @@ ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "docs" / "scale.md"
 TICKS_PER_S = os.sysconf("SC_CLK_TCK")
 IDLE_NODES = 300
+SERVERS = 2
 LOOKS = 9
 Json = dict[str, Any]
 
@@ -64,11 +65,16 @@ def postgres_cpu_s(pid: int) -> float:
 
 @dataclass(frozen=True, slots=True)
 class Fleet:
-    """A running server on a database of its own."""
+    """Running servers on a database of their own."""
 
-    url: str
+    urls: tuple[str, ...]
     database_url: str
-    pid: int
+    pids: tuple[int, ...]
+
+    @property
+    def url(self) -> str:
+        """The first of them."""
+        return self.urls[0]
 
     @property
     def _name(self) -> str:
@@ -84,24 +90,32 @@ class Fleet:
         return self.number("SELECT xact_commit FROM pg_stat_database WHERE datname = current_database()")
 
     def cost(self) -> tuple[float, float, int, int, int]:
-        """Processor seconds of the server and of Postgres, transactions, bytes of the database and of its traces."""
+        """Processor seconds of the servers and of Postgres, transactions, bytes of the database and of its traces."""
         kept = self.transactions()
         size = self.number("SELECT pg_database_size(current_database())")
         traces = self.number("SELECT pg_total_relation_size('traces')")
-        return cpu_s(self.pid), postgres_cpu_s(postgres_server.server().pid), kept, size, traces
+        return sum(map(cpu_s, self.pids)), postgres_cpu_s(postgres_server.server().pid), kept, size, traces
 
 
 @contextmanager
-def fleet() -> Iterator[Fleet]:
-    """A server process on a new database."""
-    with postgres_server.database() as url, tempfile.TemporaryDirectory() as folder:
-        settings = {"JOULEBOX_DATABASE_URL": url, "JOULEBOX_PORT": "0", "JOULEBOX_DATA_DIR": folder}
+def fleet(servers: int = 1) -> Iterator[Fleet]:
+    """Server processes on a new database."""
+    with postgres_server.database() as url, ExitStack() as running:
+        started = [running.enter_context(_server(url)) for _ in range(servers)]
+        yield Fleet(tuple(address for address, _ in started), url, tuple(pid for _, pid in started))
+
+
+@contextmanager
+def _server(database_url: str) -> Iterator[tuple[str, int]]:
+    """The address and number of a server process."""
+    with tempfile.TemporaryDirectory() as folder:
+        settings = {"JOULEBOX_DATABASE_URL": database_url, "JOULEBOX_PORT": "0", "JOULEBOX_DATA_DIR": folder}
         command = (sys.executable, "-m", "joulebox", "serve")
         server = subprocess.Popen(command, env=os.environ | settings, stdout=subprocess.PIPE, text=True)
         try:
             assert server.stdout is not None
             words = server.stdout.readline().split()
-            yield Fleet(next(word for word in words if word.startswith("http")), url, server.pid)
+            yield next(word for word in words if word.startswith("http")), server.pid
         finally:
             server.terminate()
             server.wait(15)
@@ -127,13 +141,14 @@ class Rush:
 
 def rush(size: int, nodes: int, prompts: int, limit_s: float) -> Rush:
     """Load a backlog, then let the nodes work on it."""
-    with fleet() as there:
+    with fleet(SERVERS) as there:
         start_ns = CLOCK.now_ns()
         asyncio.run(scale_load.load_waiting(there.database_url, size))
         load_s = seconds(CLOCK.now_ns() - start_ns)
         claim_ms = asyncio.run(claim_times(there.database_url))
         before = there.cost()
-        command = [sys.executable, str(ROOT / "tests" / "scale_nodes.py"), "--url", there.url, "--ask"]
+        command = [sys.executable, str(ROOT / "tests" / "scale_nodes.py"), "--ask"]
+        command += [word for url in there.urls for word in ("--url", url)]
         command += ["--nodes", str(nodes), "--prompts", str(prompts), "--limit-s", str(limit_s)]
         told = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
         seen: Json = json.loads(told.splitlines()[-1])
@@ -268,7 +283,7 @@ def rush_part(sizes: Sequence[int], nodes: int, prompts: int, limit_s: float) ->
         more.append(f"| {size:,} | {one.load_s:.0f} s | {waits} | {one.row_bytes:,.0f} | {one.trace_bytes:,.0f} |")
         troubles += [f"{size:,}: {what} ({count} times)" for what, count in seen["troubles"].items()]
     trouble = f"Refused or failed: {'; '.join(troubles)}." if troubles else "No request was refused or failed."
-    return "\n".join([f"{nodes:,} nodes. {machine()}", "", *lines, "", *more, "", trouble])
+    return "\n".join([f"{nodes:,} nodes, {SERVERS} servers. {machine()}", "", *lines, "", *more, "", trouble])
 
 
 def idle_part() -> str:
@@ -329,7 +344,7 @@ def main() -> None:
     parser.add_argument("--sizes", type=int, nargs="+", default=[10_000, 100_000, 1_000_000])
     parser.add_argument("--prompts", type=int, default=20_000)
     parser.add_argument("--nodes", type=int, default=1000)
-    parser.add_argument("--limit-s", type=float, default=210.0)
+    parser.add_argument("--limit-s", type=float, default=140.0)
     parser.add_argument("--receipts", type=int, default=1_000_000)
     parser.add_argument("--page", type=Path, default=PAGE)
     given = parser.parse_args()

@@ -159,17 +159,17 @@ async def work(lease: Json, name: str, wire: Wire, hold: Wire, seen: Seen) -> No
 class People:
     """Who asks anew for each answer, so that as many wait as before."""
 
-    def __init__(self, url: str, seen: Seen, at_once: int = 8) -> None:
-        self._url, self._seen = url, seen
+    def __init__(self, urls: Sequence[str], seen: Seen, at_once: int = 8) -> None:
+        self._seen = seen
         self._wanted: asyncio.Queue[None] = asyncio.Queue()
-        self.tasks = [asyncio.create_task(self._person()) for _ in range(at_once)]
+        self.tasks = [asyncio.create_task(self._person(urls[number % len(urls)])) for number in range(at_once)]
 
     def ask(self) -> None:
         """One prompt more."""
         self._wanted.put_nowait(None)
 
-    async def _person(self) -> None:
-        wire, body = Wire(self._url), json.dumps({"model": "m", "prompt": "hello"}).encode()
+    async def _person(self, url: str) -> None:
+        wire, body = Wire(url), json.dumps({"model": "m", "prompt": "hello"}).encode()
         while True:
             await self._wanted.get()
             start_ns = CLOCK.now_ns()
@@ -182,7 +182,7 @@ class People:
 async def main(urls: Sequence[str], nodes: int, prompts: int, limit_s: float, *, ask: bool) -> None:
     """Run them all; each URL has its share of the nodes."""
     seen = Seen()
-    people = People(urls[0], seen) if ask else None
+    people = People(urls, seen) if ask else None
     start_ns = CLOCK.now_ns()
     running = [
         asyncio.create_task(node(number, urls[number % len(urls)], prompts, seen, people)) for number in range(nodes)

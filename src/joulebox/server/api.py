@@ -98,7 +98,8 @@ def _prompts(routes: APIRouter, service: Service) -> None:
 def _receipts(routes: APIRouter, service: Service) -> None:
     @routes.get("/api/v1/receipts")
     async def receipts(mine: Mine, since: str | None = None, limit: Limit = 20, cursor: str | None = None) -> Json:
-        """Ids of receipts in the order of asking, `since` a day or a moment."""
+        """Ids of receipts in the order of asking; with `since`, a day or a moment, those finished from then on, in the
+        order of finishing."""
         return await mine.receipts(since, limit, cursor)
 
     @routes.get("/api/v1/receipts/{receipt_id}")

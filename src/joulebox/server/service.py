@@ -445,7 +445,7 @@ class Service:
         return body
 
     async def receipts(self, since: str | None, limit: int, cursor: str | None) -> Json:
-        """Ids of receipts in the order of asking, from a day or moment on."""
+        """Ids of receipts in the order of asking, or from a day or moment on in the order of finishing."""
         after = _number(cursor) if cursor is not None else 0
         first = _moment(since) if since else None
         ids, following = await self.store.receipt_ids(first, limit, after, self._mine())

@@ -484,15 +484,19 @@ def kept_receipt(receipt_id: str) -> Rows:
 
 
 def receipt_page(since: datetime | None, limit: int, after: int, owner: str | None = None) -> Rows:
-    """Receipts in the order of asking, from `since` on; one more than `limit`."""
-    rows = (
-        select(jobs.c.number, jobs.c.receipt_id)
-        .where(jobs.c.receipt_id.is_not(None), jobs.c.number > after)
-        .order_by(jobs.c.number)
-        .limit(limit + 1)
-    )
+    """Receipts in the order of asking, or those finished from `since` on in the order of finishing; after the one of
+    number `after`, one more than `limit`."""
+    rows = select(jobs.c.number, jobs.c.receipt_id).where(jobs.c.receipt_id.is_not(None)).limit(limit + 1)
     rows = rows if owner is None else rows.where(jobs.c.owner == owner)
-    return rows if since is None else rows.where(jobs.c.finalized >= since)
+    if since is None:
+        return rows.where(jobs.c.number > after).order_by(jobs.c.number)
+    rows = rows.where(jobs.c.finalized >= since).order_by(jobs.c.finalized, jobs.c.number)
+    if after:
+        last = jobs.alias()
+        finished = select(last.c.finalized).where(last.c.number == after).scalar_subquery()
+        later = tuple_(jobs.c.finalized, jobs.c.number) > tuple_(finished, after)
+        rows = rows.where(jobs.c.finalized >= finished, later)
+    return rows
 
 
 def trace_of_receipt(receipt_id: str) -> Rows:

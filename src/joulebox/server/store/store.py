@@ -539,8 +539,8 @@ class Store:
     async def receipt_ids(
         self, since: datetime | None, limit: int, after: int, owner: str | None = None
     ) -> tuple[Sequence[str], int | None]:
-        """Ids of receipts in the order of asking, and the number after which the next page begins; only those of
-        `owner` where one is named."""
+        """Ids of receipts in the order of asking, or from `since` on in the order of finishing, and the number after
+        which the next page begins; only those of `owner` where one is named."""
         async with self._database.read() as connection:
             rows = (await connection.execute(queries.receipt_page(since, limit, after, owner))).all()
         following = rows[limit - 1].number if len(rows) > limit else None
