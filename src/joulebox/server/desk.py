@@ -94,7 +94,7 @@ class Desk:
         self._tasks: set[asyncio.Task[None]] = set()
         self._sweep: asyncio.TimerHandle | None = None
         self._busy: Mapping[str, datetime] | None = None
-        self._nodes_stale = False
+        self._stale_nodes: set[str] = set()
         self._on_line: dict[str, str] = {}
         self._reach = Reaches()
         self._taking: tuple[int, frozenset[str]] | None = None
@@ -110,7 +110,7 @@ class Desk:
         queue reach this server at `url`."""
         await self._queue.join(url, self._heard, self._clock.utc())
         await self._take_up()
-        self._know({node.offer.node: node for node in await self._queue.nodes()})
+        self._know(await self._queue.nodes())
         await self.wakes.look()
         self._pace = Pace(reversed(await self._queue.durations_s(LEARNED_FROM)))
         if self._queue.shared:
@@ -545,7 +545,7 @@ class Desk:
     def _heard(self, news: News) -> None:
         """Another server did something: whoever waits for that looks again."""
         if news.kind in ("node", "lost"):
-            self._nodes_stale = True
+            self._stale_nodes.add(news.subject)
             self._on_line.pop(news.subject, None)
             self.control.forget(news.subject)
             self.replan()
@@ -657,16 +657,19 @@ class Desk:
         return self._taking[1]
 
     async def _look_at_nodes(self) -> None:
-        if self._nodes_stale:
-            self._nodes_stale = False
+        if self._stale_nodes:
+            stale, self._stale_nodes = self._stale_nodes, set()
             await self.wakes.look()
-            mine = {name: node for name, node in self._nodes.items() if self._presence.here(name)}
-            fresh = {node.offer.node: node for node in await self._queue.nodes()}
-            self._know(fresh | {name: replace(mine[name], drain=fresh[name].drain) for name in mine if name in fresh})
+            fresh = await self._queue.nodes(None if "" in stale else stale)
+            self._know(fresh)
 
-    def _know(self, nodes: dict[str, NodeRecord]) -> None:
-        self._nodes = nodes
-        self._reach = Reaches({name: reach_of(node.offer) for name, node in nodes.items()})
+    def _know(self, nodes: Sequence[NodeRecord]) -> None:
+        """What the database says of nodes; one that is on the line here is known better."""
+        for node in nodes:
+            name = node.offer.node
+            mine = self._nodes.get(name) if self._presence.here(name) else None
+            self._nodes[name] = replace(mine, drain=node.drain) if mine is not None else node
+            self._reach.put(name, reach_of(self._nodes[name].offer))
         self._taking = None
 
     async def _working(self) -> Mapping[str, datetime]:

@@ -568,8 +568,8 @@ class Queue(Protocol):
         """Remember what a node offers, and whether it is on this server's line. `False`, and nothing is remembered,
         where another process of that name is on the line of another server."""
 
-    async def nodes(self) -> Sequence[NodeRecord]:
-        """Every node that ever joined, by name."""
+    async def nodes(self, names: Collection[str] | None = None) -> Sequence[NodeRecord]:
+        """Every node that ever joined, or those of these names, by name."""
 
     async def drain(self, node: str, drain: Drain | None) -> None:
         """Note that a node is to take no more prompts, or that it may again (`None`)."""

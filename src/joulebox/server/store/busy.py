@@ -90,6 +90,8 @@ _JOB_BY_KEY: Final = Prepared(queries.job_by_key(_named("key")))
 _BEFORE: Final = Prepared(queries.before([_named("job_id")]))
 _ATTEMPT: Final = Prepared(queries.attempt(_named("of_token")))
 _RECEIPT: Final = Prepared(queries.receipt(_named("receipt_id")))
+_WORKING: Final = Prepared(queries.working(_named("own")))
+_RUNNING_ON: Final = Prepared(queries.running_on(_named("on_node")))
 _REPLAY: Final = Prepared(queries.replay(_named("of_job")))
 _ADD_ATTEMPT: Final = _into(attempts, "finished", "problem")
 _COUNTS: Final = Prepared(queries.attempt_counts(_named("of_job")))
@@ -198,6 +200,16 @@ def replay(job_id: str) -> Steps[Replay | None]:
         return None
     chunks = tuple((int(seq), str(text)) for seq, text in row["chunks"] or ())
     return Replay(attempt=row["number"], chunks=chunks, answer_seq=row["answer_seq"])
+
+
+def working(own: int | None) -> Steps[Mapping[str, datetime]]:
+    """The nodes that work for other servers than `own`, each since when."""
+    return {row["node"]: row["leased"] for row in (yield _WORKING, {"own": own})}
+
+
+def running_on(node: str) -> Steps[Sequence[str]]:
+    """What runs on a node: at most one."""
+    return [row["token"] for row in (yield _RUNNING_ON, {"on_node": node})]
 
 
 # --- claimed ----------------------------------------------------------------------------------------------------------

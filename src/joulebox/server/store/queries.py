@@ -514,6 +514,11 @@ def all_nodes() -> Rows:
     return select(nodes).order_by(nodes.c.name)
 
 
+def some_nodes(names: Collection[str]) -> Rows:
+    """The nodes of these names."""
+    return all_nodes().where(nodes.c.name.in_(names))
+
+
 def add_job(dialect: str, values: dict[str, Any]) -> ReturningInsert[Any]:
     """A new job, unless one was asked with the same idempotency key."""
     added = _insert(dialect, jobs).values(values).on_conflict_do_nothing(index_elements=["idempotency_key"])

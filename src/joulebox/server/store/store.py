@@ -2,7 +2,7 @@
 
 import secrets
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import asdict, replace
 from datetime import datetime
@@ -141,14 +141,11 @@ class Store:
 
     @whole
     async def working(self) -> Mapping[str, datetime]:
-        async with self._database.read() as connection:
-            rows = (await connection.execute(queries.working(self._replica))).mappings()
-            return {row["node"]: row["leased"] for row in rows}
+        return await self._database.carry_out(busy.working(self._replica), "look")
 
     @whole
     async def running_on(self, node: str) -> Sequence[str]:
-        async with self._database.read() as connection:
-            return [row["token"] for row in (await connection.execute(queries.running_on(node))).mappings()]
+        return await self._database.carry_out(busy.running_on(node), "look")
 
     # --- the Queue port -----------------------------------------------------------------------------------------------
 
@@ -368,9 +365,10 @@ class Store:
         return True
 
     @whole
-    async def nodes(self) -> Sequence[NodeRecord]:
+    async def nodes(self, names: Collection[str] | None = None) -> Sequence[NodeRecord]:
         async with self._database.read() as connection:
-            rows = (await connection.execute(queries.all_nodes())).mappings().all()
+            wanted = queries.all_nodes() if names is None else queries.some_nodes(names)
+            rows = (await connection.execute(wanted)).mappings().all()
             return [node_of(row, self._replica) for row in rows]
 
     @whole
