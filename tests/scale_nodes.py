@@ -41,7 +41,15 @@ class Wire:
         self._writer: asyncio.StreamWriter | None = None
 
     async def request(self, method: str, path: str, body: bytes = b"") -> int:
-        """Send a request; the status of its answer. Its body follows."""
+        """Send a request; the status of its answer. Its body follows. A connection that rested too long and was ended
+        is made again."""
+        if self._reader is not None:
+            with suppress(asyncio.IncompleteReadError, ConnectionError):
+                return await self._send(method, path, body)
+            self.close()
+        return await self._send(method, path, body)
+
+    async def _send(self, method: str, path: str, body: bytes) -> int:
         if self._reader is None or self._writer is None:
             self._reader, self._writer = await asyncio.open_connection(self._host, self._port)
         head = f"{method} {path} HTTP/1.1\r\nhost: {self._host}\r\ncontent-type: application/json\r\n"
@@ -118,21 +126,31 @@ async def node(number: int, url: str, prompts: int, seen: Seen, people: "People 
     await asyncio.sleep(random.random() * 2)
     try:
         while seen.done < prompts and not seen.enough:
-            start_ns = CLOCK.now_ns()
-            status, body = await wire.post("/node/v1/lease", wanted)
-            if status == 204:
-                continue
-            if status != 200:
-                seen.troubles[f"lease {status} {body[:100]!r}"] += 1
-                await asyncio.sleep(0.5)
-                continue
-            seen.leased_s.append(seconds(CLOCK.now_ns() - start_ns))
-            await work(json.loads(body), name, wire, hold, seen)
-            if people is not None:
-                people.ask()
+            try:
+                await turn(name, wanted, wire, hold, seen, people)
+            except (OSError, asyncio.IncompleteReadError) as error:
+                seen.troubles[f"connection: {type(error).__name__}"] += 1
+                wire.close()
+                hold.close()
     finally:
         wire.close()
         hold.close()
+
+
+async def turn(name: str, wanted: bytes, wire: Wire, hold: Wire, seen: Seen, people: "People | None") -> None:
+    """Ask for work once, and do it."""
+    start_ns = CLOCK.now_ns()
+    status, body = await wire.post("/node/v1/lease", wanted)
+    if status == 204:
+        return
+    if status != 200:
+        seen.troubles[f"lease {status} {body[:100]!r}"] += 1
+        await asyncio.sleep(0.5)
+        return
+    seen.leased_s.append(seconds(CLOCK.now_ns() - start_ns))
+    await work(json.loads(body), name, wire, hold, seen)
+    if people is not None:
+        people.ask()
 
 
 async def work(lease: Json, name: str, wire: Wire, hold: Wire, seen: Seen) -> None:

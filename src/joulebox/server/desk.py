@@ -658,14 +658,12 @@ class Desk:
 
     async def _look_at_nodes(self) -> None:
         if self._stale_nodes:
-            stale, self._stale_nodes = self._stale_nodes, set()
+            names, self._stale_nodes = self._stale_nodes, set()
             await self.wakes.look()
-            fresh = await self._queue.nodes(None if "" in stale else stale)
-            self._know(fresh)
+            self._know(await self._queue.nodes(None if "" in names else names))
 
     def _know(self, nodes: Sequence[NodeRecord]) -> None:
-        """What the database says of nodes; one that is on the line here is known better."""
-        for node in nodes:
+        for node in nodes:  # one that is on the line here is known better
             name = node.offer.node
             mine = self._nodes.get(name) if self._presence.here(name) else None
             self._nodes[name] = replace(mine, drain=node.drain) if mine is not None else node
@@ -674,10 +672,9 @@ class Desk:
 
     async def _working(self) -> Mapping[str, datetime]:
         """The nodes that work, each since when."""
-        mine = {one.attempt.node: one.attempt.leased for one in self._live.values()}
         if self._busy is None:
             self._busy = await self._queue.working() if self._queue.shared else {}
-        return {**self._busy, **mine}
+        return {**self._busy, **{one.attempt.node: one.attempt.leased for one in self._live.values()}}
 
     # --- grace --------------------------------------------------------------------------------------------------------
 
