@@ -118,7 +118,11 @@ def _server(database_url: str) -> Iterator[tuple[str, int]]:
             yield next(word for word in words if word.startswith("http")), server.pid
         finally:
             server.terminate()
-            server.wait(15)
+            try:
+                server.wait(15)
+            except subprocess.TimeoutExpired:
+                server.kill()
+                server.wait()
 
 
 # --- what is measured -------------------------------------------------------------------------------------------------

@@ -229,8 +229,9 @@ async def _serve(app: FastAPI, sock: socket.socket, on_ready: Callable[[], None]
         # Everything that matters is in the database by now; a stuck connection must not keep the process alive.
         loop.call_later(STOP_S, os._exit, 0)
 
+    # Not the loop's own handlers: while hundreds of connections end at once, the pipe they come through is full.
     for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stopping)
+        signal.signal(number, lambda *_: loop.call_soon_threadsafe(stopping))
     async with running(app, sock):
         _spare_what_stays()
         on_ready()
