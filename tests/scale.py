@@ -29,7 +29,7 @@ from accuracy_page import with_part
 from joulebox.clock import SystemClock
 from joulebox.protocol import to_json
 from joulebox.server.store import Store
-from joulebox.units import seconds
+from joulebox.units import nanoseconds, seconds
 from scale_fair import Asked, fairness, of_asking, of_the_line, served
 from scale_nodes import Seen, Wire, centiles, work
 from server_stage import offer
@@ -84,9 +84,10 @@ class Fleet:
         """What a statement answers."""
         return int(postgres_server.server().execute(statement, self._name)[0][0])
 
-    def transactions(self) -> int:
-        """How many Postgres has kept in this database; it counts them within a second."""
-        CLOCK.sleep_until(CLOCK.now_ns() + 1_200_000_000)
+    def transactions(self, rest_s: float = 1.2) -> int:
+        """How many Postgres has kept in this database, once it has counted them: those of a connection that does
+        nothing more take it ten seconds."""
+        CLOCK.sleep_until(CLOCK.now_ns() + nanoseconds(rest_s))
         return self.number("SELECT xact_commit FROM pg_stat_database WHERE datname = current_database()")
 
     def cost(self) -> tuple[float, float, int, int, int]:
@@ -203,15 +204,14 @@ async def idle(there: Fleet, nodes: int, jobs: int) -> Idle:
     wire, body, took = Wire(there.url), json.dumps({"model": "quiet", "prompt": "hello"}).encode(), []
     while len(json.loads((await _got(wire, "/api/v1/nodes"))[0])["nodes"]) < nodes:  # noqa: ASYNC110
         await asyncio.sleep(0.2)
-    await asyncio.sleep(1.0)
-    before = await asyncio.to_thread(there.transactions)
+    before = await asyncio.to_thread(there.transactions, 11.0)
     for _ in range(jobs):
         start_ns = CLOCK.now_ns()
         status, reply = await wire.post("/api/v1/prompts", body)
         assert status == 202, reply
         took.append(seconds(await leased.get() - start_ns) * 1e3)
         await asyncio.sleep(0.05)
-    kept = await asyncio.to_thread(there.transactions) - before
+    kept = await asyncio.to_thread(there.transactions, 11.0) - before
     for task in running:
         task.cancel()
     await asyncio.wait(running)
