@@ -27,6 +27,8 @@ from server_stage import done, offer, story
 CLOCK = SystemClock()
 WORDS = ("A", " short", " answer", ".")
 STORY = to_json(Batch(events=tuple(story(*WORDS))))
+COME_S = 5.0
+"""Nodes come within so long, not all at once."""
 MODELS = ("m", "m2", "m3", "m4")
 Json = dict[str, Any]
 
@@ -123,7 +125,7 @@ async def node(number: int, url: str, prompts: int, seen: Seen, people: "People 
     wire, hold = Wire(url), Wire(url)
     name = f"n{number}"
     wanted = to_json(offer(node=name, models=(MODELS[0], MODELS[1 + number % 3]), wait_s=20.0))
-    await asyncio.sleep(random.random() * 2)
+    await asyncio.sleep(random.random() * COME_S)
     try:
         while seen.done < prompts and not seen.enough:
             try:

@@ -14,7 +14,7 @@ def _names(kind: type) -> tuple[str, ...] | None:
 
 
 def plain(value: Any) -> Any:
-    """A noun as dictionaries, for JSON: what `dataclasses.asdict` gives, in a fifth of its time, since what nouns hold
+    """A noun as dictionaries, for JSON: what `dataclasses.asdict` gives, in less time, since what nouns hold
     is never changed and needs no copy."""
     kind: Any = type(value)
     if kind in _ATOMS:

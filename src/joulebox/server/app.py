@@ -214,7 +214,7 @@ def serve(settings: Settings, on_ready: Callable[[str], None] | None = None) -> 
 
 
 def _spare_what_stays() -> None:
-    """What is loaded by now stays: looking through it again and again for what may go took a tenth of the processor."""
+    """What is loaded by now stays, and need not be looked through again and again for what may go."""
     gc.collect()
     gc.freeze()
     gc.set_threshold(GARBAGE, 20, 20)

@@ -1,9 +1,9 @@
 """The busy path's transactions: statements put into a database's words once, and carried out by the driver itself.
 
-SQLAlchemy builds, keys and carries out a statement in half a millisecond, ten times what the driver needs. So the few
-statements that every prompt costs are built once, with names for their values. A transaction of them is a generator: it
-yields a statement with its values, is sent the rows, and returns what came of it; each database carries it out its own
-way (`Database.carry_out`).
+Building a statement anew, keying it and carrying it out costs SQLAlchemy several times what the driver needs. So the
+few statements that every prompt costs are built once, with names for their values. A transaction of them is a
+generator: it yields a statement with its values, is sent the rows, and returns what came of it; each database carries
+it out its own way (`Database.carry_out`).
 """
 
 from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
