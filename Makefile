@@ -47,7 +47,7 @@ test: .venv/dev ## the everyday tests
 
 test-all: .venv/dev ## every test, the slow ones too
 	$(PYTEST) -m 'not slow'
-	$(BIN)/python -m pytest -q -rs -n 2 --dist load -m slow
+	$(BIN)/python -m pytest -q -rs -n 2 --dist worksteal -m slow
 
 faults: .venv/dev ## every fault of every instrument at every point of a run, for every length; about an hour
 	JOULEBOX_FAULTS=all $(BIN)/python -m pytest -q -n 2 --dist load -m slow tests/test_faults.py

@@ -18,7 +18,16 @@ settings.load_profile("joulebox")
 postgres_server.cut_no_power()
 
 
-FIRST = ("test_crash_fleet", "test_crash", "test_whole", "test_up", "test_engines", "test_queue", "test_pages")
+FIRST = (
+    "test_crash_fleet",
+    "test_crash",
+    "test_whole",
+    "test_bench_run",
+    "test_up",
+    "test_engines",
+    "test_pages",
+    "test_fleet",
+)
 """The files that take longest, in this order: what begins last must be short, or one process works on alone."""
 
 
