@@ -407,7 +407,7 @@ async def test_a_token_works_on_every_server(tmp_path: Path) -> None:
     """Two closed servers on one database: a node's token opens both, what it says to the wrong one is passed on, and
     the way between servers is closed to others."""
     with databases.postgres() as url:
-        closed = {"public": (), "database_url": url, "grace_s": 1.0}
+        closed = {"public": (), "database_url": url, "grace_s": 60.0}
         async with stage(tmp_path / "1", **closed) as one, stage(tmp_path / "2", **closed) as other:
             one.http.headers.update(bearer(await token(one, "node", "ask")))
             other.http.headers.update(one.http.headers)

@@ -292,7 +292,7 @@ def test_meters_are_served(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, rig: tuple[str, ...]
 ) -> None:
     """`meters serve` prints the setting for the node on the other machine, and both meters can be read by it."""
-    _look(monkeypatch, 0.3)
+    _look(monkeypatch, 1.0)
     command = [sys.executable, "-m", "joulebox", "meters", "serve", "--port", "0", *rig]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=dict(os.environ)) as process:
         assert process.stdout is not None
