@@ -196,6 +196,13 @@ class Bench:
 Connect = Callable[[Bench], Meter]
 
 
+def _line_to(bench: Bench, upstream: int) -> str:
+    """Lay a line to a port of this host; where it begins."""
+    bench.line = line = Line(upstream)
+    bench.stack.callback(line.unplug)
+    return f"127.0.0.1:{line.port}"
+
+
 def _powercap(bench: Bench, range_uj: int = RANGE_UJ) -> Meter:
     bench.tree = tree = CountingTree(bench.device, bench.machine, bench.folder, TreeParameters(range_uj=range_uj))
     bench.stack.callback(tree.close)
@@ -237,8 +244,7 @@ def _mcp39f511n(bench: Bench) -> Meter:
 def _web(kind: str, bench: Bench, device: Any) -> Meter:
     web = WebPlug(device)
     bench.stack.callback(web.close)
-    bench.line = Line(int(web.url.rpartition(":")[2]))
-    return _opened(f"{kind}:http://127.0.0.1:{bench.line.port}", bench)
+    return _opened(f"{kind}:http://{_line_to(bench, int(web.url.rpartition(':')[2]))}", bench)
 
 
 def _shelly(bench: Bench) -> Meter:
@@ -257,23 +263,20 @@ def _tasmota(bench: Bench) -> Meter:
 def _modbus(bench: Bench) -> Meter:
     plug = ModbusPlug(lan_meters.Plug(bench.device, bench.wall))
     bench.stack.callback(plug.close)
-    bench.line = Line(plug.port)
-    return _opened(f"modbus:tcp://127.0.0.1:{bench.line.port},preset=sunspec,unit=2", bench)
+    return _opened(f"modbus:tcp://{_line_to(bench, plug.port)},preset=sunspec,unit=2", bench)
 
 
 def _redfish(bench: Bench) -> Meter:
     plug = RedfishPlug(lan_meters.Plug(bench.device, bench.wall))
     bench.stack.callback(plug.close)
-    bench.line = Line(plug.port)
-    return _opened(f"redfish:http://127.0.0.1:{bench.line.port}", bench)
+    return _opened(f"redfish:http://{_line_to(bench, plug.port)}", bench)
 
 
 def _remote(bench: Bench) -> Meter:
     kind = Kind(sampling=Sampling.COUNTER, tick_s=0.3, step=1e-3, phase_s=0.037)
     host = MeterHost([Instrument(bench.wall, bench.device, kind)], bench.clock)
     bench.stack.callback(host.close)
-    bench.line = Line(host.port)
-    url = f"http://127.0.0.1:{bench.line.port}"
+    url = f"http://{_line_to(bench, host.port)}"
     return _patiently(lambda: RemoteMeter(url, 0, bench.timeout_s, None, bench.clock))
 
 
