@@ -193,7 +193,11 @@ class People:
         while True:
             await self._wanted.get()
             start_ns = CLOCK.now_ns()
-            status, reply = await wire.post("/api/v1/prompts", body)
+            try:
+                status, reply = await wire.post("/api/v1/prompts", body)
+            except (OSError, asyncio.IncompleteReadError) as error:
+                status, reply = 0, type(error).__name__.encode()
+                wire.close()
             if status != 202:
                 self._seen.troubles[f"ask {status} {reply[:100]!r}"] += 1
             self._seen.asked_s.append(seconds(CLOCK.now_ns() - start_ns))
@@ -216,7 +220,7 @@ async def main(urls: Sequence[str], nodes: int, prompts: int, limit_s: float, *,
     for task in tasks:
         task.cancel()
     for task in tasks:
-        with suppress(asyncio.CancelledError):
+        with suppress(asyncio.CancelledError, asyncio.IncompleteReadError, OSError):
             await task
     print(json.dumps(seen.told(wall_s)), flush=True)
 
