@@ -16,7 +16,6 @@ MODELS_MAX: Final = 4
 TIE: Final = "tie"
 NONE: Final = "none"
 WORTH: Final = ("yes", "no", "unsure")
-Z: Final = 1.96
 T = TypeVar("T")
 
 
@@ -105,11 +104,3 @@ def _preference(
         worth_yes=sum(worth == "yes" for worth in worths),
         worth_told=len(worths),
     )
-
-
-def share_interval(count: int, n: int) -> tuple[float, float]:
-    """The 95 % interval of a share (Wilson 1927). Raises `ZeroDivisionError` for none of none."""
-    share, spread = count / n, Z * Z / n
-    middle = (share + spread / 2) / (1 + spread)
-    half = Z * math.sqrt(share * (1 - share) / n + spread / (4 * n)) / (1 + spread)
-    return max(0.0, middle - half), min(1.0, middle + half)
