@@ -203,7 +203,7 @@ class Service:
         """Take a prompt; the status of its job."""
         prompt, wish = await self._with_model(body), body.to_wish(self.desk.now())
         if body.follows is not None:
-            prompt = continued(await self.visible(body.follows), prompt)
+            prompt = continued(await self._own(body.follows), prompt)
         caller, key = self.caller, body.idempotency_key
         if key is not None and caller.asker is not None:  # another asker's key may be the same word
             key = digest(f"{caller.asker} {key}")
@@ -371,6 +371,14 @@ class Service:
             raise not_yours()
         return record
 
+    async def _own(self, prompt_id: str) -> Record:
+        """One job that who asks may go on from: a model repeats all that it is told, also what was never shared.
+        Raises `JouleboxError`: `not_found`, `forbidden`."""
+        record = await self.record(prompt_id)
+        if not self.caller.owns(record.owner):
+            raise not_yours()
+        return record
+
     def sees(self, record: Record) -> bool:
         """Whether who asks may read the texts: their owner, an administrator, everybody where they are shared."""
         return record.shared or self.caller.owns(record.owner)
@@ -411,6 +419,7 @@ class Service:
             "prompt": _question(job.prompt) if seen else None,
             "texts": "removed" if record.erased else "shown" if seen else "private",
             "shared": record.shared,
+            "own": self.caller.owns(record.owner),
             "state": job.state,
             "priority": record.priority,
             "placement": _placement(record),
@@ -493,9 +502,12 @@ class Service:
 
     async def _erase(self, named: str, record: Record) -> Json:
         await self._act(record, "erase")
-        if record.job.state not in FINAL_STATES:
-            raise JouleboxError("not_ready", f"This prompt is {record.job.state}: stop it first, or wait for its end.")
-        await self.store.erase(record.job.id, self.desk.now())
+        later = await self.store.talks.after(record.job.id)
+        for one in [record, *[await self.record(each) for each in later]]:
+            if one.job.state not in FINAL_STATES:
+                which = "This prompt" if one is record else f"The prompt {one.job.id}, which goes on from it,"
+                raise JouleboxError("not_ready", f"{which} is {one.job.state}: stop it first, or wait for its end.")
+        await self.store.erase(record.job.id, self.desk.now(), later)
         return {
             "id": named,
             "removed": ["prompt", "answer"],
