@@ -61,15 +61,16 @@ def shuffled(items: Iterable[T]) -> list[T]:
     return mixed
 
 
-def figure_of(model: str, receipt: Mapping[str, Any]) -> dict[str, Any]:
-    """What is kept of an answer with a vote: the model and what it took, `None` where that is not known."""
-    answer = receipt["energy"]["answer"]
+def figure_of(model: str, receipt: Mapping[str, Any] | None) -> dict[str, Any]:
+    """What is kept of an answer with a vote: the model and what it took, `None` where that is not known, or no receipt
+    could be made."""
+    answer = receipt["energy"]["answer"] if receipt is not None else None
     return {
         "model": model,
         "j": answer["j"] if answer else None,
         "u": answer["u"] if answer else None,
-        "modelled": receipt["energy"]["scope"] == "modelled",
-        "simulated": receipt["simulated"],
+        "modelled": receipt is not None and receipt["energy"]["scope"] == "modelled",
+        "simulated": receipt is not None and receipt["simulated"],
     }
 
 

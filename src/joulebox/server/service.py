@@ -339,9 +339,10 @@ class Service:
             raise JouleboxError("bad_request", f"There is no answer {choice[:20]!r} to choose.")
         figures = []
         for record in [await self.record(job_id) for job_id in found.jobs]:
-            if record.job.state is not JobState.COMPLETED or record.job.receipt_id is None:
-                raise JouleboxError("not_ready", "Not every answer is there with its receipt: vote when they are.")
-            figures.append(figure_of(record.job.prompt.model, await self.receipt(record.job.receipt_id)))
+            if record.job.state is not JobState.COMPLETED:
+                raise JouleboxError("not_ready", "Not every answer is there: vote when they are.")
+            receipt = await self.receipt(record.job.receipt_id) if record.job.receipt_id is not None else None
+            figures.append(figure_of(record.job.prompt.model, receipt))
         await self.store.talks.choose(comparison_id, choice, figures, self.desk.now())
 
     async def judge(self, comparison_id: str, worth: str) -> None:
