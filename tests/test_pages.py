@@ -373,6 +373,21 @@ def test_a_first_visit_is_small(listed: Listed, language: str) -> None:
     assert joules == pytest.approx(kilobytes * 0.194 * 3.6, rel=0.05)
 
 
+@pytest.mark.parametrize("language", ["en", "de"])
+def test_the_page_of_a_prompt_is_small(language: str) -> None:
+    """Waiting, streaming and with its receipt (which is data), it keeps within the budget of asking."""
+    app = stage.application()
+    call(app, "POST", "/ask", b"model=powercap&prompt=Why")
+    waiting = call(app, "GET", "/prompts/p1", accept_language=language)[2].decode()
+    status = {"id": "p1", "state": "completed", "phase": None, "answer": stage.ANSWER, "error": None}
+    done = pages.render_prompt(status, _receipt("powercap"), stage.NODES, models=stage.MODELS)
+    for html in (waiting, done):
+        size = len(gzip.compress(DATA.sub("", html).encode(), 9))
+        for address in re.findall(r'"(/static/[^"]+)"', html):
+            size += len(call(app, "GET", address.replace("&amp;", "&"), accept_encoding="gzip")[2])
+        assert size <= ASK_MAX_BYTES
+
+
 def test_pages_forbid_everything_they_do_not_need() -> None:
     """The policy allows this server's own style and script only; no page may be framed or kept."""
     _, headers, _ = call(stage.application(), "GET", "/")
@@ -748,18 +763,3 @@ def test_a_hostile_answer_is_harmless_in_a_browser(page: Page) -> None:
         assert page.evaluate("getComputedStyle(document.getElementById('answer')).unicodeBidi") == "isolate"
         page.unroute("**/prompts/hostile")
     assert not [url for url in asked if "elsewhere" in url]
-
-
-@pytest.mark.parametrize("language", ["en", "de"])
-def test_the_page_of_a_prompt_is_small(language: str) -> None:
-    """Waiting, streaming and with its receipt (which is data), it keeps within the budget of asking."""
-    app = stage.application()
-    call(app, "POST", "/ask", b"model=powercap&prompt=Why")
-    waiting = call(app, "GET", "/prompts/p1", accept_language=language)[2].decode()
-    status = {"id": "p1", "state": "completed", "phase": None, "answer": stage.ANSWER, "error": None}
-    done = pages.render_prompt(status, _receipt("powercap"), stage.NODES, models=stage.MODELS)
-    for html in (waiting, done):
-        size = len(gzip.compress(DATA.sub("", html).encode(), 9))
-        for address in re.findall(r'"(/static/[^"]+)"', html):
-            size += len(call(app, "GET", address.replace("&amp;", "&"), accept_encoding="gzip")[2])
-        assert size <= ASK_MAX_BYTES
