@@ -31,4 +31,10 @@ PAGES: Final = (
     Listed("comparison", "/compare/c1"),
     Listed("waiting", "/compare/c2", axe=False),
     Listed("preferences", "/preferences"),
+    Listed("table", "/table"),
+    Listed("accuracy", "/table?figure=accuracy&category=math&sort=model&node=atelier&min=60", axe=False),
+    Listed("nodes", "/nodes"),
+    Listed("method", "/method"),
+    Listed("reference", "/api"),
+    Listed("about", "/about"),
 )

@@ -21,9 +21,13 @@ from joulebox import model as nouns
 from joulebox.accounting.embodied import embodied_of_parts
 from joulebox.errors import JouleboxError
 from joulebox.evidence import encode_trace
+from joulebox.server.campaigns import Campaign, CampaignCell, advise
 from joulebox.server.comparing import Comparison, Preference, preferences
-from joulebox.server.pages import problem_of, refused, router
+from joulebox.server.feedback import checked
+from joulebox.server.idle import IdleShare
+from joulebox.server.pages import Operator, problem_of, refused, router
 from joulebox.server.problems import install
+from joulebox.statistics.recommending import Advice
 from traces import S, channel, series, trace
 
 Json = dict[str, Any]
@@ -294,7 +298,13 @@ NODES: Sequence[Json] = (
     {
         "name": "atelier",
         "state": "idle",
+        "reason": "waits for prompts",
+        "since": "2026-11-23T07:31:00+00:00",
         "zone": "DE",
+        "models": ["powercap"],
+        "loaded": "powercap",
+        "temperature_c": 41.25,
+        "bands": [{"scope": "cpu", "min_c": 35.0, "max_c": 45.0}],
         "meters": [
             {"kind": "energy_j", "scope": "cpu", "simulated": True},
             {"kind": "energy_j", "scope": "dram", "simulated": True},
@@ -333,6 +343,98 @@ FIGURES: tuple[Json, ...] = (
 )
 
 
+NOW = datetime(2026, 11, 23, 10, 20, tzinfo=UTC)
+CAMPAIGN = Campaign(
+    id="c1",
+    title="Campaign c1 of 2026-11-22: code 1, math 1, sql 1",
+    created="2026-11-22T08:00:00+00:00",
+    published=NOW,
+    notes=("Measured at wall; grade A.", "Missing, qwen3-4b sql: 3 failed."),
+)
+
+
+def _cell(model: str, category: str, j: float, share: float, n: int = 50) -> CampaignCell:
+    """A model's figures in a category: `j` joules an answer, a `share` of `n` right; of fewer than ten none."""
+
+    def spread(value: float, by: float) -> Json | None:
+        return {"value": value, "low": value / by, "high": value * by} if n >= 10 else None
+
+    right = spread(j / share, 1.3) if share * n >= 5 else None
+    ends = {"value": share, "low": max(share - 0.13, 0.0), "high": min(share + 0.13, 1.0)} if n >= 10 else None
+    figures = {"answer_j": spread(j, 1.1), "token_j": spread(j / 120, 1.08), "right_j": right}
+    figures |= {"sci_g": spread(j * 1.2e-4, 1.12), "accuracy": ends}
+    return CampaignCell(campaign="c1", node="atelier", model=model, digest="sha256:0", category=category, asked=50,
+                        n=n, judged=n, right=share * n, figures=figures)  # fmt: skip
+
+
+CELLS = (
+    *(
+        _cell(model, category, j * factor, share * quality)
+        for model, j, share in (("smollm2-135m", 21.0, 0.08), ("qwen3-0.6b", 86.4, 0.46), ("qwen3-1.7b", 240.0, 0.44))
+        for category, factor, quality in (("code", 1.6, 0.9), ("math", 0.8, 1.1), ("sql", 1.0, 1.0), ("all", 1.1, 1.0))
+    ),
+    _cell("qwen3-4b", "code", 1210.0, 0.78),
+    _cell("qwen3-4b", "math", 640.0, 0.9),
+    _cell("qwen3-4b", "sql", 800.0, 0.5, 4),
+)
+CONTROL: Json = {
+    "state": "steady",
+    "sentence": "Control prompt: steady since 2026-11-01, now 0.6 % above its reference.",
+    "limit": 6.0,
+    "reference": {"at": "2026-11-01T08:00:00+00:00", "mean_j": 41.2, "spread_j": 0.31},
+    "runs": [
+        {"at": f"2026-11-{22 - n:02}T04:00:00+00:00", "receipt_id": "r_01JD3M0Q8B", "answer_j": 41.2 + 0.2 * (n % 3),
+         "u_j": 1.6, "note": None, "high": 2.2 - 0.1 * n, "low": 0.05 * n}
+        for n in range(18)
+    ],
+}  # fmt: skip
+
+
+OPERATOR = Operator(
+    name="Joulebox Demo\nMusterweg 1, 10115 Berlin",
+    contact="hello@joulebox.test",
+    imprint="Responsible for the content: **A. Muster**.",
+    privacy="Texts are read by nobody, unless something breaks.",
+    retention_days=30,
+)
+
+
+class StageOverview:
+    """Satisfies `Overviewed` from memory."""
+
+    def __init__(self) -> None:
+        self.published = True
+        self.messages: list[Mapping[str, str]] = []
+
+    async def campaigns(self) -> tuple[Sequence[Campaign], Sequence[CampaignCell]]:
+        return ((CAMPAIGN,), CELLS) if self.published else ((), ())
+
+    async def idle(self, node: str) -> Sequence[IdleShare]:
+        return [IdleShare(loaded=True, scope="cpu+dram", lasted_s=20_880.0, j=542_880.0, u=16_704.0, mean_w=26.0)]
+
+    async def waiting(self, node: str, zone: str | None, models: Sequence[str]) -> int:
+        return 3
+
+    def grid_day(self, zone: str | None) -> tuple[datetime, Sequence[nouns.DatedIntensity]]:
+        day = NOW.replace(hour=0, minute=0)
+        return NOW, [_hour(day + timedelta(hours=n), 330 + 120 * sin(n / 4), n) for n in range(24)]
+
+    async def leave(self, form: Mapping[str, str]) -> None:
+        checked(form.get("message", ""), form.get("contact", ""))
+        self.messages.append(form)
+
+
+def _hour(start: datetime, g_per_kwh: float, n: int) -> nouns.DatedIntensity:
+    quality: Any = "estimated" if n <= NOW.hour else "forecast"
+    source = "Energy-Charts (energy-charts.info, Fraunhofer ISE); range: x0.75 to x1.3"
+    known = replace(
+        GRID, g_per_kwh=g_per_kwh, low=0.75 * g_per_kwh, high=1.3 * g_per_kwh, quality=quality, source=source
+    )
+    return nouns.DatedIntensity(
+        start=start.isoformat(), until=(start + timedelta(hours=1)).isoformat(), intensity=known
+    )
+
+
 class Stage:
     """Prompts in memory and their scripts; satisfies `pages.Backend`."""
 
@@ -347,13 +449,18 @@ class Stage:
         self.choice: str | None = None
         self.worth: str | None = None
         self.connections: dict[str, int] = {}
+        self.overview = StageOverview()
         self._ids = count(1)
 
     async def models(self) -> Sequence[Mapping[str, Any]]:
         return MODELS
 
     async def nodes(self) -> Sequence[Mapping[str, Any]]:
-        return NODES
+        return [{**node, "control": CONTROL} for node in NODES]
+
+    async def advice(self, category: str, min_accuracy: float, max_energy_j: float | None) -> Advice:
+        offered = {(cell.model, cell.digest) for cell in CELLS}
+        return advise(CELLS, offered, category, min_accuracy, max_energy_j)
 
     async def status(self, prompt_id: str) -> Mapping[str, Any]:
         if prompt_id not in self.jobs:
@@ -553,7 +660,8 @@ def application() -> FastAPI:
     """The pages, and as much of the API as they speak to."""
     app, stage = FastAPI(docs_url=None, redoc_url=None, openapi_url=None), Stage()
     install(app, refused)
-    app.include_router(router(lambda _: stage))
+    app.state.stage = stage
+    app.include_router(router(lambda _: stage, OPERATOR))
 
     @app.post("/api/v1/prompts")
     async def submit(request: Request) -> Response:

@@ -123,6 +123,12 @@ def test_what_cannot_be_predicted_is_not() -> None:
     assert predict_cooling_s(falling, 45.0) == 0.0
 
 
+def test_a_band_is_told_scope_by_scope() -> None:
+    """The server hears of each scope that has a limit, with the ends that it has."""
+    told = StartBand(min_c={"cpu": 30.0}, max_c={"cpu": 45.0, "gpu1": 60.0}).bands
+    assert [(one.scope, one.min_c, one.max_c) for one in told] == [("cpu", 30.0, 45.0), ("gpu1", None, 60.0)]
+
+
 def test_a_cool_machine_does_not_wait() -> None:
     """In the band, without one and without a sensor nothing is waited for and nothing told."""
     for scene, band in ((Scene(), StartBand()), (Scene(120.0), StartBand(min_c={"cpu": 30.0}, max_c={"cpu": 45.0}))):

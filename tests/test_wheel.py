@@ -12,6 +12,7 @@ ROOT = Path(__file__).parents[1]
 WITHOUT_CODE = (
     "server/grid/intensity_yearly.csv",
     "server/grid/LICENSE-ODbL-notice",
+    "server/docs/method.md",
     "server/templates/base.html",
     "server/static/app.js",
     "py.typed",

@@ -242,6 +242,15 @@ class Client:
         found: dict[str, Any] = self.call("GET", f"/api/v1/receipts/{_part(receipt_id)}/evidence")
         return found
 
+    def feedback(self) -> list[dict[str, Any]]:
+        """What people told the operator, newest first."""
+        found: list[dict[str, Any]] = self.call("GET", "/api/v1/feedback")["messages"]
+        return found
+
+    def forget_feedback(self, number: int) -> None:
+        """Forget a message to the operator."""
+        self.call("DELETE", f"/api/v1/feedback/{number}")
+
     def publish(self, campaign: Mapping[str, object]) -> dict[str, Any]:
         """Publish what a campaign found, in the fields of `POST /api/v1/campaigns`."""
         kept: dict[str, Any] = self.call("POST", "/api/v1/campaigns", json.dumps(campaign).encode())

@@ -441,3 +441,10 @@ def act_line(act: Mapping[str, Any]) -> str:
     """One line of the audit log."""
     told = (act["at"], act["name"], act["actor"], act["act"], act["subject"], act["detail"])
     return "  ".join(part for part in told if part)
+
+
+def message_lines(message: Mapping[str, Any]) -> str:
+    """A message to the operator, with when it came and where to answer."""
+    answer = f", answer to {harmless(message['contact'])}" if message["contact"] else ""
+    text = "\n".join(f"  {harmless(line)}" for line in message["message"].splitlines())
+    return f"{message['number']}, {message['at']}{answer}\n{text}"

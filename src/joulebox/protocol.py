@@ -36,6 +36,15 @@ EVENTS_MAX: Final = 100_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class TemperatureBand:
+    """In which degrees Celsius an answer begins, for sensors whose scope begins with `scope`; `None`: any."""
+
+    scope: str
+    min_c: float | None
+    max_c: float | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class LeaseRequest:
     """A node asks for work. `instance` is new with every start of the node process. `lost` says that whatever this node
     was doing under an earlier instance is gone, so the server need not wait for it. `unfit` are the models that it has
@@ -62,6 +71,8 @@ class LeaseRequest:
     unfit: tuple[ModelFile, ...] = ()
     policy: IdlePolicy | None = None
     """What it does while nobody asks."""
+    bands: tuple[TemperatureBand, ...] = ()
+    """How warm it may be when an answer begins."""
     suspends: bool = False
     """It wants leave to suspend, and does where there is no job: the server wakes it for the next one."""
     unloaded_at: datetime | None = None

@@ -135,6 +135,19 @@ class Settings(BaseModel):
     joules_per_day: Annotated[
         float, Field(ge=0, description="Joules of one token or address within 24 hours, by receipts; 0: any number.")
     ] = 0.0
+    operator: Annotated[
+        str | None, Field(max_length=2_000, description="Who runs this server, for its page About: name and address.")
+    ] = None
+    contact: Annotated[
+        str | None, Field(max_length=200, description="How to reach them: a mail address, or an `https` address.")
+    ] = None
+    imprint: Annotated[str | None, Field(max_length=20_000, description="Imprint for the page About, Markdown.")] = None
+    privacy: Annotated[
+        str | None,
+        Field(
+            max_length=50_000, description="Privacy notice for the page About, Markdown, beside what is always told."
+        ),
+    ] = None
     retention_days: Annotated[
         float | None,
         Field(gt=0, le=36_500, description="Texts of prompts that ended longer ago are erased; without it, none."),

@@ -176,6 +176,7 @@ class Agent:
             unfit=tuple(file for file in files if file.memory_bytes > self._memory_bytes),
             wait_s=self._rest.wait_s(self._idle_s(), loaded=loaded is not None),
             policy=self._rest.policy,
+            bands=self._conditions.band.bands,
             unloaded_at=self._unloaded_at,
         )
 

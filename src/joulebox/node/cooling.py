@@ -15,6 +15,7 @@ from joulebox.clock import Clock
 from joulebox.model import Channel, ReadingKind, Remark, Series
 from joulebox.node.calibration import Load
 from joulebox.node.recorder import Recorder
+from joulebox.protocol import TemperatureBand
 from joulebox.settings import Settings
 from joulebox.units import nanoseconds, seconds
 
@@ -55,6 +56,12 @@ class StartBand:
     max_c: Limits = field(default_factory=dict)
     wait_max_s: float = 300.0
     warm_max_s: float = 60.0
+
+    @property
+    def bands(self) -> tuple[TemperatureBand, ...]:
+        """The limits as the server is told of them."""
+        scopes = dict.fromkeys((*self.min_c, *self.max_c))
+        return tuple(TemperatureBand(scope=one, min_c=self.min_c.get(one), max_c=self.max_c.get(one)) for one in scopes)
 
 
 def start_band(settings: Settings) -> StartBand:

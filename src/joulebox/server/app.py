@@ -18,7 +18,7 @@ from starlette.types import ASGIApp
 
 from joulebox.clock import Clock, SystemClock
 from joulebox.errors import JouleboxError
-from joulebox.server import access_api, api, campaigns_api, node_api, pages
+from joulebox.server import access_api, api, campaigns_api, feedback_api, node_api, pages
 from joulebox.server.desk import Desk
 from joulebox.server.gate import Gate, document
 from joulebox.server.grid.feeds import feeds_of
@@ -113,12 +113,24 @@ def build_app(settings: Settings, clock: Clock | None = None) -> FastAPI:
     app.include_router(api.router(service))
     for_nodes = node_api.router(desk, replicas)
     app.include_router(for_nodes)
-    app.include_router(pages.router(service.seen_by))
+    app.include_router(pages.router(service.seen_by, _operator(settings)))
     app.include_router(access_api.router())
+    app.include_router(feedback_api.router())
     app.include_router(campaigns_api.router(service))
     document(app)
     app.state.entrance = Shortcut(app, gate, for_nodes.routes, [node_api.LARGE])
     return app
+
+
+def _operator(settings: Settings) -> pages.Operator:
+    """Who runs the server, for its page About."""
+    return pages.Operator(
+        name=settings.operator,
+        contact=settings.contact,
+        imprint=settings.imprint,
+        privacy=settings.privacy,
+        retention_days=settings.retention_days,
+    )
 
 
 def listen(host: str, port: int) -> socket.socket:

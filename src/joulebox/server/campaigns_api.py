@@ -1,9 +1,13 @@
 """The routes of what campaigns found: the table, a recommendation, publishing."""
 
+import csv
+from collections.abc import Sequence
 from dataclasses import asdict
-from typing import Annotated, Any
+from io import StringIO
+from typing import Annotated, Any, Final, Literal
 
-from fastapi import APIRouter, Query
+from fastapi import APIRouter, Query, Response
+from fastapi.responses import JSONResponse
 from pydantic import BaseModel, ConfigDict, Field
 
 from joulebox.errors import JouleboxError
@@ -15,6 +19,8 @@ Name = Annotated[str, Field(min_length=1, max_length=64)]
 Count = Annotated[int, Field(ge=0, le=10_000_000)]
 Amount = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 NOTES_MAX, CELLS_MAX = 1_000, 2_000
+PLACE: Final = ("campaign", "node", "model", "digest", "category", "asked", "n", "judged", "right")
+FIGURES: Final = ("answer_j", "token_j", "right_j", "sci_g", "accuracy")
 
 
 class IntervalBody(BaseModel):
@@ -65,11 +71,20 @@ def router(service: Service) -> APIRouter:
     books = service.store.campaigns
 
     @routes.get("/api/v1/table")
-    async def table(category: Annotated[str | None, Query(max_length=64)] = None) -> Json:
+    async def table(
+        category: Annotated[str | None, Query(max_length=64)] = None,
+        campaign: Annotated[str | None, Query(max_length=32)] = None,
+        form: Annotated[Literal["json", "csv"], Query(alias="format")] = "json",
+    ) -> Response:
         """What published campaigns found, the newest first: each figure with its interval and n. Joules of different
-        nodes must not be compared."""
+        nodes must not be compared. As CSV, a row a cell: what is missing is empty."""
         campaigns, cells = await books.campaigns(), await books.cells(category)
-        return {"campaigns": [shown(one) for one in campaigns], "cells": [asdict(cell) for cell in cells]}
+        if campaign is not None:
+            campaigns = [one for one in campaigns if one.id == campaign]
+            cells = [one for one in cells if one.campaign == campaign]
+        if form == "csv":
+            return Response(as_csv(cells), media_type="text/csv; charset=utf-8")
+        return JSONResponse({"campaigns": [shown(one) for one in campaigns], "cells": [asdict(one) for one in cells]})
 
     @routes.get("/api/v1/recommend")
     async def recommend(
@@ -109,7 +124,18 @@ def shown(campaign: Campaign) -> Json:
     return asdict(campaign) | {"published": campaign.published.isoformat(timespec="seconds")}
 
 
+def as_csv(cells: Sequence[CampaignCell]) -> str:
+    """A row a cell, every figure with its interval; what is missing is empty."""
+    text = StringIO()
+    rows = csv.writer(text, lineterminator="\n")
+    rows.writerow([*PLACE, *(f"{name}{end}" for name in FIGURES for end in ("", "_low", "_high"))])
+    for cell in cells:
+        ends = [(cell.figures.get(name) or {}).get(end) for name in FIGURES for end in ("value", "low", "high")]
+        rows.writerow([*(getattr(cell, name) for name in PLACE), *ends])
+    return text.getvalue()
+
+
 def _cell(campaign: str, body: CellBody) -> CampaignCell:
     fields = body.model_dump()
-    figures = {name: fields.pop(name) for name in ("answer_j", "token_j", "right_j", "sci_g", "accuracy")}
+    figures = {name: fields.pop(name) for name in FIGURES}
     return CampaignCell(campaign=campaign, figures=figures, **fields)

@@ -6,19 +6,19 @@ Ids are `attempt.seq` with the node's own numbering, so they survive a restart o
 import asyncio
 import json
 import re
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from typing import Any, Final
 
 from fastapi.sse import ServerSentEvent
 
-from joulebox.accounting.power_model import profile_of
 from joulebox.errors import JouleboxError
 from joulebox.model import FINAL_STATES, Job, JobState
 from joulebox.protocol import NodeEvent
 from joulebox.server.desk import Desk
 from joulebox.server.jobs import Queue, Record
 from joulebox.server.live import Live
+from joulebox.server.node_now import watts_of
 from joulebox.server.outlook import Outlook
 from joulebox.server.replicas import Replicas
 
@@ -170,20 +170,9 @@ def _public(event: NodeEvent, attempt: int, node: str) -> ServerSentEvent:
         case "token":
             return _event("token", {"text": event.data["text"], "n": event.data.get("n")}, place)
         case "power":
-            return _event("power", _power(event.data), place)
+            return _event("power", watts_of(event.data), place)
         case _:
             return _event(event.kind, {name: event.data.get(name) for name in FIELDS[event.kind]}, place)
-
-
-def _power(data: Mapping[str, Any]) -> dict[str, Any]:
-    """Watts as they are; without a meter the node tells busy cores, and the model's watts are worked out here."""
-    watts, known = data.get("w"), [data.get(name) for name in ("busy_cores", "cores", "memory_bytes")]
-    numbers = [number for number in known if isinstance(number, int | float)]
-    if watts is None and len(numbers) == len(known):
-        busy, cores, memory_bytes = numbers
-        profile = profile_of(int(cores), int(memory_bytes))
-        watts = round(profile.idle_w + profile.busy_core_w * busy, 3)
-    return {"t_s": data.get("t_s"), "w": watts, "scope": data.get("scope")}
 
 
 def _event(name: str, data: dict[str, Any], place: str | None = None) -> ServerSentEvent:

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final, Literal
 
+from joulebox.accounting.power_model import profile_of
 from joulebox.model import IdlePolicy
 from joulebox.server.jobs import NodeRecord
 from joulebox.server.live import Live
@@ -25,12 +26,14 @@ DOING: Final[dict[NodePhase | None, str]] = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NodeNow:
-    """`since` is when this began; `None` where nobody has seen it begin."""
+    """`since` is when this began; `None` where nobody has seen it begin. `power`: the newest watts of a prompt that
+    runs, and of which scope, where its node has told any."""
 
     state: NodeState
     phase: NodePhase | None
     since: datetime | None
     reason: str
+    power: Mapping[str, Any] | None = None
 
 
 def node_now(
@@ -44,17 +47,18 @@ def node_now(
     """`here`: it is connected. `live` is its running attempt where this server looks after it; `works_since` is known
     wherever it runs; `sleep` where it was let suspend."""
     phase, why = _phase(live)
-    if sleep is not None and node.drain is None:
+    if sleep is not None:
         return _asleep(node, sleep)
-    if not here and sleep is None:
+    if not here:
         reason = "its connection is gone" if works_since is None else "silent in the middle of a prompt"
         return NodeNow(state="away", phase=None, since=node.seen, reason=reason)
     if node.drain is not None:
         rest = "; finishes its prompt" if works_since is not None else ""
-        return NodeNow(state="draining", phase=phase, since=node.drain.at, reason=f"{node.drain.why}{rest}")
+        why = f"{node.drain.why}{rest}"
+        return NodeNow(state="draining", phase=phase, since=node.drain.at, reason=why, power=_power(live))
     if works_since is not None:
         since = live.since if live is not None and live.since is not None else works_since
-        return NodeNow(state="busy", phase=phase, since=since, reason=why)
+        return NodeNow(state="busy", phase=phase, since=since, reason=why, power=_power(live))
     if node.offer.unloaded_at is not None:
         kept = node.offer.policy.unload_s if node.offer.policy else None
         after = f"idle for {lasting(kept)}" if kept is not None else "idle"
@@ -62,6 +66,23 @@ def node_now(
             state="unloaded", phase=None, since=node.offer.unloaded_at, reason=f"{after}, so it has no model in memory"
         )
     return NodeNow(state="idle", phase=None, since=idle_since, reason="waits for prompts")
+
+
+def _power(live: Live | None) -> Mapping[str, Any] | None:
+    told = next((event.data for event in reversed(live.log) if event.kind == "power"), None) if live else None
+    found = watts_of(told) if told is not None else {}
+    return {"w": found["w"], "scope": found["scope"]} if found.get("w") is not None else None
+
+
+def watts_of(data: Mapping[str, Any]) -> dict[str, Any]:
+    """Watts as they are; without a meter the node tells busy cores, and the model's watts are worked out here."""
+    watts, known = data.get("w"), [data.get(name) for name in ("busy_cores", "cores", "memory_bytes")]
+    numbers = [number for number in known if isinstance(number, int | float)]
+    if watts is None and len(numbers) == len(known):
+        busy, cores, memory_bytes = numbers
+        profile = profile_of(int(cores), int(memory_bytes))
+        watts = round(profile.idle_w + profile.busy_core_w * busy, 3)
+    return {"t_s": data.get("t_s"), "w": watts, "scope": data.get("scope")}
 
 
 def _asleep(node: NodeRecord, sleep: Sleep) -> NodeNow:

@@ -38,6 +38,8 @@ REFUSALS: Final = (
     marked("Choose {least} to {most} models to compare."),
     marked("The deadline {deadline} is over: it is {now} now."),
     marked("More than {count} asks a minute: try again in {wait} s."),
+    marked("The message is empty: write what you want to say."),
+    marked("A message has at most {count} characters, an address {length}: shorten it."),
 )
 STATES: Final = (
     marked("idle"),
@@ -53,6 +55,20 @@ STATES: Final = (
     marked("woken for a prompt that only it can take"),
     marked("woken for a prompt that only it can take, which takes about {time}"),
     marked("it was suspended, and did not wake within {time}: look after it"),
+    marked("its connection is gone"),
+    marked("silent in the middle of a prompt"),
+    marked("works on a prompt"),
+    marked("takes up a prompt"),
+    marked("waits for the machine to come to rest"),
+    marked("warms up"),
+    marked("loads a model"),
+    marked("answers a prompt"),
+    marked("listens to the machine after the answer"),
+    marked("warms up: {sensor} is at {now} °C and begins at {target} °C"),
+    marked("cools down: {sensor} is at {now} °C and begins at {target} °C"),
+    marked("cools down: {sensor} is at {now} °C and begins at {target} °C, in about {time} s"),
+    marked("control prompt: {doing}"),
+    marked("{why}; finishes its prompt"),
 )
 KINDS: Final = (marked("average"), marked("marginal"), marked("lifecycle"), marked("direct"))
 SOURCES: Final = (

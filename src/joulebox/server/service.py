@@ -37,6 +37,7 @@ from joulebox.server.idle import shares
 from joulebox.server.jobs import FASTEST, NODE_PREFIX, ZONE_PREFIX, NodeRecord, Priority, Record, new_id
 from joulebox.server.node_now import NodeNow
 from joulebox.server.outlook import Outlook
+from joulebox.server.overview import Overview
 from joulebox.server.placement import GREENEST, Wish
 from joulebox.server.planner import Planner
 from joulebox.server.problems import bad_request
@@ -51,6 +52,7 @@ from joulebox.statistics.recommending import Advice
 
 Json = dict[str, Any]
 Text = Annotated[str, Field(max_length=1_000_000)]
+EXAMPLE: Final[Json] = {"model": "small", "prompt": "Why is the sky blue?", "max_tokens": 64}
 NOBODY: Final = "-"
 """Nothing belongs to this owner."""
 CURSOR_MAX: Final = 18
@@ -84,7 +86,7 @@ class AutoBody(BaseModel):
 class PromptBody(BaseModel):
     """A prompt as people send it: either `prompt` or `messages`."""
 
-    model_config = ConfigDict(extra="forbid", strict=True)
+    model_config = ConfigDict(extra="forbid", strict=True, json_schema_extra={"examples": [EXAMPLE]})
 
     model: Annotated[str, Field(max_length=200, description="Id of a model, as `GET /api/v1/models` lists it.")]
     prompt: Annotated[Text | None, Field(description="What to ask; or give `messages`.")] = None
@@ -192,6 +194,7 @@ class Service:
         self.store = store
         self.grid = grid
         self.quotas = Quotas(store.access, store.past_runs)
+        self.overview = Overview(desk, store, grid)
 
     def seen_by(self, request: Request) -> "Service":
         """The same for the one who asks now."""
@@ -203,7 +206,7 @@ class Service:
         """Take a prompt; the status of its job."""
         prompt, wish = await self._with_model(body), body.to_wish(self.desk.now())
         if body.follows is not None:
-            prompt = continued(await self._own(body.follows), prompt)
+            prompt = continued(await self.visible(body.follows), prompt)
         caller, key = self.caller, body.idempotency_key
         if key is not None and caller.asker is not None:  # another asker's key may be the same word
             key = digest(f"{caller.asker} {key}")
@@ -339,10 +342,9 @@ class Service:
             raise JouleboxError("bad_request", f"There is no answer {choice[:20]!r} to choose.")
         figures = []
         for record in [await self.record(job_id) for job_id in found.jobs]:
-            if record.job.state is not JobState.COMPLETED:
-                raise JouleboxError("not_ready", "Not every answer is there: vote when they are.")
-            receipt = await self.receipt(record.job.receipt_id) if record.job.receipt_id is not None else None
-            figures.append(figure_of(record.job.prompt.model, receipt))
+            if record.job.state is not JobState.COMPLETED or record.job.receipt_id is None:
+                raise JouleboxError("not_ready", "Not every answer is there with its receipt: vote when they are.")
+            figures.append(figure_of(record.job.prompt.model, await self.receipt(record.job.receipt_id)))
         await self.store.talks.choose(comparison_id, choice, figures, self.desk.now())
 
     async def judge(self, comparison_id: str, worth: str) -> None:
@@ -369,14 +371,6 @@ class Service:
         """One job whose texts may be seen by who asks. Raises `JouleboxError`: `not_found`, `forbidden`."""
         record = await self.record(prompt_id)
         if not self.sees(record):
-            raise not_yours()
-        return record
-
-    async def _own(self, prompt_id: str) -> Record:
-        """One job that who asks may go on from: a model repeats all that it is told, also what was never shared.
-        Raises `JouleboxError`: `not_found`, `forbidden`."""
-        record = await self.record(prompt_id)
-        if not self.caller.owns(record.owner):
             raise not_yours()
         return record
 
@@ -420,7 +414,6 @@ class Service:
             "prompt": _question(job.prompt) if seen else None,
             "texts": "removed" if record.erased else "shown" if seen else "private",
             "shared": record.shared,
-            "own": self.caller.owns(record.owner),
             "state": job.state,
             "priority": record.priority,
             "placement": _placement(record),
@@ -503,12 +496,9 @@ class Service:
 
     async def _erase(self, named: str, record: Record) -> Json:
         await self._act(record, "erase")
-        later = await self.store.talks.after(record.job.id)
-        for one in [record, *[await self.record(each) for each in later]]:
-            if one.job.state not in FINAL_STATES:
-                which = "This prompt" if one is record else f"The prompt {one.job.id}, which goes on from it,"
-                raise JouleboxError("not_ready", f"{which} is {one.job.state}: stop it first, or wait for its end.")
-        await self.store.erase(record.job.id, self.desk.now(), later)
+        if record.job.state not in FINAL_STATES:
+            raise JouleboxError("not_ready", f"This prompt is {record.job.state}: stop it first, or wait for its end.")
+        await self.store.erase(record.job.id, self.desk.now())
         return {
             "id": named,
             "removed": ["prompt", "answer"],
@@ -769,6 +759,7 @@ def _node(offer: Any, found: NodeNow, seen: str) -> Json:
         "phase": found.phase,
         "reason": found.reason,
         "since": found.since.isoformat(timespec="seconds") if found.since else None,
+        "power": found.power,
         "zone": offer.zone,
         "memory_bytes": offer.memory_bytes,
         "engine": {"name": offer.engine.name, "version": offer.engine.version},
@@ -789,5 +780,6 @@ def _node(offer: Any, found: NodeNow, seen: str) -> Json:
         ],
         "missing": list(offer.missing),
         "temperature_c": offer.temperature_c,
+        "bands": [asdict(band) for band in offer.bands],
         "seen": seen,
     }

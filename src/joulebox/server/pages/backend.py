@@ -1,13 +1,41 @@
 """What the pages need of the service."""
 
 from collections.abc import Mapping, Sequence
+from datetime import datetime
 from typing import Any, Protocol
 
+from joulebox.model import DatedIntensity
+from joulebox.server.campaigns import Campaign, CampaignCell
 from joulebox.server.comparing import Preference
+from joulebox.server.idle import IdleShare
+from joulebox.statistics.recommending import Advice
+
+
+class Overviewed(Protocol):
+    """What the pages of the whole installation ask for. Every method may raise `JouleboxError`."""
+
+    async def campaigns(self) -> tuple[Sequence[Campaign], Sequence[CampaignCell]]:
+        """What was published, the newest campaign first, with all cells."""
+
+    async def idle(self, node: str) -> Sequence[IdleShare]:
+        """What a node drew between prompts within a day, by state and meters."""
+
+    async def waiting(self, node: str, zone: str | None, models: Sequence[str]) -> int:
+        """How many prompts wait that this node may take."""
+
+    def grid_day(self, zone: str | None) -> tuple[datetime, Sequence[DatedIntensity]]:
+        """Now, and what is known of today's grid (UTC) in a zone."""
+
+    async def leave(self, form: Mapping[str, str]) -> None:
+        """Keep a message for the operator."""
 
 
 class Backend(Protocol):
     """What the pages ask for. Every method may raise `JouleboxError`, which is shown as its sentence."""
+
+    @property
+    def overview(self) -> Overviewed:
+        """What is not of one prompt or receipt."""
 
     async def models(self) -> Sequence[Mapping[str, Any]]:
         """The models that can be asked, as `GET /api/v1/models` lists them."""
@@ -34,6 +62,9 @@ class Backend(Protocol):
         self, start: str | None, until: str | None, zone: str | None, model: str | None
     ) -> Mapping[str, Any]:
         """What `GET /api/v1/report/sci` answers."""
+
+    async def advice(self, category: str, min_accuracy: float, max_energy_j: float | None) -> Advice:
+        """Which of the models that can be asked now to take, by what published campaigns found."""
 
     async def before(self, prompt_id: str) -> Sequence[Mapping[str, Any]]:
         """The turns of the conversation before a prompt, as far as they are for this reader: `id`, `prompt`, `answer`,

@@ -27,10 +27,19 @@ from joulebox.wording import ENGLISH, Tongue, marked
 
 Json = dict[str, Any]
 
-NAVIGATION: Final = (("/", marked("Ask")), ("/compare", marked("Compare")), ("/report/sci", marked("Report")))
+NAVIGATION: Final = (
+    ("/", marked("Ask")),
+    ("/compare", marked("Compare")),
+    ("/table", marked("Table")),
+    ("/nodes", marked("Nodes")),
+    ("/report/sci", marked("Report")),
+)
 """The pages that every page leads to, in order."""
+FOOT: Final = (("/method", marked("Method")), ("/api", marked("API")), ("/about", marked("About")))
+"""The same, at its foot."""
 SCRIPT: Final = "text/javascript; charset=utf-8"
-STATIC: Final = {"app.css": "text/css; charset=utf-8", "app.js": SCRIPT, "page.js": SCRIPT}
+STYLE: Final = "text/css; charset=utf-8"
+STATIC: Final = {"app.css": STYLE, "overview.css": STYLE, "app.js": SCRIPT, "page.js": SCRIPT}
 LANGUAGE_COOKIE: Final = "joulebox_language"
 LANGUAGE_COOKIE_S: Final = int(400 * 24 * S_PER_HOUR)
 POLICY: Final = "default-src 'self'; img-src 'self' data:; base-uri 'none'; form-action 'self'; frame-ancestors 'none'"
@@ -115,6 +124,7 @@ def _environment(tag: str) -> Environment:
         "asset": lambda name: f"/static/{name}?v={_hash(name, tag)}" + ("" if tag == ENGLISH.tag else f"&l={tag}"),
         "many": _.many,
         "NAVIGATION": NAVIGATION,
+        "FOOT": FOOT,
         "WEIGHT": WEIGHT,
         "NOT_MEASURED": _(wording.NOT_MEASURED),
         "NOTE": wording.NOTE,

@@ -18,6 +18,8 @@ MAX_CHARACTERS: Final = 60_000
 """A longer answer is shown as text: no reader needs more set, and no answer may keep the server busy."""
 LINE_MAX_CHARACTERS: Final = 5_000
 """The same for a paragraph without an end: what lies within a line is matched with all the rest of it."""
+ELSEWHERE: Final = re.compile(r"\[([^\]\[]+)\]\((?!https?:)[^)\s]+\)")
+HEADING: Final = re.compile(r"^## (.+)$", re.MULTILINE)
 SAFE_LINK: Final = re.compile(r"(?:https?://|mailto:)[^\s]", re.IGNORECASE)
 
 
@@ -26,6 +28,17 @@ def to_html(text: str) -> Markup:
     if len(text) > MAX_CHARACTERS or max(map(len, re.split(r"\n\s*\n", text)), default=0) > LINE_MAX_CHARACTERS:
         return Markup('<div class="plain">{}</div>').format(text)
     return Markup(_parser().render(text))  # noqa: S704 - the parser escapes everything that is not its own
+
+
+def document(text: str) -> tuple[Markup, list[tuple[str, str]]]:
+    """A page of our own docs, whose links to other files become text; and its headings: anchor and words."""
+    html = Markup(_parser().render(ELSEWHERE.sub(r"\1", text), {"own": True}))  # noqa: S704 - as above
+    return html, [(anchor(words), words) for words in HEADING.findall(text)]
+
+
+def anchor(heading: str) -> str:
+    """`Who else used the machine` is `who-else-used-the-machine`."""
+    return "-".join(re.findall(r"[a-z0-9]+", heading.lower()))
 
 
 @cache
@@ -42,9 +55,12 @@ def _parser() -> MarkdownIt:
 
 
 def _heading(
-    _self: RendererHTML, tokens: Sequence[Token], at: int, _options: Any, _env: MutableMapping[str, Any]
+    _self: RendererHTML, tokens: Sequence[Token], at: int, _options: Any, env: MutableMapping[str, Any]
 ) -> str:
-    """Below the page's own headings, whatever the answer calls them."""
+    """Below the page's own headings, whatever the answer calls them; our own docs have their own."""
+    if env.get("own"):
+        tag = tokens[at].tag
+        return f'<{tag} id="{anchor(tokens[at + 1].content)}">' if tokens[at].nesting == 1 else f"</{tag}>\n"
     return "<h2>" if tokens[at].nesting == 1 else "</h2>\n"
 
 

@@ -363,6 +363,16 @@ campaign_cells = Table(
     Index("ix_campaign_cells_category", "category"),
 )
 
+feedback = Table(
+    "feedback",
+    metadata,
+    Column("number", Integer, primary_key=True),
+    Column("at", UtcTime, nullable=False),
+    Column("message", Text, nullable=False),
+    Column("contact", String(200)),
+)
+"""What people told the operator."""
+
 tokens = Table(
     "tokens",
     metadata,

@@ -1,0 +1,32 @@
+"""The routes to read and forget what people told the operator."""
+
+from dataclasses import asdict
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Path
+
+from joulebox.errors import JouleboxError
+from joulebox.server.service import Mine
+
+Json = dict[str, Any]
+Number = Annotated[int, Path(ge=1, le=2**31 - 1)]
+
+
+def router() -> APIRouter:
+    """Both of them."""
+    routes = APIRouter()
+
+    @routes.get("/api/v1/feedback")
+    async def feedback(mine: Mine) -> Json:
+        """What people told the operator on the page About, newest first."""
+        messages = await mine.store.feedback.messages()
+        return {"messages": [asdict(one) | {"at": one.at.isoformat(timespec="seconds")} for one in messages]}
+
+    @routes.delete("/api/v1/feedback/{number}")
+    async def forget(mine: Mine, number: Number) -> Json:
+        """Forget a message."""
+        if not await mine.store.feedback.remove(number):
+            raise JouleboxError("not_found", f"There is no message {number}: `joulebox feedback` shows them.")
+        return {"number": number, "removed": True}
+
+    return routes
