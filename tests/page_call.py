@@ -1,6 +1,7 @@
 """One request straight into an application, without a socket."""
 
 import asyncio
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from fastapi import FastAPI
@@ -33,6 +34,7 @@ def call(app: FastAPI, method: str, path: str, body: bytes = b"", **headers: str
     async def send(message: Any) -> None:
         sent.append(message)
 
-    asyncio.run(app(scope, receive, send))
+    with ThreadPoolExecutor(1) as pool:  # a browser of the same process keeps a loop running in this thread
+        pool.submit(asyncio.run, app(scope, receive, send)).result()
     received = {name.decode(): value.decode() for name, value in sent[0]["headers"]}
     return sent[0]["status"], received, b"".join(message.get("body", b"") for message in sent[1:])
