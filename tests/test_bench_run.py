@@ -9,13 +9,16 @@ from pathlib import Path
 
 import pytest
 
+import server_stage
 from bench_stage import BenchStage
 from joulebox.bench.campaign import begun, chosen_tasks, tasks_of
 from joulebox.bench.plan import rests, shuffled, turns
 from joulebox.bench.record import Answered, Book, Header, Key, ModelRef, Record, Sitting, read_record
+from joulebox.bench.runner import choose
 from joulebox.bench.table import table_of
 from joulebox.clock import SimulatedClock
 from joulebox.errors import JouleboxError
+from joulebox.protocol import to_json
 
 SMALL = ("--models", "m1,m3", "--categories", "math", "--limit", "3", "--block", "5")
 MODELS = ("m1", "m2", "m4")
@@ -95,6 +98,21 @@ def header(**changes: object) -> Header:
 
 def ids(asked: Header) -> dict[str, list[str]]:
     return {task.category: [sample.id for sample in task.samples] for task in tasks_of(asked)}
+
+
+def test_the_file_that_is_named_is_the_nodes_own(tmp_path: Path) -> None:
+    """Of two nodes that call different files alike, a campaign names the file of the node that it runs on."""
+    stage = BenchStage(tmp_path, ["m1"])
+    try:
+        offer = server_stage.offer(node="other", models=("m1",), wait_s=0.0)
+        stage.client.call("POST", "/node/v1/lease", to_json(offer))
+        digests = {file["nodes"][0]: file["digest"] for file in stage.client.models()}
+        assert len(set(digests.values())) == 2
+        for node, digest in digests.items():
+            (ref,) = choose(stage.client, ["m1"], node).models
+            assert ref.digest == digest
+    finally:
+        stage.stop()
 
 
 def test_the_order_is_seeded_paired_and_in_turns() -> None:

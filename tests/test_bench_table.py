@@ -19,7 +19,7 @@ from joulebox.bench.page import as_html, plots
 from joulebox.bench.record import Record
 from joulebox.bench.table import table_of
 from joulebox.bench.verify import as_lines, verify
-from joulebox.bench.views import VIEWS, as_csv, as_json, as_markdown, as_text
+from joulebox.bench.views import VIEWS, as_csv, as_json, as_markdown, as_text, notes
 
 
 def varied(model: str, number: int) -> float:
@@ -97,6 +97,37 @@ def test_nodes_are_never_mixed(two: Record) -> None:
     assert table.nodes == ("n1", "n2")
     assert {cell.answers for cell in table.cells} == {12}
     assert "must not be compared" in as_text(table, record, VIEWS)
+
+
+def changed(record: Record, **parts: Any) -> Record:
+    """The campaign with parts of its first receipt changed."""
+    key, first = next(iter(record.answers.items()))
+    receipt = first.receipt | {name: first.receipt[name] | part for name, part in parts.items()}
+    answers = record.answers | {key: replace(first, evidence={**first.evidence, "receipt": receipt})}
+    return Record(record.header, sittings=record.sittings, answers=answers, scores=record.scores)
+
+
+def test_each_grid_is_told_with_its_own_figures(two: Record) -> None:
+    """Where prompts ran in two grids, each is named with what it emitted, and not with what the other did."""
+    here = next(iter(two.answers.values())).receipt["carbon"]["intensity"]
+    record = changed(two, carbon={"intensity": here | {"zone": "SE", "g_per_kwh": 20.0}})
+    told = [note for note in notes(table_of(record), record) if note.startswith("Grid ")]
+    assert [note.partition(" (")[0] for note in told] == [
+        f"Grid {here['zone']}: {here['g_per_kwh']:.0f} gCO2e/kWh",
+        "Grid SE: 20 gCO2e/kWh",
+    ]
+
+
+def test_what_is_not_known_is_no_zero(two: Record) -> None:
+    """One answer whose tokens and grams nobody knows leaves its cell without these figures; joules stay."""
+    sci = next(iter(two.answers.values())).receipt["sci"]
+    record = changed(two, usage={"output_tokens": None}, sci={"answer": sci["answer"] | {"per_answer_g": None}})
+    model = next(iter(record.answers)).model
+    cell = table_of(record).cell("n1", model, "math")
+    assert cell is not None
+    assert (cell.n, cell.sci_g, cell.token_j) == (12, None, None)
+    assert cell.answer_j is not None
+    assert table_of(record).pairs[0].tokens is None
 
 
 def test_every_form_says_the_same(two: Record) -> None:

@@ -21,7 +21,7 @@ from joulebox.node.meters import open_meters
 from joulebox.node.spool import SPOOL, Spool
 from joulebox.protocol import to_json
 from joulebox.settings import load_settings
-from joulebox.wording import size_text
+from joulebox.wording import size
 from server_stage import offer, stage
 
 pytestmark = pytest.mark.timeout(60)
@@ -159,7 +159,7 @@ def test_models_on_the_command_line(capsys: pytest.CaptureFixture[str], monkeypa
     code, out, err = joulebox(capsys, "models", "add", "second.gguf")
     assert (code, out) == (1, "")
     assert "1 MB" in err
-    assert size_text(listed["memory_bytes"]) in err
+    assert size(listed["memory_bytes"]) in err
     assert "does not fit" in joulebox(capsys, "models", "list")[1]
     assert joulebox(capsys, "models", "remove", "tiny")[:2] == (0, "tiny removed.\n")
     assert Path("tiny.gguf").is_file()

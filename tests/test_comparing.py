@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from joulebox.server.comparing import Comparison, preferences, share_interval, shuffled
+from joulebox.server.comparing import Comparison, figure_of, preferences, shuffled
 from server_stage import Stage, done, stage, story
 
 Json = dict[str, Any]
@@ -41,13 +41,7 @@ def test_unknown_energy_is_no_zero() -> None:
     """A vote on answers whose energy nobody knows counts as a vote and says nothing about joules."""
     (one,) = preferences([_vote("0", figures=({"model": "a", "j": None}, {"model": "b", "j": 1.0}))])
     assert (one.n, one.ratio) == (1, None)
-
-
-def test_shares_have_wilsons_interval() -> None:
-    """Ten of ten is not certainty, none of ten not impossibility."""
-    assert share_interval(10, 10) == pytest.approx((0.722, 1.0), abs=1e-3)
-    assert share_interval(0, 10) == pytest.approx((0.0, 0.278), abs=1e-3)
-    assert share_interval(5, 10) == pytest.approx((0.237, 0.763), abs=1e-3)
+    assert figure_of("a", None) == {"model": "a", "j": None, "u": None, "modelled": False, "simulated": False}
 
 
 def test_every_order_comes_up() -> None:

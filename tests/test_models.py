@@ -29,7 +29,7 @@ from joulebox.node.models import (
     memory_need_bytes,
     model_id,
 )
-from joulebox.wording import size_text
+from joulebox.wording import size
 
 MIB = 1 << 20
 
@@ -216,10 +216,12 @@ def test_what_fits_is_let_through(tmp_path: Path) -> None:
         check_memory(file, file.memory_bytes - 1)
 
 
-@pytest.mark.parametrize(("size_bytes", "said"), [(98_362_432, "98 MB"), (1_117_320_768, "1.1 GB"), (0, "0 MB")])
+@pytest.mark.parametrize(
+    ("size_bytes", "said"), [(98_362_432, "98 MB"), (1_117_320_768, "1.1 GB"), (12_300, "12 kB"), (0, "0 B")]
+)
 def test_sizes_for_people(size_bytes: int, said: str) -> None:
     """Sizes are told in the units that file managers and shops use."""
-    assert size_text(size_bytes) == said
+    assert size(size_bytes) == said
 
 
 # --- registry ---------------------------------------------------------------------------------------------------------

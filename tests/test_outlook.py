@@ -10,7 +10,7 @@ from joulebox.client import ServerEvent
 from joulebox.console import Progress, follow
 from joulebox.model import Job, JobState, Message, Prompt
 from joulebox.server.jobs import Plan, Reaches, Record, reach_of
-from joulebox.server.outlook import Pace, Scene, outlook, settling, wait_s
+from joulebox.server.outlook import Pace, Scene, outlook, settling, shared, wait_s
 from server_stage import offer
 
 NOW = datetime(2026, 11, 23, 7, 0, tzinfo=UTC)
@@ -67,11 +67,12 @@ def test_how_long_a_node_would_let_one_wait() -> None:
     def wait(node: str, typical_s: float | None = 20.0, **crowd: int) -> float | None:
         lines: Mapping[tuple[str, str], int] = {("m", where.replace("_", ":")): n for where, n in crowd.items()}
         pace = Pace([("m", typical_s)] if typical_s is not None else [])
-        return wait_s(node, REACH, lines, scene().busy.get(node), pace, NOW)
+        return wait_s(node, shared(REACH, set("abc"), lines), scene().busy.get(node), pace, NOW)
 
     assert (wait("a"), wait("c")) == (15.0, 0.0)
     assert wait("a", fastest=3, zone_DE=4) == 15.0 + 20.0 * (1 + 2)
     assert wait("c", fastest=3, zone_DE=4) == 20.0
+    assert [share.each for share in shared(REACH, {"a", "c"}, {("m", "zone:DE"): 4, ("m", "node:b"): 1})] == [4.0]
     assert (wait("a", None), wait("c", None), wait("c", None, fastest=1)) == (None, 0.0, None)
 
 
@@ -103,7 +104,8 @@ def test_each_model_takes_its_own_time() -> None:
     alone = scene(reach=reach, present=["a"], busy={"a": NOW}, pace=pace)
     told = outlook(record(), None, replace(alone, before={("m", "fastest"): 1, ("big", "fastest"): 1}), NOW)
     assert told.expected_start == NOW + timedelta(seconds=6 + 5 + 110)
-    assert wait_s("a", reach, {("big", "fastest"): 2, ("m", "node:a"): 1}, None, pace, NOW) == 225
+    shares = shared(reach, {"a"}, {("big", "fastest"): 2, ("m", "node:a"): 1})
+    assert wait_s("a", shares, None, pace, NOW) == 225
 
 
 def test_a_pace_forgets() -> None:

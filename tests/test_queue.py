@@ -559,6 +559,16 @@ async def test_one_sentence_for_a_postgres_that_cannot_be_used() -> None:
             assert "secret" not in refused.value.detail
 
 
+@pytest.mark.parametrize("name", ["ssl", "sslmode"])
+async def test_the_address_says_whether_to_encrypt(name: str) -> None:
+    """Either spelling in the address of a Postgres is understood on each of the connections that a server makes."""
+    with databases.postgres() as url:
+        async with opened(f"{url}&{name}=prefer") as store:
+            await store.join("http://here", lambda _: None, NOW)
+            assert await store.by_key("none") is None
+            assert await store.nodes() == []
+
+
 async def test_a_transaction_that_fails_changes_nothing(where: Path | str) -> None:
     """A transaction that ends in an error leaves everything as it was, on either database."""
     from sqlalchemy import text

@@ -11,7 +11,7 @@ from instruments import Instrument, Kind
 from joulebox.accounting import account
 from joulebox.clock import SimulatedClock
 from joulebox.metering import curve_of
-from joulebox.model import Receipt, Sampling, Series, Trace
+from joulebox.model import ReadingKind, Receipt, Sampling, Series, Trace
 from joulebox.node.meter import MeterFault
 from joulebox.node.recorder import Recorder
 from joulebox.rig.physics import Machine
@@ -52,6 +52,12 @@ def test_a_counter_that_stands_is_named() -> None:
     assert codes(trace(plain)) == []
     assert "meter_frozen" in codes(trace(held(plain, 30.5, 31.0)))
     assert "meter_frozen" in codes(trace(replace(plain, raw=(7,) * len(plain.raw))))
+
+
+def test_idle_cores_stand_by_right() -> None:
+    """A machine without a meter may be wholly idle for seconds around its answer: no meter stood still."""
+    busy = channel("busy", "machine", kind=ReadingKind.BUSY_RATIO, step=0.01, tick_s=0.01)
+    assert "meter_frozen" not in codes(trace(series(busy, work(0.0, 2.0, 30.0, 32.0), 34.0)))
 
 
 def test_a_jump_is_a_reset() -> None:

@@ -1,7 +1,7 @@
 """Several servers on one Postgres: any of them may be asked, watched and worked for; one may die."""
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Collection, Iterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -9,6 +9,8 @@ from typing import Any
 import pytest
 
 import databases
+from joulebox.errors import JouleboxError
+from joulebox.server.jobs import NodeRecord
 from server_stage import WAIT_S, WOKEN_S, SeenEvent, Stage, done, stage, story
 
 pytestmark = pytest.mark.anyio
@@ -86,6 +88,31 @@ async def test_a_node_may_speak_to_any_server(pair: list[Stage]) -> None:
         assert (await other.http.delete(f"/api/v1/prompts/{prompts[1]['id']}")).status_code == 200
         async with asyncio.timeout(WOKEN_S):
             assert await anext(words) == "cancel"
+
+
+async def test_a_look_that_fails_is_made_again(pair: list[Stage], monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a server could not read of a node that changed it reads for the next who asks."""
+    one, other = pair
+    waiting = asyncio.create_task(one.lease())
+    look, fails = other.store.nodes, ["once"]
+
+    async def failing(names: Collection[str] | None = None) -> Sequence[NodeRecord]:
+        if fails:
+            raise JouleboxError("database", f"The database is away, {fails.pop()}.")
+        return await look(names)
+
+    async def states() -> list[str]:
+        told = (await other.http.get("/api/v1/nodes")).json()
+        return [node["state"] for node in told.get("nodes", ())]
+
+    async with asyncio.timeout(WAIT_S):
+        while await states() != ["idle"]:
+            pass
+        monkeypatch.setattr(other.store, "nodes", failing)
+        await one.http.post("/api/v1/nodes/n1/drain", json={"why": "new fans"})
+        while fails or await states() != ["draining"]:
+            await states()
+    waiting.cancel()
 
 
 async def test_cancelled_through_another_server(pair: list[Stage]) -> None:

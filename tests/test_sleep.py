@@ -108,8 +108,9 @@ def test_a_magic_packet() -> None:
             magic_packet(wrong)
     assert address_of("10.0.0.255") == ("10.0.0.255", 9)
     assert address_of("10.0.0.255:7") == ("10.0.0.255", 7)
-    with pytest.raises(JouleboxError):
-        address_of("10.0.0.255:seven")
+    for wrong in ("10.0.0.255:seven", "10.0.0.255:0", "10.0.0.255:70000", ":9", ""):
+        with pytest.raises(JouleboxError):
+            address_of(wrong)
 
 
 def test_who_waits_for_a_sleeping_node_is_told() -> None:
@@ -254,6 +255,21 @@ async def test_a_sleeping_node_is_woken_for_work(tmp_path: Path, listener: socke
         assert "is woken for it, which takes about 4" in status["reason"]
         assert status["expected_start"] is not None
         assert await heard(listener) == PACKET
+
+
+async def test_a_node_that_is_drained_while_it_wakes(tmp_path: Path, listener: socket.socket) -> None:
+    """It takes no prompts, asleep or not, and nobody says that it did not wake: nothing was sent to it any more."""
+    async with woken_stage(tmp_path, listener, Ahead()) as scene:
+        assert (await suspend(scene)).status_code == 204
+        await scene.ask()
+        assert await heard(listener) == PACKET
+        await scene.http.post("/api/v1/nodes/n1/drain", json={"why": "new fans"})
+        await scene.waker.turn()
+        found = await node(scene)
+        assert (found["state"], found["reason"]) == ("draining", "new fans")
+        assert not (await scene.http.get("/api/v1/models")).json()["models"][0]["available"]
+        await scene.http.delete("/api/v1/nodes/n1/drain")
+        assert (await node(scene))["state"] == "waking"
 
 
 async def test_a_node_that_does_not_wake_is_given_up(tmp_path: Path, listener: socket.socket) -> None:

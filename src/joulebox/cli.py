@@ -292,7 +292,7 @@ def demo(folder: Annotated[Path, typer.Option("--folder", help="Where the receip
 def models_list(as_json: JsonOption = False, data_dir: DataOption = None) -> None:
     """Models on this machine, with file size and memory need."""
     from joulebox.node.models import available_memory_bytes
-    from joulebox.wording import size_text
+    from joulebox.wording import size
 
     registry = _registry(data_dir)
     files = [model.file for model in registry.list()]
@@ -305,10 +305,10 @@ def models_list(as_json: JsonOption = False, data_dir: DataOption = None) -> Non
     for file in files:
         fits = "" if file.memory_bytes <= room_bytes else "  does not fit"
         print(
-            f"{file.id}  {file.quantization}  file {size_text(file.size_bytes)}, "
-            f"memory {size_text(file.memory_bytes)} with {file.context_tokens} tokens of context{fits}"
+            f"{file.id}  {file.quantization}  file {size(file.size_bytes)}, "
+            f"memory {size(file.memory_bytes)} with {file.context_tokens} tokens of context{fits}"
         )
-    print(f"This machine has {size_text(room_bytes)} of memory for a model.")
+    print(f"This machine has {size(room_bytes)} of memory for a model.")
     for trouble in registry.troubles():
         print(f"joulebox: {trouble.detail}", file=sys.stderr)
 
@@ -321,7 +321,7 @@ def models_add(
 ) -> None:
     """Take up a model, if it fits this machine's memory."""
     from joulebox.console import Progress
-    from joulebox.wording import size_text
+    from joulebox.wording import size
 
     registry = _registry(data_dir)
     progress = Progress()
@@ -334,7 +334,7 @@ def models_add(
             raise JouleboxError("broken_model", f"There is no file {source}. Give the path of a GGUF file.")
         file = registry.add(path, name, lambda done, total: progress.share("reading the file", done, total)).file
     progress.clear()
-    print(f"{file.id}: file {size_text(file.size_bytes)}, memory {size_text(file.memory_bytes)}")
+    print(f"{file.id}: file {size(file.size_bytes)}, memory {size(file.memory_bytes)}")
 
 
 @models_app.command("remove")

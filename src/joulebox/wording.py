@@ -268,10 +268,3 @@ def _fixed(value: float, place: int) -> str:
     else:
         text = f"{Decimal(abs(value)).quantize(Decimal(1).scaleb(place), ROUND_HALF_UP):f}"
     return f"\N{MINUS SIGN}{text}" if value < 0 and text.strip("0.") else text
-
-
-def size_text(size_bytes: int) -> str:
-    """A size for people, in decimal units: `98 MB`, `1.1 GB`."""
-    if size_bytes >= 1_000_000_000:
-        return f"{size_bytes / 1e9:.1f} GB"
-    return f"{size_bytes / 1e6:.0f} MB"

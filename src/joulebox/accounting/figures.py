@@ -17,7 +17,7 @@ from joulebox.accounting.uncertainty import (
     cutting,
     noise,
 )
-from joulebox.metering import POWER_KINDS, WHOLE_SCOPES, Curve, alternatives, curve_of, guard_s
+from joulebox.metering import POWER_KINDS, WHOLE_SCOPES, Curve, alternatives, counted_scopes, curve_of, guard_s
 from joulebox.model import (
     CalibrationRef,
     Channel,
@@ -239,11 +239,8 @@ def _surest(ways: Sequence[Sequence[Channel]], metered: Sequence[Metered]) -> li
 
 def _counted(best: Mapping[str, list[Metered]]) -> list[Metered]:
     """The channels of the headline: those of a whole scope if one has them, else of all parts, none missing."""
-    for scope in WHOLE_SCOPES:
-        if best.get(scope):
-            return best[scope]
-    parts = [found for scope, found in best.items() if scope not in WHOLE_SCOPES]
-    return [one for found in parts for one in found] if all(parts) else []
+    scopes = counted_scopes([scope for scope, found in best.items() if found or scope not in WHOLE_SCOPES])
+    return [one for scope in scopes for one in best[scope]] if all(best[scope] for scope in scopes) else []
 
 
 def meter_scale(channel: Channel) -> Scale:

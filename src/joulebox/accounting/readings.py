@@ -68,8 +68,11 @@ def hole(one: Metered, series: Series) -> str | None:
 
 
 def stands(one: Metered, series: Series) -> str | None:
-    """A value that stands still around the answer for longer than this meter's does by chance."""
+    """A value that stands still around the answer for longer than this meter's does by chance. Of an idle machine the
+    time that its cores were busy stands by right."""
     channel, start_ns, end_ns = one.channel, *around_ns(one)
+    if channel.kind is ReadingKind.BUSY_RATIO:
+        return None
     times, values = _per_tick(series)
     first, last = _longest_run(times, values, start_ns, end_ns)
     length, stood_s = last - first, seconds(times[last] - times[first])

@@ -50,7 +50,8 @@ class Place:
 def choose(client: Client, models: Sequence[str], node: str | None) -> Place:
     """The node that has all models, or the one named. Raises `JouleboxError`: `unknown_model`, `no_node`,
     `bad_request` where several nodes might be meant."""
-    offered = {str(model["id"]): model for model in client.models()}
+    files = client.models()
+    offered = {str(model["id"]) for model in files}
     if not models:
         known = ", ".join(sorted(offered)) or "none yet"
         raise JouleboxError("bad_request", f"Name the models to compare, --models a,b; the models are: {known}.")
@@ -67,7 +68,8 @@ def choose(client: Client, models: Sequence[str], node: str | None) -> Place:
         raise JouleboxError("bad_request", f"Several nodes have them ({names}), and joules of one node are not those "
                             "of another: name one with --node.")  # fmt: skip
     name = node or next(iter(able))
-    refs = [ModelRef(**{each: offered[model][each] for each in ("id", "digest", "quantization")}) for model in models]
+    here = {str(file["id"]): file for file in files if name in file["nodes"]}  # another node's may be another file
+    refs = [ModelRef(**{each: here[model][each] for each in ("id", "digest", "quantization")}) for model in models]
     return Place(node=name, models=tuple(refs), described=able[name])
 
 

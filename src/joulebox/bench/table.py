@@ -182,7 +182,9 @@ def _cell(
         answer_j=_ratio(prompts, _j, lambda _: 1.0),
         token_j=_ratio(prompts, _j, lambda one: float(_tokens(one) or 0)) if len(tokens) == len(answers) else None,
         right_j=ratio_of_sums([Part(fmean(map(_j, prompts[sample])), share) for sample, share in right.items()]),
-        sci_g=_ratio(prompts, _sci_g, lambda _: 1.0),
+        sci_g=_ratio(prompts, lambda one: _sci_g(one) or 0.0, lambda _: 1.0)
+        if None not in map(_sci_g, answers)
+        else None,
         accuracy=wilson(fsum(right.values()), len(right)) if len(right) >= prompts_min else None,
         right=fsum(right.values()),
         judged=len(right),
@@ -282,8 +284,10 @@ def _pair(one: Prompts, other: Prompts) -> dict[str, Any] | None:
 
 
 def _lengths(prompts: Prompts) -> dict[str, float]:
-    found = {sample: fmean(_tokens(one) or 0 for one in each) for sample, each in prompts.items()}
-    return {sample: length for sample, length in found.items() if length > 0}
+    found = {sample: [_tokens(one) for one in each] for sample, each in prompts.items()}
+    known = {sample: [one for one in each if one is not None] for sample, each in found.items()}
+    means = {sample: fmean(each) for sample, each in known.items() if len(each) == len(found[sample])}
+    return {sample: length for sample, length in means.items() if length > 0}
 
 
 def _token_means(prompts: Prompts) -> dict[str, float]:
@@ -344,8 +348,9 @@ def _j(answer: Answered) -> float:
     return _figure_j(answer) or 0.0
 
 
-def _sci_g(answer: Answered) -> float:
-    return float(answer.receipt["sci"]["answer"]["per_answer_g"] or 0.0)
+def _sci_g(answer: Answered) -> float | None:
+    found: float | None = answer.receipt["sci"]["answer"]["per_answer_g"]
+    return found
 
 
 def _tokens(answer: Answered) -> int | None:

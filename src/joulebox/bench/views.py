@@ -131,9 +131,10 @@ def _of_meters(receipts: Sequence[Mapping[str, Any]], table: Table) -> Iterator[
 
 
 def _of_carbon(receipts: Sequence[Mapping[str, Any]]) -> Iterator[str]:
-    grids = {(i["zone"], i["source"], i["quality"]) for one in receipts for i in (one["carbon"]["intensity"],)}
-    values = [one["carbon"]["intensity"]["g_per_kwh"] for one in receipts]
-    for zone, source, quality in sorted(grids):
+    grids: dict[tuple[str, str, str], list[float]] = {}
+    for grid in (one["carbon"]["intensity"] for one in receipts):
+        grids.setdefault((grid["zone"], grid["source"], grid["quality"]), []).append(grid["g_per_kwh"])
+    for (zone, source, quality), values in sorted(grids.items()):
         span = f"{min(values):.0f}" if min(values) == max(values) else f"{min(values):.0f} to {max(values):.0f}"
         yield f"Grid {zone}: {span} gCO2e/kWh ({quality}; {source})."
 

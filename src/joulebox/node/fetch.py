@@ -19,7 +19,7 @@ from typing import IO, Final
 from joulebox.errors import JouleboxError
 from joulebox.node.engine import LocalModel
 from joulebox.node.models import Progress, Registry, file_digest, locked
-from joulebox.wording import size_text
+from joulebox.wording import size
 
 _BLOCK_BYTES: Final = 1 << 20
 
@@ -98,7 +98,7 @@ def _failure(pack: Pack, why: str) -> JouleboxError:
 def _check_room(pack: Pack, folder: Path) -> None:
     need, free = pack.wheel_bytes + pack.size_bytes, shutil.disk_usage(folder).free
     if free < need:
-        numbers = f"it takes {size_text(need)} of disk, and {size_text(free)} are free in {folder}"
+        numbers = f"it takes {size(need)} of disk, and {size(free)} are free in {folder}"
         raise _failure(pack, f"{numbers}. Make room there, or set JOULEBOX_DATA_DIR.")
 
 

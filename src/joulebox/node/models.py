@@ -23,7 +23,7 @@ from joulebox.host import own_folder
 from joulebox.model import ModelFile, Problem
 from joulebox.node.engine import LocalModel
 from joulebox.node.gguf import Header, read_header
-from joulebox.wording import size_text
+from joulebox.wording import size
 
 Progress = Callable[[int, int], None]
 """Told while something takes long: bytes so far, bytes in all."""
@@ -102,8 +102,8 @@ def check_memory(file: ModelFile, available_bytes: int | None = None) -> None:
     available = available_memory_bytes() if available_bytes is None else available_bytes
     if file.memory_bytes > available:
         sentence = (
-            f"{file.id} needs {size_text(file.memory_bytes)} of memory with a context of {file.context_tokens} tokens, "
-            f"but this node has {size_text(available)} for models: take a smaller model, or set "
+            f"{file.id} needs {size(file.memory_bytes)} of memory with a context of {file.context_tokens} tokens, "
+            f"but this node has {size(available)} for models: take a smaller model, or set "
             "JOULEBOX_CONTEXT_TOKENS lower."
         )
         raise JouleboxError("model_too_big", sentence, memory_bytes=file.memory_bytes, available_bytes=available)

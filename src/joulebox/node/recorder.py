@@ -19,7 +19,7 @@ from joulebox.clock import Clock, Repeating
 from joulebox.metering import FINE_TICK_S, POWER_KINDS, guard_s, headline
 from joulebox.model import Channel, ReadingKind, Remark, Series
 from joulebox.node.meter import Meter, MeterFault
-from joulebox.units import nanoseconds, seconds
+from joulebox.units import NS_PER_S, nanoseconds, seconds
 
 LOG: Final = logging.getLogger("joulebox.node")
 KEEP_S: Final = 120.0
@@ -85,37 +85,25 @@ class _Log:
         self.rows: deque[_Row] = deque()
         self.reading = threading.Lock()
         self.remarks: deque[Remark] = deque(maxlen=REMARKS_MAX)
-        self.costs_s: deque[float] = deque(maxlen=COSTS_KEPT)
+        self.costs_ns: deque[int] = deque(maxlen=COSTS_KEPT)
         self.broke = False
         ticks_s = [channel.tick_s for channel in self.counting]
-        self.tick_s = min(ticks_s, default=0.0)
+        self.long_ns = nanoseconds(LATE_TICKS * min(ticks_s, default=0.0))
         self.quick = bool(ticks_s) and max(ticks_s) <= FINE_TICK_S
         self.period_s = period_s(self.channels, reading_hz)
 
-    def read(self) -> Sequence[int | None]:
-        """One reading. Raises `MeterFault`, also where the driver itself is at fault: the recorder must go on."""
-        try:
-            raw = self.meter.read()
-        except MeterFault:
-            raise
-        except Exception as error:
-            if not self.broke:
-                LOG.exception("the driver of %s broke", self.meter.address)
+    def fault(self, error: Exception, t_ns: int) -> Remark:
+        """Why there is no reading. Where the driver itself is at fault its trace is logged, once."""
+        why = str(error) if isinstance(error, MeterFault) else f"its driver broke ({type(error).__name__})"
+        if not isinstance(error, MeterFault) and not self.broke:
+            LOG.error("the driver of %s broke", self.meter.address, exc_info=error)
             self.broke = True
-            raise MeterFault(f"its driver broke ({type(error).__name__})") from error
-        if len(raw) != len(self.channels):
-            raise MeterFault(f"it gave {len(raw)} values for {len(self.channels)} channels")
-        for value in raw:
-            if value is not None and not -RAW_MAX < value < RAW_MAX:
-                raise MeterFault("it shows a number that no meter counts to")
-        return raw
+        code = "meter_gap" if self.counting else "sensor_gap"
+        return Remark(code=code, detail=f"{self.meter.address}: {why}", t_ns=t_ns)
 
-    def late(self, cost_s: float) -> bool:
-        """Whether a reading that took so long is of no use."""
-        long = cost_s > LATE_TICKS * self.tick_s
-        late = long and bool(self.costs_s) and cost_s > LATE_TIMES * median(self.costs_s)  # which costs, so asked last
-        self.costs_s.append(cost_s)
-        return late
+    def late(self, cost_ns: int) -> bool:
+        """Whether a reading that took more than `long_ns` is of no use."""
+        return bool(self.costs_ns) and cost_ns > LATE_TIMES * median(self.costs_ns)
 
     def forget(self, before_ns: int) -> None:
         """Throw away what is older."""
@@ -192,7 +180,7 @@ class Recorder:
         One that is being read at this moment, or whose line was slow the last time, is not waited for.
         """
         for log in self._logs:
-            near = not log.costs_s or log.costs_s[-1] <= QUICK_COST_S
+            near = not log.costs_ns or log.costs_ns[-1] <= QUICK_COST_S * NS_PER_S
             if log.quick and near and log.reading.acquire(timeout=QUICK_COST_S):
                 try:
                     self._read(log)
@@ -205,24 +193,34 @@ class Recorder:
             self._read(log)
 
     def _read(self, log: _Log) -> None:
-        """One reading into the log, or a remark why there is none."""
-        before_ns = self._clock.now_ns()
+        """One reading into the log, or a remark why there is none.
+
+        In one piece: between two turns the caches grow cold, and each further function costs ten times as much as hot.
+        """
+        now_ns, rows = self._clock.now_ns, log.rows
+        before_ns = now_ns()
         raw: Sequence[int | None] | None = None
         remark: Remark | None = None
         try:
-            raw = log.read()
-        except MeterFault as fault:
-            code = "meter_gap" if log.counting else "sensor_gap"
-            remark = Remark(code=code, detail=f"{log.meter.address}: {fault}", t_ns=before_ns)
-        after_ns = self._clock.now_ns()
-        late = log.late(seconds(after_ns - before_ns))
+            raw = log.meter.read()
+            if len(raw) != len(log.channels):
+                raise MeterFault(f"it gave {len(raw)} values for {len(log.channels)} channels")
+            for value in raw:
+                if value is not None and not -RAW_MAX < value < RAW_MAX:
+                    raise MeterFault("it shows a number that no meter counts to")
+        except Exception as error:  # noqa: BLE001 - whatever a driver does, the recorder goes on
+            raw, remark = None, log.fault(error, before_ns)
+        after_ns = now_ns()
+        cost_ns = after_ns - before_ns
+        late = cost_ns > log.long_ns and log.late(cost_ns)
+        log.costs_ns.append(cost_ns)
         t_ns = (before_ns + after_ns) // 2
         with self._lock:
             if remark is not None:
                 log.remarks.append(remark)
-            if raw is not None and not late and (not log.rows or t_ns > log.rows[-1][0]):
-                log.rows.append((t_ns, raw))
-            if not self._held:
+            elif raw is not None and not late and (not rows or t_ns > rows[-1][0]):
+                rows.append((t_ns, raw))
+            if not self._held and (log.remarks or (rows and rows[0][0] < after_ns - _KEEP_NS)):
                 log.forget(after_ns - _KEEP_NS)
 
     def oldest_ns(self) -> int | None:

@@ -16,7 +16,6 @@ MODELS_MAX: Final = 4
 TIE: Final = "tie"
 NONE: Final = "none"
 WORTH: Final = ("yes", "no", "unsure")
-Z: Final = 1.96
 T = TypeVar("T")
 
 
@@ -62,15 +61,16 @@ def shuffled(items: Iterable[T]) -> list[T]:
     return mixed
 
 
-def figure_of(model: str, receipt: Mapping[str, Any]) -> dict[str, Any]:
-    """What is kept of an answer with a vote: the model and what it took, `None` where that is not known."""
-    answer = receipt["energy"]["answer"]
+def figure_of(model: str, receipt: Mapping[str, Any] | None) -> dict[str, Any]:
+    """What is kept of an answer with a vote: the model and what it took, `None` where that is not known, or no receipt
+    could be made."""
+    answer = receipt["energy"]["answer"] if receipt is not None else None
     return {
         "model": model,
         "j": answer["j"] if answer else None,
         "u": answer["u"] if answer else None,
-        "modelled": receipt["energy"]["scope"] == "modelled",
-        "simulated": receipt["simulated"],
+        "modelled": receipt is not None and receipt["energy"]["scope"] == "modelled",
+        "simulated": receipt is not None and receipt["simulated"],
     }
 
 
@@ -105,11 +105,3 @@ def _preference(
         worth_yes=sum(worth == "yes" for worth in worths),
         worth_told=len(worths),
     )
-
-
-def share_interval(count: int, n: int) -> tuple[float, float]:
-    """The 95 % interval of a share (Wilson 1927). Raises `ZeroDivisionError` for none of none."""
-    share, spread = count / n, Z * Z / n
-    middle = (share + spread / 2) / (1 + spread)
-    half = Z * math.sqrt(share * (1 - share) / n + spread / (4 * n)) / (1 + spread)
-    return max(0.0, middle - half), min(1.0, middle + half)

@@ -57,7 +57,7 @@ from joulebox.server.jobs import (
 )
 from joulebox.server.live import PHASES, Bell, Elsewhere, Hold, Live, Poll, check_request, live_of, settling_of
 from joulebox.server.node_now import NodeNow, node_now
-from joulebox.server.outlook import Free, Outlook, Pace, Scene, outlook, wait_s, why
+from joulebox.server.outlook import Free, Outlook, Pace, Scene, outlook, shared, wait_s, why
 from joulebox.server.presence import BETWEEN_S, Presence, Visit, taken
 from joulebox.server.wakes import Wakes
 from joulebox.settings import Settings
@@ -175,10 +175,11 @@ class Desk:
     async def free(self, model: str, line: str) -> list[Free]:
         """The nodes that may take a prompt from that line, connected or asleep, each with when it would begin."""
         await self._look_at_nodes()
-        reach = {name: reach_of(node.offer) for name, node in self._nodes.items() if self._comes(name)}
-        able = [name for name in self._reach.able(Waiting(id="", model=model, placement=line)) if name in reach]
-        crowd, busy, now = await self._queue.crowd(), await self._working(), self._clock.utc()
-        waits_s = {name: wait_s(name, reach, crowd, busy.get(name), self._pace, now) for name in able}
+        coming = frozenset(name for name in self._nodes if self._comes(name))
+        able = self._reach.able(Waiting(id="", model=model, placement=line)) & coming
+        shares = shared(self._reach, coming, await self._queue.crowd())
+        busy, now = await self._working(), self._clock.utc()
+        waits_s = {name: wait_s(name, shares, busy.get(name), self._pace, now) for name in able}
         return [Free(self._nodes[name].offer, self.wakes.delayed_s(name, waits_s[name])) for name in able]
 
     def served(self, record: Record) -> bool:
@@ -596,9 +597,7 @@ class Desk:
                 if live.hold is not None:
                     live.hold.say("cancel")
             return
-        live.over = True
-        live.stop_timers()
-        self._live.pop(live.attempt.token, None)
+        self._given_up(live, None)
         if live.hold is not None:
             live.hold.say("bye" if held is None else "move")
         self.ring(live.attempt.job_id)
@@ -659,8 +658,12 @@ class Desk:
     async def _look_at_nodes(self) -> None:
         if self._stale_nodes:
             names, self._stale_nodes = self._stale_nodes, set()
-            await self.wakes.look()
-            self._know(await self._queue.nodes(None if "" in names else names))
+            try:
+                await self.wakes.look()
+                self._know(await self._queue.nodes(None if "" in names else names))
+            except BaseException:  # also where whoever asked has gone: the next one looks
+                self._stale_nodes |= names
+                raise
 
     def _know(self, nodes: Sequence[NodeRecord]) -> None:
         for node in nodes:  # one that is on the line here is known better
@@ -747,8 +750,7 @@ class Desk:
                 return
 
     def _drained(self, name: str) -> bool:
-        node = self._nodes.get(name)
-        return node is not None and node.drain is not None
+        return (node := self._nodes.get(name)) is not None and node.drain is not None
 
     def _changed(self, job_id: str) -> None:
         self.ring(job_id)

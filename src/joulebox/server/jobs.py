@@ -17,7 +17,7 @@ from joulebox.model import AttemptState, Job, JobState, Problem, Prompt, Purpose
 from joulebox.protocol import LEASE_WAIT_S, LeaseRequest
 from joulebox.server.control import Baseline, Book, Entry
 from joulebox.server.idle import NodeIdle, ServerTime
-from joulebox.wording import size_text
+from joulebox.wording import size
 
 LOST_MAX: Final = 10
 """So many attempts may be lost: a node or server that restarts is not the prompt's fault, so this is lenient."""
@@ -309,8 +309,7 @@ def check(prompt: Prompt, placement: str, offers: Mapping[str, LeaseRequest]) ->
     Raises `JouleboxError`: `empty_prompt`, `no_node`, `unknown_model`, `model_too_big`, `prompt_too_long`,
     `bad_request`.
     """
-    if not any(message.content.strip() for message in prompt.messages if message.role != "system"):
-        raise JouleboxError("empty_prompt", "The prompt is empty: write something for the model to answer.")
+    check_says(prompt)
     if not offers:
         raise JouleboxError("no_node", "No node has joined yet: start one with `joulebox node`.")
     asked = {name: offer for name, offer in offers.items() if placement in lines_of(offer)}
@@ -330,14 +329,20 @@ def check(prompt: Prompt, placement: str, offers: Mapping[str, LeaseRequest]) ->
     _check_length(prompt, max(model.context_tokens for model in files))
 
 
+def check_says(prompt: Prompt) -> None:
+    """Raises `JouleboxError("empty_prompt")` where nothing is asked."""
+    if not any(message.content.strip() for message in prompt.messages if message.role != "system"):
+        raise JouleboxError("empty_prompt", "The prompt is empty: write something for the model to answer.")
+
+
 def _nobody_has(model: str, placement: str, asked: Mapping[str, LeaseRequest]) -> JouleboxError:
     """Why none of these nodes can run it: it is too big for those that have it, or none has it."""
     big = {name: file for name, offer in asked.items() for file in offer.unfit if file.id == model}
     if big:
         needs = min(file.memory_bytes for file in big.values())
         name = max(big, key=lambda one: asked[one].memory_bytes)
-        room = size_text(asked[name].memory_bytes)
-        sentence = f"{model} needs {size_text(needs)} of memory, and {name}, the largest node that has it, has {room}."
+        room = size(asked[name].memory_bytes)
+        sentence = f"{model} needs {size(needs)} of memory, and {name}, the largest node that has it, has {room}."
         return JouleboxError("model_too_big", f"{sentence} Choose a smaller model, or a smaller context.")
     known = {file.id for offer in asked.values() for file in offer.models}
     where = "No node has"
@@ -462,9 +467,12 @@ class Reaches(Mapping[str, Reach]):
     def able(self, waiting: Waiting) -> frozenset[str]:
         """The nodes that may take this job."""
         kind = waiting.model, waiting.placement
-        if kind not in self._able:
-            self._able[kind] = frozenset(name for name, one in self._reach.items() if one.takes(waiting))
-        return self._able[kind]
+        if (known := self._able.get(kind)) is not None:
+            return known
+        able = frozenset(name for name, one in self._reach.items() if one.takes(waiting))
+        if able:  # what nobody can take may be any word that somebody sent
+            self._able[kind] = able
+        return able
 
 
 # --- the port ---------------------------------------------------------------------------------------------------------

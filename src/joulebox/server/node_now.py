@@ -47,9 +47,9 @@ def node_now(
     """`here`: it is connected. `live` is its running attempt where this server looks after it; `works_since` is known
     wherever it runs; `sleep` where it was let suspend."""
     phase, why = _phase(live)
-    if sleep is not None:
+    if sleep is not None and node.drain is None:
         return _asleep(node, sleep)
-    if not here:
+    if not here and sleep is None:
         reason = "its connection is gone" if works_since is None else "silent in the middle of a prompt"
         return NodeNow(state="away", phase=None, since=node.seen, reason=reason)
     if node.drain is not None:

@@ -11,7 +11,7 @@ from typing import Any
 from joulebox.model import JobState
 from joulebox.protocol import LeaseRequest
 from joulebox.server.control import REASON
-from joulebox.server.jobs import BEFORE_MAX, FASTEST, NODE_PREFIX, RECENT, ZONE_PREFIX, Reach, Reaches, Record
+from joulebox.server.jobs import BEFORE_MAX, FASTEST, NODE_PREFIX, RECENT, ZONE_PREFIX, Reaches, Record, Waiting
 from joulebox.server.sleep import Sleep
 from joulebox.wording import lasting
 
@@ -177,25 +177,33 @@ def _nobody(model: str, able: Collection[str], scene: Scene) -> str:
     return f"no node has {model} any more: add it with `joulebox models add`"
 
 
-def wait_s(
-    node: str,
-    reach: Mapping[str, Reach],
-    crowd: Mapping[tuple[str, str], int],
-    since: datetime | None,
-    pace: Pace,
-    now: datetime,
-) -> float | None:
+@dataclass(frozen=True, slots=True)
+class Share:
+    """Prompts that wait for a model: `each` of these nodes has so many to take, in the mean."""
+
+    nodes: AbstractSet[str]
+    model: str
+    each: float
+
+
+def shared(reach: Reaches, coming: AbstractSet[str], crowd: Mapping[tuple[str, str], int]) -> list[Share]:
+    """What waits (`crowd`, by model and line, of a long line the first `BEFORE_MAX`) among the nodes that are or come:
+    found once for all of them, since there may be a thousand."""
+    able = {kind: reach.able(Waiting(id="", model=kind[0], placement=kind[1])) & coming for kind in crowd}
+    return [
+        Share(able[kind], kind[0], count / len(able[kind])) for kind, count in crowd.items() if count and able[kind]
+    ]
+
+
+def wait_s(node: str, shares: Sequence[Share], since: datetime | None, pace: Pace, now: datetime) -> float | None:
     """In how many seconds this node would begin with one more prompt: after the one it works on (`since`), and its
-    share of what waits (`crowd`, by model and line, of a long line the first `BEFORE_MAX`). `None` where nobody can
-    tell yet how long a prompt takes."""
+    share of what waits. `None` where nobody can tell yet how long a prompt takes."""
     share_s = 0.0
-    for (model, line), count in crowd.items():
-        able = [one for one in reach.values() if model in one.models and line in one.lines]
-        if reach[node] in able:
-            one_s = pace.typical_s(model)
-            if one_s is None and count:
+    for share in shares:
+        if node in share.nodes:
+            if (one_s := pace.typical_s(share.model)) is None:
                 return None
-            share_s += count / len(able) * (one_s or 0.0)
+            share_s += share.each * one_s
     typical_s = pace.typical_s()
     if since is None:
         return share_s

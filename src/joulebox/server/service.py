@@ -206,7 +206,7 @@ class Service:
         """Take a prompt; the status of its job."""
         prompt, wish = await self._with_model(body), body.to_wish(self.desk.now())
         if body.follows is not None:
-            prompt = continued(await self.visible(body.follows), prompt)
+            prompt = continued(await self._own(body.follows), prompt)
         caller, key = self.caller, body.idempotency_key
         if key is not None and caller.asker is not None:  # another asker's key may be the same word
             key = digest(f"{caller.asker} {key}")
@@ -342,9 +342,10 @@ class Service:
             raise JouleboxError("bad_request", f"There is no answer {choice[:20]!r} to choose.")
         figures = []
         for record in [await self.record(job_id) for job_id in found.jobs]:
-            if record.job.state is not JobState.COMPLETED or record.job.receipt_id is None:
-                raise JouleboxError("not_ready", "Not every answer is there with its receipt: vote when they are.")
-            figures.append(figure_of(record.job.prompt.model, await self.receipt(record.job.receipt_id)))
+            if record.job.state is not JobState.COMPLETED:
+                raise JouleboxError("not_ready", "Not every answer is there: vote when they are.")
+            receipt = await self.receipt(record.job.receipt_id) if record.job.receipt_id is not None else None
+            figures.append(figure_of(record.job.prompt.model, receipt))
         await self.store.talks.choose(comparison_id, choice, figures, self.desk.now())
 
     async def judge(self, comparison_id: str, worth: str) -> None:
@@ -371,6 +372,14 @@ class Service:
         """One job whose texts may be seen by who asks. Raises `JouleboxError`: `not_found`, `forbidden`."""
         record = await self.record(prompt_id)
         if not self.sees(record):
+            raise not_yours()
+        return record
+
+    async def _own(self, prompt_id: str) -> Record:
+        """One job that who asks may go on from: a model repeats all that it is told, also what was never shared.
+        Raises `JouleboxError`: `not_found`, `forbidden`."""
+        record = await self.record(prompt_id)
+        if not self.caller.owns(record.owner):
             raise not_yours()
         return record
 
@@ -414,6 +423,7 @@ class Service:
             "prompt": _question(job.prompt) if seen else None,
             "texts": "removed" if record.erased else "shown" if seen else "private",
             "shared": record.shared,
+            "own": self.caller.owns(record.owner),
             "state": job.state,
             "priority": record.priority,
             "placement": _placement(record),
@@ -496,9 +506,12 @@ class Service:
 
     async def _erase(self, named: str, record: Record) -> Json:
         await self._act(record, "erase")
-        if record.job.state not in FINAL_STATES:
-            raise JouleboxError("not_ready", f"This prompt is {record.job.state}: stop it first, or wait for its end.")
-        await self.store.erase(record.job.id, self.desk.now())
+        later = await self.store.talks.after(record.job.id)
+        for one in [record, *[await self.record(each) for each in later]]:
+            if one.job.state not in FINAL_STATES:
+                which = "This prompt" if one is record else f"The prompt {one.job.id}, which goes on from it,"
+                raise JouleboxError("not_ready", f"{which} is {one.job.state}: stop it first, or wait for its end.")
+        await self.store.erase(record.job.id, self.desk.now(), later)
         return {
             "id": named,
             "removed": ["prompt", "answer"],

@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from joulebox.errors import JouleboxError
 from joulebox.model import JobState, Message, Prompt
-from joulebox.server.jobs import PastRun, Record
+from joulebox.server.jobs import PastRun, Record, check_says
 
 TURNS_MAX: Final = 50
 """A conversation has so many turns at most."""
@@ -17,8 +17,10 @@ FEW: Final = 20
 
 def continued(earlier: Record, prompt: Prompt) -> Prompt:
     """The prompt with everything that was said before it. Raises `JouleboxError("bad_request")` where there is nothing
-    to go on from."""
-    if earlier.job.state is not JobState.COMPLETED or earlier.job.answer is None or earlier.erased:
+    to go on from, `empty_prompt` where it says nothing itself."""
+    check_says(prompt)
+    gone = earlier.erased or any(turn.role == "user" and not turn.content for turn in earlier.job.prompt.messages)
+    if earlier.job.state is not JobState.COMPLETED or earlier.job.answer is None or gone:
         sentence = f"The prompt {earlier.job.id} has no answer to go on from: ask without it."
         raise JouleboxError("bad_request", sentence)
     said = (*earlier.job.prompt.messages, Message(role="assistant", content=earlier.job.answer))
@@ -27,6 +29,13 @@ def continued(earlier: Record, prompt: Prompt) -> Prompt:
         said = tuple(turn for turn in said if turn.role != "system")
     asked = tuple(turn for turn in prompt.messages if turn.role != "system")
     return replace(prompt, messages=(*own, *said, *asked))
+
+
+def without_earlier(prompt: Prompt) -> Prompt:
+    """The prompt with nothing left of what was said before its last question, but that it was said."""
+    asked = max((at for at, turn in enumerate(prompt.messages) if turn.role == "user"), default=0)
+    gone = tuple(replace(turn, content="") for turn in prompt.messages[:asked])
+    return replace(prompt, messages=gone + prompt.messages[asked:])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

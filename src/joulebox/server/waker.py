@@ -26,6 +26,7 @@ SEND_EVERY_S: Final = 5.0
 GATHER_S: Final = 0.05
 TROUBLED_S: Final = 30.0
 WAKE_PORT: Final = 9
+PORT_MAX: Final = 65_535
 PRESENT: Final = ("idle", "unloaded", "busy")
 """States of a node that takes what waits, now or when it has done what it has."""
 
@@ -63,7 +64,9 @@ class Waker:
         reach = {name: reach_of(offer) for name, offer in offers.items()}
         now = self._clock.utc()
         for name, sleep in self._wakes.asleep.items():
-            if sleep.waking and not sleep.failed and now >= sleep.waking + _bound(offers.get(name)):
+            if name not in offers:  # drained: nothing is sent to it, so that nothing can be said of it
+                continue
+            if sleep.waking and not sleep.failed and now >= sleep.waking + _bound(offers[name]):
                 _log.warning("node %s did not wake", name)
                 await self._change(name, sleep, replace(sleep, failed=now))
         waiting = await self._books.waiting(unserved(reach, present, self._wakes.asleep))
@@ -116,13 +119,14 @@ class Waker:
             await asyncio.sleep(GATHER_S)
 
 
-def _bound(offer: LeaseRequest | None) -> timedelta:
-    return timedelta(seconds=offer.policy.wake_max_s if offer is not None and offer.policy is not None else 0.0)
+def _bound(offer: LeaseRequest) -> timedelta:
+    return timedelta(seconds=offer.policy.wake_max_s if offer.policy is not None else 0.0)
 
 
 def address_of(text: str) -> tuple[str, int]:
     """`HOST` or `HOST:PORT`. Raises `JouleboxError("bad_setting")`."""
-    host, _, port = text.partition(":")
-    if not host or not (port or str(WAKE_PORT)).isdecimal():
+    host, _, number = text.partition(":")
+    port = WAKE_PORT if not number else int(number) if number.isdecimal() else 0
+    if not host or not 0 < port <= PORT_MAX:
         raise JouleboxError("bad_setting", f"Setting wake_address = {text!r} cannot be used: write HOST or HOST:PORT.")
-    return host, int(port or WAKE_PORT)
+    return host, port

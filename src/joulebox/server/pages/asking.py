@@ -84,7 +84,7 @@ def render_prompt(
     # what is not for this reader is not followed either
     final, _ = status.get("state") in FINAL_STATES or status.get("texts") == "private", view._
     answer, elsewhere = status.get("answer"), {"whatif": whatif, "chart": chart(whatif)} if whatif else {}
-    goes_on = status.get("state") == "completed" and answer
+    goes_on = status.get("state") == "completed" and answer and status.get("own", True)
     return render(
         "prompt.html",
         view,
@@ -290,7 +290,7 @@ def add(routes: APIRouter, backend: Callable[[Request], Backend]) -> None:
             status,
             receipt,
             await fetch.nodes(),
-            models=await fetch.models() if receipt and status.get("answer") else (),
+            models=await fetch.models() if receipt and status.get("answer") and status.get("own", True) else (),
             before=await fetch.before(prompt_id),
             whatif=await fetch.whatif(receipt_id) if receipt_id else None,
             view=view_of(request),

@@ -9,7 +9,7 @@ from fastapi import APIRouter, Request, Response
 
 from joulebox import wording
 from joulebox.errors import JouleboxError
-from joulebox.server.comparing import Preference, share_interval
+from joulebox.server.comparing import Preference
 from joulebox.server.gate import remember
 from joulebox.server.origin import refuse_other_sites
 from joulebox.server.pages.asking import REFRESH_S, defaults_of_a_prompt, model_told
@@ -27,6 +27,7 @@ from joulebox.server.pages.frame import (
     view_of,
 )
 from joulebox.server.pages.markdown import to_html
+from joulebox.statistics.distributions import wilson
 from joulebox.wording import Tongue, marked
 
 Json = dict[str, Any]
@@ -139,8 +140,9 @@ def _row(one: Preference, _: Tongue) -> Json:
 def _share(count: int, n: int, _: Tongue) -> tuple[str, str]:
     if not n:
         return _("no votes"), ""
-    low, high = share_interval(count, n)
-    return f"{100 * count / n:.0f} %", _("{low} to {high}", low=f"{100 * low:.0f}", high=f"{100 * high:.0f} %")
+    share = wilson(count, n)
+    span = _("{low} to {high}", low=f"{100 * share.low:.0f}", high=f"{100 * share.high:.0f} %")
+    return f"{100 * share.value:.0f} %", span
 
 
 def add(routes: APIRouter, backend: Callable[[Request], Backend]) -> None:

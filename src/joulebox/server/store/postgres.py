@@ -47,7 +47,8 @@ class Postgres:
     def __init__(self, url: URL) -> None:
         if url.drivername not in {"postgresql", "postgres", DRIVER}:
             raise JouleboxError("bad_setting", f"Setting database_url uses {url.drivername}: use {DRIVER}.")
-        self._url = url.set(drivername=DRIVER)
+        # SQLAlchemy hands the driver `ssl`, the driver's own URLs call it `sslmode`.
+        self._url = url.set(drivername=DRIVER, query=_renamed(url, "sslmode", "ssl"))
         self._engine: AsyncEngine | None = None
         self._at_once: AsyncEngine | None = None
         self._busy: Any = None
@@ -176,7 +177,8 @@ class Postgres:
 
     @property
     def _address(self) -> str:
-        return self._url.set(drivername="postgresql").render_as_string(hide_password=False)
+        own = self._url.set(drivername="postgresql", query=_renamed(self._url, "ssl", "sslmode"))
+        return own.render_as_string(hide_password=False)
 
     async def _listener(self, number: int, heard: Callable[[str | None], None]) -> Any:
         import asyncpg
@@ -259,6 +261,10 @@ async def _busy(address: str) -> Any:
         connection_class=Connection,
         init=prepare,
     )
+
+
+def _renamed(url: URL, one: str, other: str) -> dict[str, Any]:
+    return {other if name == one else name: value for name, value in url.query.items()}
 
 
 def _closed() -> JouleboxError:

@@ -328,6 +328,11 @@ def erase_text(job_id: str, prompt: dict[str, Any], now: datetime) -> Update:
     return update(jobs).where(jobs.c.id == job_id).values(gone)
 
 
+def shorten(job_id: str, prompt: dict[str, Any]) -> Update:
+    """A prompt keeps this of what it said."""
+    return update(jobs).where(jobs.c.id == job_id).values(prompt=prompt)
+
+
 def outdated(finalized: datetime, limit: int) -> Rows:
     """Jobs that were over by then and still have texts."""
     return (

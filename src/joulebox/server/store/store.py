@@ -56,6 +56,7 @@ from joulebox.server.store.rows import (
 from joulebox.server.store.sleep_books import SleepBooks
 from joulebox.server.store.tables import attempts, jobs, nodes
 from joulebox.server.store.talk_books import TalkBooks
+from joulebox.server.talking import without_earlier
 
 SETTLED_S: Final = 5.0
 """So long the end of a server waits for transactions that nobody waits for any more."""
@@ -441,11 +442,15 @@ class Store:
             await connection.execute(queries.share(job_id, shared=shared))
 
     @whole
-    async def erase(self, job_id: str, now: datetime) -> None:
-        """Remove the texts of a job: prompt and answer. The evidence holds none and stays."""
+    async def erase(self, job_id: str, now: datetime, later: Sequence[str] = ()) -> None:
+        """Remove the texts of a job, prompt and answer, also from the jobs that go on from it. The evidence holds none
+        and stays."""
         async with self._database.write() as connection:
             prompt = (await _job(connection, job_id)).job.prompt
             await connection.execute(queries.erase_text(job_id, asdict(replace(prompt, messages=(), stop=())), now))
+            for one in later:
+                left = without_earlier((await _job(connection, one)).job.prompt)
+                await connection.execute(queries.shorten(one, asdict(left)))
         await self._database.wipe()
 
     @whole

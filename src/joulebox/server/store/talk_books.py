@@ -43,6 +43,17 @@ class TalkBooks:
         return found[::-1]
 
     @whole
+    async def after(self, job_id: str) -> Sequence[str]:
+        """The prompts that go on from this one, and from those."""
+        found, newest = dict[str, None](), [job_id]
+        async with self._database.read() as connection:
+            while newest:
+                rows = await connection.execute(select(turns.c.job_id).where(turns.c.follows.in_(newest)))
+                newest = [one for one in rows.scalars() if one not in found]
+                found |= dict.fromkeys(newest)
+        return list(found)
+
+    @whole
     async def compare(self, comparison: Comparison, order: Sequence[str]) -> None:
         """Keep a comparison, and have its waiting prompts run in this order, whatever is loaded."""
         async with self._database.write() as connection:
