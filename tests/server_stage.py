@@ -5,6 +5,7 @@ import json
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ import httpx2
 
 import databases
 import traces
-from joulebox.clock import Clock
+from joulebox.clock import Clock, SystemClock
 from joulebox.evidence import encode_trace
 from joulebox.model import Channel, EngineInfo, ModelFile, ReadingKind, Sampling
 from joulebox.protocol import VERSION, Batch, Finish, LeaseRequest, NodeEvent, pack_trace, to_json
@@ -38,6 +39,23 @@ WAIT_S = 30.0
 """So long a node waits for work and a test for what must come: where much else is done it comes late."""
 WOKEN_S = 15.0
 """Who is woken has it long before it would look again by itself."""
+
+
+class Ahead(SystemClock):
+    """The machine's clock, some hours ahead."""
+
+    hours = 0.0
+
+    def utc(self) -> datetime:
+        return super().utc() + timedelta(hours=self.hours)
+
+    @classmethod
+    def at_the_hour(cls) -> "Ahead":
+        """At the beginning of an hour."""
+        clock, hour = cls(), timedelta(hours=1)
+        now = clock.utc()
+        clock.hours = (now.replace(minute=0, second=0, microsecond=0) + hour - now) / hour
+        return clock
 
 
 def offer(node: str = "n1", instance: str = "a", models: Sequence[str] = ("m",), **changes: Any) -> LeaseRequest:

@@ -16,14 +16,13 @@ import pytest
 from intervals import INSTRUMENTS
 from joulebox.accounting import account
 from joulebox.cli import app
-from joulebox.clock import SystemClock
 from joulebox.evidence import decode_trace, encode_trace
 from joulebox.model import NodeControl, Problem, ReadingKind, Remark, Sampling, Trace
 from joulebox.protocol import Finish, pack_trace
 from joulebox.server import control
 from joulebox.server.control import Book, Entry
 from joulebox.statistics import DECISION, REFERENCE_RUNS, SPREAD_MIN_RATIO, Cusum, Reference, reference_of
-from server_stage import COUNTER, Json, Stage, offer, stage
+from server_stage import COUNTER, Ahead, Json, Stage, offer, stage
 from test_attempts import LIVING, Bench
 from traces import PLACEMENT, S, channel, factors, series, trace, work
 
@@ -214,15 +213,6 @@ def test_the_model_stays() -> None:
 
 
 # --- the service ------------------------------------------------------------------------------------------------------
-
-
-class Ahead(SystemClock):
-    """The machine's clock, some hours ahead."""
-
-    hours = 0.0
-
-    def utc(self) -> datetime:
-        return super().utc() + timedelta(hours=self.hours)
 
 
 def evidence(lease: Json, busy_w: float, **changes: Any) -> Trace:

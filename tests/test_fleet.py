@@ -14,9 +14,9 @@ import databases
 import fleet as measured
 from accuracy_page import marks
 from joulebox.protocol import to_json
-from server_stage import WAIT_S, Json, Stage, done, offer, stage, story
+from server_stage import WAIT_S, Ahead, Json, Stage, done, offer, stage, story
 from test_agent import ENDLESS, agent_of, at_work
-from test_planner import HOUR, Ahead, forecast
+from test_planner import HOUR, forecast
 
 pytestmark = pytest.mark.anyio
 Servers = Callable[..., Any]
@@ -31,10 +31,7 @@ def anyio_backend() -> str:
 @pytest.fixture
 def clock() -> Ahead:
     """A clock at the beginning of an hour, the same for both servers."""
-    chosen = Ahead()
-    now = chosen.utc()
-    chosen.hours = (now.replace(minute=0, second=0, microsecond=0) + HOUR - now) / HOUR
-    return chosen
+    return Ahead.at_the_hour()
 
 
 @pytest.fixture

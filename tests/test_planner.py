@@ -10,10 +10,9 @@ from typing import Any
 import pytest
 
 import databases
-from joulebox.clock import SystemClock
 from joulebox.console import show_receipt
 from joulebox.server.grid.chain import GridValue
-from server_stage import WOKEN_S, Json, Stage, done, stage
+from server_stage import WOKEN_S, Ahead, Json, Stage, done, stage
 
 pytestmark = pytest.mark.anyio
 HOUR = timedelta(hours=1)
@@ -24,22 +23,10 @@ def anyio_backend() -> str:
     return "asyncio"
 
 
-class Ahead(SystemClock):
-    """The machine's clock, some hours ahead."""
-
-    hours = 0.0
-
-    def utc(self) -> datetime:
-        return super().utc() + timedelta(hours=self.hours)
-
-
 @pytest.fixture
 def clock() -> Ahead:
     """A clock at the beginning of an hour."""
-    chosen = Ahead()
-    now = chosen.utc()
-    chosen.hours = (now.replace(minute=0, second=0, microsecond=0) + HOUR - now) / HOUR
-    return chosen
+    return Ahead.at_the_hour()
 
 
 @pytest.fixture

@@ -73,16 +73,12 @@ def build_app(settings: Settings, clock: Clock | None = None) -> FastAPI:
             replicas.secret = gate.secret
             await grid.open()
             await desk.open(settings.replica_url or app.state.url)
-            keeper.start()
-            planner.start()
-            waker.start()
-            retention.start()
+            for task in (keeper, planner, waker, retention):
+                task.start()
             yield
         finally:
-            await planner.stop()
-            await waker.stop()
-            await keeper.stop()
-            await retention.stop()
+            for task in (planner, waker, keeper, retention):
+                await task.stop()
             await grid.close()
             await desk.close()
             await replicas.close()

@@ -10,6 +10,7 @@ from typing import Final
 
 from joulebox.errors import JouleboxError
 from joulebox.model import Intensity
+from joulebox.server.background import Background
 from joulebox.server.grid.chain import RANK
 from joulebox.server.grid.live import ASK_EVERY, LIVE, Grid
 from joulebox.server.jobs import Recheck
@@ -24,24 +25,18 @@ TROUBLED_S: Final = 300.0
 """After a failure of its own (the database is away) the task rests so long."""
 
 
-class Keeper:
+class Keeper(Background):
     """The task, and what it does in a turn."""
 
     def __init__(self, grid: Grid, store: Store) -> None:
+        super().__init__()
         self._grid = grid
         self._store = store
-        self._task: asyncio.Task[None] | None = None
 
     def start(self) -> None:
         """Begin, where any live source is turned on; without one there is no task at all."""
         if self._grid.live:
-            self._task = asyncio.get_running_loop().create_task(self._run())
-
-    async def stop(self) -> None:
-        """End at once, whatever it waits for."""
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.wait({self._task})
+            super().start()
 
     async def turn(self) -> float | None:
         """Do what is due; seconds until the next receipt is due, `None` where none waits.

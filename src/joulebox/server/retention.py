@@ -7,6 +7,7 @@ from typing import Final
 
 from joulebox.clock import Clock
 from joulebox.errors import JouleboxError
+from joulebox.server.background import Background
 from joulebox.server.store import Store
 from joulebox.units import S_PER_HOUR
 
@@ -16,25 +17,19 @@ BATCH: Final = 100
 """So many at once, so that nobody waits long for the database."""
 
 
-class Retention:
+class Retention(Background):
     """The task, and what it does in a turn."""
 
     def __init__(self, store: Store, clock: Clock, days: float | None) -> None:
+        super().__init__()
         self._store = store
         self._clock = clock
         self._days = days
-        self._task: asyncio.Task[None] | None = None
 
     def start(self) -> None:
         """Begin, where there is a limit; without one there is no task at all."""
         if self._days is not None:
-            self._task = asyncio.get_running_loop().create_task(self._run())
-
-    async def stop(self) -> None:
-        """End at once."""
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.wait({self._task})
+            super().start()
 
     async def turn(self) -> int:
         """Erase what is due; how many. Raises `JouleboxError("database")`."""

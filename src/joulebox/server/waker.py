@@ -15,6 +15,7 @@ from typing import Final
 from joulebox.clock import Clock
 from joulebox.errors import JouleboxError
 from joulebox.protocol import LeaseRequest
+from joulebox.server.background import Background
 from joulebox.server.desk import Desk
 from joulebox.server.jobs import reach_of
 from joulebox.server.sleep import TRY_AGAIN, Sleep, begun, magic_packet, to_wake, unserved
@@ -31,27 +32,17 @@ PRESENT: Final = ("idle", "unloaded", "busy")
 """States of a node that takes what waits, now or when it has done what it has."""
 
 
-class Waker:
+class Waker(Background):
     """The task, and what it does in a turn. Raises `JouleboxError("bad_setting")` for an address that is none."""
 
     def __init__(self, desk: Desk, books: Books, clock: Clock, addresses: Sequence[str]) -> None:
+        super().__init__()
         self._desk = desk
         self._books = books
         self._wakes = desk.wakes
         self._clock = clock
         self._addresses = [address_of(one) for one in addresses]
         self._sent: dict[str, datetime] = {}
-        self._task: asyncio.Task[None] | None = None
-
-    def start(self) -> None:
-        """Begin."""
-        self._task = asyncio.get_running_loop().create_task(self._run())
-
-    async def stop(self) -> None:
-        """End at once."""
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.wait({self._task})
 
     async def turn(self) -> float | None:
         """Wake whom something waits for, send again, give up whom nothing wakes; seconds until there is more to do.
