@@ -133,6 +133,16 @@ def test_modelled_is_grade_d_and_says_so() -> None:
     assert [reason.code for reason in receipt.reasons if reason.level == "note"] == ["modelled"]
 
 
+def test_an_idle_machine_is_quite_idle() -> None:
+    """Cores that were not busy at all around a long answer are readings like any other: its energy is known."""
+    busy = channel("busy", "machine", kind=ReadingKind.BUSY_RATIO, step=0.01, tick_s=0.01)
+    receipt = receipt_of(trace(series(busy, work(0.0, 2.0, 1.1, 4.1), 5.2), start_s=1.1, end_s=4.1))
+    profile = profile_of(2, 8_000_000_000)
+    assert receipt.energy.answer is not None
+    assert receipt.energy.answer.j == pytest.approx(3.0 * profile.idle_w + 6.0 * profile.busy_core_w, rel=0.01)
+    assert receipt.verdict == "valid"
+
+
 def test_power_model_is_the_published_table() -> None:
     """The profile is the mean of the published watts per thread, its interval twice their standard deviation."""
     idle = [low for low, _ in WATTS_PER_THREAD.values()]

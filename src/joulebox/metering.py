@@ -157,14 +157,15 @@ def _unwrapped(series: Series) -> Curve:
 
     A counter that goes back is taken to have wrapped once (`wrap_raw` steps after zero) if the power this means is
     plausible, else to have been reset, as is one that jumps ahead by more than any machine draws. Two wraps between two
-    readings cannot be told from one: the reading rate must be faster than the wrap. What a fast counter shows again,
-    though it has ticked since, is not a reading.
+    readings cannot be told from one: the reading rate must be faster than the wrap. What a fast counter of energy shows
+    again, though it has ticked since, is not a reading; the time that an idle machine's cores were busy stands by right.
     """
     channel = series.channel
     waits_s = [seconds(later - earlier) for earlier, later in pairwise(series.t_ns)]
     steps_raw = [later - earlier for earlier, later in pairwise(series.raw)]
     most_w = _wrap_most_w(channel, steps_raw, waits_s)
-    moves = channel.tick_s <= FINE_TICK_S and bool(steps_raw) and median(steps_raw) >= STALE_STEPS
+    draws = channel.kind is ReadingKind.ENERGY_J and channel.tick_s <= FINE_TICK_S
+    moves = draws and bool(steps_raw) and median(steps_raw) >= STALE_STEPS
     total_raw = 0
     times, totals, resets = list(series.t_ns[:1]), [0.0] * len(series.t_ns[:1]), []
     still_s = channel.tick_s

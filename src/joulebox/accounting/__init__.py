@@ -31,7 +31,7 @@ from joulebox.plain import plain
 from joulebox.units import seconds
 
 SCHEMA: Final = "joulebox.receipt/1"
-METHOD_VERSION: Final = "2026.11.22"
+METHOD_VERSION: Final = "2026.11.23"
 
 
 def account(
