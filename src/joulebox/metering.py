@@ -158,7 +158,7 @@ def _unwrapped(series: Series) -> Curve:
     A counter that goes back is taken to have wrapped once (`wrap_raw` steps after zero) if the power this means is
     plausible, else to have been reset, as is one that jumps ahead by more than any machine draws. Two wraps between two
     readings cannot be told from one: the reading rate must be faster than the wrap. What a fast counter of energy shows
-    again, though it has ticked since, is not a reading; the time that an idle machine's cores were busy stands by right.
+    again, though it has ticked since, is not a reading; the time that idle cores were busy stands by right.
     """
     channel = series.channel
     waits_s = [seconds(later - earlier) for earlier, later in pairwise(series.t_ns)]
