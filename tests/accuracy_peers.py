@@ -98,11 +98,12 @@ COUNTS_WRAP: Mapping[float, Mapping[str, int]] = {
 # --- the tools --------------------------------------------------------------------------------------------------------
 
 
-def environment(name: str) -> Path | None:
-    """The Python of that peer's own environment, made if need be; `None` where it cannot be installed."""
+def environment(name: str, also: Path | None = None) -> Path | None:
+    """The Python of that peer's own environment, made if need be, with the checkout `also` beside it; `None` where it
+    cannot be installed."""
     folder, pins = CACHE / name, PINS / f"{name}.txt"
     python, mark = folder / "bin" / "python", folder / "pins"
-    wanted = hashlib.sha256(pins.read_bytes() + sys.version.encode()).hexdigest()
+    wanted = hashlib.sha256(pins.read_bytes() + sys.version.encode() + str(also).encode()).hexdigest()
     if mark.is_file() and mark.read_text() == wanted and python.exists():
         return python
     print(f"making the environment of {name}", flush=True)
@@ -117,6 +118,9 @@ def environment(name: str) -> Path | None:
             [sys.executable, "-m", "venv", "--clear", str(folder)],
             [str(python), "-m", "pip", "install", "-q", "-r", str(pins)],
         ]
+    if also is not None:
+        install = [*commands[1][: commands[1].index("-r")], "--no-deps", "-e", str(also)]
+        commands.append(install)
     for command in commands:
         if subprocess.run(command, check=False).returncode:
             return None

@@ -20,6 +20,7 @@ from joulebox.bench.record import Record
 from joulebox.bench.table import table_of
 from joulebox.bench.verify import as_lines, verify
 from joulebox.bench.views import VIEWS, as_csv, as_json, as_markdown, as_text, notes
+from joulebox.raster import png_of
 
 
 def varied(model: str, number: int) -> float:
@@ -148,6 +149,7 @@ def test_every_form_says_the_same(two: Record) -> None:
         words = [each.text for each in ET.fromstring(svg).iter() if each.tag.endswith("text")]
         assert {"small", "large"} <= set(words)
     assert "On the front: small, large." in drawn["pareto-math.svg"]
+    assert png_of(drawn["energy.svg"], 640).startswith(b"\x89PNG")
 
 
 def test_a_campaign_is_verified(two: Record, tmp_path: Path) -> None:

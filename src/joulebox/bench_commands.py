@@ -2,11 +2,14 @@
 
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Final
 
 import typer
 
 from joulebox.token_commands import ServerOption, client_of
+
+PNG_WIDTH_PX: Final = 1920
+"""Of a plot as PNG: three times what it is as SVG."""
 
 app = typer.Typer(help="Which model for which task.", no_args_is_help=True, rich_markup_mode=None)
 
@@ -148,6 +151,7 @@ def bench_table(
     plots: Annotated[
         Path | None, typer.Option("--plots", help="Write the plots as SVG into this folder.", metavar="FOLDER")
     ] = None,
+    png: Annotated[bool, typer.Option("--png", help="With --plots: as PNG too (extra `pictures`).")] = False,
     output: Annotated[Path | None, typer.Option("--output", help="Write it to a file.", metavar="FILE")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="The same as --format json.")] = False,
 ) -> None:
@@ -158,7 +162,10 @@ def bench_table(
     from joulebox.bench.table import table_of
     from joulebox.bench.verify import verify
     from joulebox.errors import JouleboxError
+    from joulebox.raster import png_of
 
+    if png and plots is None:
+        raise JouleboxError("bad_request", "--png is for plots: say where with --plots FOLDER.")
     named = {one.name: one for one in views.VIEWS}
     if unknown := [name for name in view or () if name not in named]:
         raise JouleboxError("bad_request", f"There is no view {unknown[0]}: choose among {', '.join(named)}.")
@@ -186,6 +193,8 @@ def bench_table(
         plots.mkdir(parents=True, exist_ok=True)
         for name, svg in page.plots(table).items():
             (plots / name).write_text(svg, encoding="utf-8")
+            if png:
+                (plots / name).with_suffix(".png").write_bytes(png_of(svg, PNG_WIDTH_PX))
 
 
 @app.command("verify")

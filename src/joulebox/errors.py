@@ -53,6 +53,7 @@ REGISTRY: Final[dict[str, Failure]] = {
     "cancelled": Failure(status=409, exit_code=1, title="The prompt was cancelled"),
     "energy_interrupted": Failure(status=500, exit_code=1, title="The measurement was cut off"),
     # engines and models
+    "pictures_missing": Failure(status=501, exit_code=1, title="PNG pictures are not installed"),
     "engine_missing": Failure(status=500, exit_code=1, title="The inference engine is not installed"),
     "engine_died": Failure(status=500, exit_code=1, title="The inference engine stopped", definite=False),
     "broken_model": Failure(status=422, exit_code=1, title="The model file cannot be loaded"),
