@@ -69,6 +69,30 @@ def test_a_campaign_runs_and_goes_on(stage: BenchStage, tmp_path: Path) -> None:
     assert len(read_record(path).answers) == 9
 
 
+def test_suspect_answers_are_measured_again(tmp_path: Path) -> None:
+    """With --strict what another moment may mend is measured again, of earlier sittings too: the last one counts, the
+    others stay in the file, every answer that counts has its score, and nothing is asked for ever."""
+    stage = BenchStage(tmp_path / "server", ["m1s"])
+    try:
+        path = tmp_path / "c.jsonl"
+        stage.run("--models", "m1s", "--categories", "math", "--limit", "8", "--out", str(path))
+        before = read_record(path)
+        suspect = {key for key, one in before.answers.items() if one.receipt["verdict"] == "suspect"}
+        assert 0 < len(suspect) < 8
+        stage.run("--resume", str(path), "--strict")
+        record = read_record(path)
+        assert {one.receipt["verdict"] for one in record.answers.values()} == {"valid"}
+        assert {one.key for one in record.discarded if one.receipt["verdict"] == "suspect"} == suspect
+        assert set(record.scores) == set(record.answers) == set(before.answers)
+        prompts = {one.prompt_id for one in (*record.answers.values(), *record.discarded)}
+        assert len(prompts) == 8 + len(record.discarded)
+        lines = path.read_bytes().count(b"\n")
+        stage.run("--resume", str(path), "--strict")
+        assert path.read_bytes().count(b"\n") == lines + 1
+    finally:
+        stage.stop()
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_kills_change_nothing(stage: BenchStage, tmp_path: Path) -> None:

@@ -94,6 +94,9 @@ def bench_run(
         Path | None,
         typer.Option("--resume", help="Go on with this campaign, perhaps with further --models.", metavar="FILE"),
     ] = None,
+    strict: Annotated[
+        bool, typer.Option("--strict", help="Measure answers with a suspect receipt again too, twice at most.")
+    ] = False,
     patience_s: Annotated[float, typer.Option("--patience-s", help="Wait so long for a server that is away.")] = 900.0,
     server: ServerOption = None,
 ) -> None:
@@ -122,7 +125,7 @@ def bench_run(
         path = resume or out
         with Book(path, None if resume is not None else header) as book:
             try:
-                Runner(client, book, chosen, place, patient, progress.say).run()
+                Runner(client, book, chosen, place, patient, progress.say, strict=strict).run()
             except (KeyboardInterrupt, JouleboxError):
                 progress.clear()
                 print(f"joulebox: stopped; joulebox bench run --resume {path} goes on.", file=sys.stderr)

@@ -12,7 +12,7 @@ import json
 import os
 import zlib
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final, Literal, Self
 
@@ -90,7 +90,8 @@ class Key:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Answered:
-    """An answer. It `counts` unless its receipt was invalid; then the prompt was asked again, a few times at most.
+    """An answer. It `counts` unless its receipt was invalid; then the prompt was asked again, a few times at most. Of
+    several that count the last one does.
 
     `evidence` is what `GET /api/v1/receipts/ID/evidence` gives.
     """
@@ -211,6 +212,9 @@ class Record:
             case WarmUp():
                 self.warm_ups.append(line)
             case Answered(counts=True):
+                if (before := self.answers.get(line.key)) is not None:  # measured again, and better
+                    self.discarded.append(replace(before, counts=False))
+                    self.scores.pop(line.key, None)
                 self.answers[line.key] = line
             case Answered():
                 self.discarded.append(line)

@@ -35,6 +35,12 @@ _BUSY: Final = frozenset({"quota_used", "too_many_requests"})
 _OF_THE_PROMPT: Final = frozenset({"prompt_too_long", "empty_prompt", "body_too_large"})
 """What is wrong with one prompt alone: asking again would not help, asking the next does."""
 
+MENDED: Final = frozenset({
+    "foreign_load", "idle_drift", "meter_frozen", "meter_gap", "noisy_idle", "shared_host", "steal", "throttled",
+    "too_cold", "too_hot",
+})  # fmt: skip
+"""What makes a receipt suspect by chance of the moment: asked again, the prompt may be measured better."""
+
 Say = Callable[[str], None]
 
 
@@ -102,8 +108,11 @@ class Runner:
     """One sitting of a campaign."""
 
     def __init__(
-        self, client: Client, book: Book, tasks: Sequence[Task], place: Place, patient: Patient, say: Say
-    ) -> None:
+        self, client: Client, book: Book, tasks: Sequence[Task], place: Place, patient: Patient, say: Say, *,
+        strict: bool = False,
+    ) -> None:  # fmt: skip
+        """`strict`: answers with a suspect receipt are asked again too, those of earlier sittings as well."""
+        self._strict = strict
         self._client = client
         self._book = book
         self._tasks = {task.category: task for task in tasks}
@@ -160,8 +169,10 @@ class Runner:
 
     def _settled(self, key: Key) -> bool:
         record = self._book.record
-        failures = record.failures.get(key, ())
-        return key in record.answers or record.attempts(key) > RETRIES or any(one.final for one in failures)
+        if record.attempts(key) > RETRIES or any(one.final for one in record.failures.get(key, ())):
+            return True
+        answer = record.answers.get(key)
+        return answer is not None and not (self._strict and _mendable(answer.receipt))
 
     # --- one prompt ---------------------------------------------------------------------------------------------------
 
@@ -169,13 +180,15 @@ class Runner:
         """Ask until an answer counts, or often enough; what came of it, in words."""
         told = "not asked"
         while not self._settled(key):
-            attempt = self._book.record.attempts(key) + 1
+            before = self._book.record.answers.get(key)
+            attempt = self._book.record.attempts(key) + 1 + (before is not None)
             status = self._answered(self._fields(key, attempt), key, attempt)
             if status is None:
                 told = "failed"
                 continue
             evidence = self._patiently(lambda: self._client.evidence(str(status["receipt_id"])))  # noqa: B023
-            counts = evidence["receipt"]["verdict"] != "invalid"
+            receipt = evidence["receipt"]
+            counts = receipt["verdict"] != "invalid" if before is None else not _mendable(receipt)
             self._book.add(
                 Answered(
                     **asdict(key),
@@ -188,7 +201,7 @@ class Runner:
                 )
             )
             self.drawn_j += _full_j(evidence)
-            told = _told(evidence["receipt"]) if counts else "its receipt is invalid, again and again: left out"
+            told = _told(receipt) if counts else f"its receipt is {receipt['verdict']}, again and again"
         return told
 
     def _fields(self, key: Key, attempt: int) -> Json:
@@ -279,6 +292,12 @@ def scored(answer: Answered, samples: Mapping[str, Sample]) -> Scored:
     """The score of an answer."""
     told = Answer(id=answer.sample, text=answer.text, finish_reason=answer.finish_reason, model=answer.model)
     return Scored(**asdict(answer.key), **asdict(mark(samples[answer.sample], told)))
+
+
+def _mendable(receipt: Mapping[str, Any]) -> bool:
+    """Whether a receipt is not valid for a reason that another moment may not have."""
+    suspected = {one["code"] for one in receipt["reasons"] if one["level"] != "note"}
+    return receipt["verdict"] != "valid" and bool(suspected & MENDED)
 
 
 def _told(receipt: Mapping[str, Any]) -> str:
