@@ -8,8 +8,10 @@ WIDTH_MAX_PX: Final = 4_000
 
 
 def png_of(svg: str, width_px: int) -> bytes:
-    """An SVG drawn as PNG, so many pixels wide, all its text in Roboto whatever the machine has. Raises `JouleboxError`:
-    `pictures_missing` where the extra is not installed, `bad_request` for a width that is no picture's."""
+    """An SVG drawn as PNG, so many pixels wide, all its text in Roboto whatever the machine has.
+
+    Raises `JouleboxError`: `pictures_missing` where the extra is not installed, `bad_request` for an absurd width.
+    """
     if not 1 <= width_px <= WIDTH_MAX_PX:
         raise JouleboxError("bad_request", f"A picture is 1 to {WIDTH_MAX_PX} pixels wide, not {width_px}.")
     try:

@@ -8,7 +8,8 @@ Prints what the log holds of each sample, as JSON.
 import json
 import sys
 
-from inspect_ai import Task, eval
+import inspect_ai
+from inspect_ai import Task
 from inspect_ai.dataset import Sample
 from inspect_ai.model import GenerateConfig
 from inspect_ai.scorer import includes
@@ -24,7 +25,7 @@ task = Task(
     scorer=[includes(), energy()],
     config=GenerateConfig(max_tokens=16, seed=3),
 )
-(log,) = eval(task, model="joulebox/m1", model_base_url=server, log_dir=logs, display="none")
+(log,) = inspect_ai.eval(task, model="joulebox/m1", model_base_url=server, log_dir=logs, display="none")
 assert log.status == "success", log.error
 assert log.samples is not None
 assert log.results is not None
@@ -39,5 +40,7 @@ found = [
     for sample in log.samples
 ]
 metrics = {one.name: {name: each.value for name, each in one.metrics.items()} for one in log.results.scores}
-refused = eval(task, model="joulebox/m1", model_base_url=server, log_dir=logs, display="none", top_p=0.5, limit=1)[0]
+refused = inspect_ai.eval(
+    task, model="joulebox/m1", model_base_url=server, log_dir=logs, display="none", top_p=0.5, limit=1
+)[0]
 print(json.dumps({"samples": found, "metrics": metrics, "refused": refused.error.message if refused.error else None}))

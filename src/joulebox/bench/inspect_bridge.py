@@ -7,6 +7,7 @@ in the log: in the output's metadata, and summed up a sample by the scorer `joul
 
 import asyncio
 from collections.abc import Sequence
+from math import isfinite
 from typing import Any, Final
 
 from inspect_ai.model import (
@@ -65,7 +66,11 @@ class JouleboxAPI(ModelAPI):
             self._common["placement"] = f"node:{node}"
 
     async def generate(
-        self, input: list[ChatMessage], tools: list[ToolInfo], tool_choice: ToolChoice, config: GenerateConfig
+        self,
+        input: list[ChatMessage],  # noqa: A002  # the signature that Inspect asks for
+        tools: list[ToolInfo],
+        tool_choice: ToolChoice,
+        config: GenerateConfig,
     ) -> tuple[ModelOutput, ModelCall]:
         """Ask, wait for the receipt, and note it. Raises `JouleboxError`; `ValueError` for what cannot be asked."""
         if tools:
@@ -116,7 +121,9 @@ def asked(messages: Sequence[ChatMessage]) -> Json:
     for message in messages:
         if isinstance(message, ChatMessageTool):
             raise ValueError("Joulebox asks no tools: the conversation holds a tool's answer.")
-        if not isinstance(message.content, str) and any(part.type not in ("text", "reasoning") for part in message.content):
+        if not isinstance(message.content, str) and any(
+            part.type not in ("text", "reasoning") for part in message.content
+        ):
             raise ValueError("Joulebox asks in text alone: the conversation holds a picture, sound or file.")
         turns.append({"role": message.role, "content": message.text})
     systems = [turn["content"] for turn in turns if turn["role"] == "system"]
@@ -165,7 +172,8 @@ def total() -> Metric:
     """The sum over all samples whose energy is known."""
 
     def added(scores: list[SampleScore]) -> float:
-        return sum(one.score.as_float() for one in scores)
+        known = [float(one.score.as_float()) for one in scores]
+        return sum(one for one in known if isfinite(one))
 
     return added
 
@@ -175,7 +183,7 @@ def energy() -> Scorer:
     """Joules of a sample: of all its calls' answers. A sample of which one call's are not known is not scored, never
     zero; the explanation says how sure they are."""
 
-    async def score(state: TaskState, target: Target) -> Score:
+    async def score(state: TaskState, target: Target) -> Score:  # noqa: ARG001
         calls: list[Json] = state.store.get(RECEIPTS, [])
         if not calls:
             return Score.unscored(explanation="No call of this sample went through Joulebox.")
