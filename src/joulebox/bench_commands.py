@@ -69,9 +69,7 @@ def bench_run(
     ] = None,
     tasks: TasksOption = None,
     repeats: Annotated[int, typer.Option("--repeats", min=1, max=100, help="So often each prompt.")] = 1,
-    limit: Annotated[
-        int | None, typer.Option("--limit", min=1, help="So many prompts of each category at most.")
-    ] = None,
+    limit: Annotated[int | None, typer.Option("--limit", min=1, help="So many prompts of each category.")] = None,
     max_tokens: Annotated[
         int | None, typer.Option("--max-tokens", min=1, help="No answer is longer, whatever its task allows.")
     ] = None,
