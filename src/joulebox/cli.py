@@ -10,6 +10,7 @@ import typer
 from joulebox.bench_commands import app as bench_app
 from joulebox.errors import JouleboxError
 from joulebox.feedback_commands import feedback
+from joulebox.model_commands import DEFAULT_MODEL, DataOption, fetch_default_model, models_app, registry_of_settings
 from joulebox.node_commands import node_app
 from joulebox.token_commands import JsonOption, ServerOption, client_of, tokens_app
 
@@ -24,7 +25,6 @@ app = typer.Typer(
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
-models_app = typer.Typer(help="Models on this machine.", no_args_is_help=True, rich_markup_mode=None)
 meters_app = typer.Typer(help="Meters of this machine.", no_args_is_help=True, rich_markup_mode=None)
 receipts_app = typer.Typer(help="Receipts of past prompts.", no_args_is_help=True, rich_markup_mode=None)
 report_app = typer.Typer(help="Reports of the whole service.", no_args_is_help=True, rich_markup_mode=None)
@@ -43,8 +43,6 @@ app.add_typer(bench_app, name="bench")
 app.command()(feedback)
 app.add_typer(rig_app, name="rig")
 
-DEFAULT_MODEL = "smollm2-135m-instruct"
-
 PortOption = Annotated[int | None, typer.Option("--port", help="Port of the server; 0 takes any free one.")]
 ZoneOption = Annotated[str | None, typer.Option("--zone", help="Grid zone, such as DE; without it, the world mean.")]
 MeterOption = Annotated[
@@ -56,7 +54,6 @@ SinceOption = Annotated[str | None, typer.Option("--since", help="Receipts from 
 TokenFileOption = Annotated[
     Path | None, typer.Option("--token-file", help="A file that holds the token for the server.", metavar="FILE")
 ]
-DataOption = Annotated[Path | None, typer.Option("--data-dir", help="Where database, models and results are kept.")]
 
 
 def main() -> NoReturn:
@@ -285,63 +282,7 @@ def demo(folder: Annotated[Path, typer.Option("--folder", help="Where the receip
     print("The page, the queue and the API: make up (or joulebox up).")
 
 
-# --- models, meters, receipts, rig ------------------------------------------------------------------------------------
-
-
-@models_app.command("list")
-def models_list(as_json: JsonOption = False, data_dir: DataOption = None) -> None:
-    """Models on this machine, with file size and memory need."""
-    from joulebox.node.models import available_memory_bytes
-    from joulebox.wording import size
-
-    registry = _registry(data_dir)
-    files = [model.file for model in registry.list()]
-    room_bytes = available_memory_bytes()
-    if as_json:
-        print(json.dumps([_described(file, room_bytes) for file in files], indent=2))
-        return
-    if not files:
-        print(f"No models yet. Add one: joulebox models add {DEFAULT_MODEL}, or joulebox models add PATH.gguf")
-    for file in files:
-        fits = "" if file.memory_bytes <= room_bytes else "  does not fit"
-        print(
-            f"{file.id}  {file.quantization}  file {size(file.size_bytes)}, "
-            f"memory {size(file.memory_bytes)} with {file.context_tokens} tokens of context{fits}"
-        )
-    print(f"This machine has {size(room_bytes)} of memory for a model.")
-    for trouble in registry.troubles():
-        print(f"joulebox: {trouble.detail}", file=sys.stderr)
-
-
-@models_app.command("add")
-def models_add(
-    source: Annotated[str, typer.Argument(help=f"A GGUF file, or {DEFAULT_MODEL} to fetch it.", metavar="PATH.gguf")],
-    name: Annotated[str | None, typer.Option("--name", help="Call it so.")] = None,
-    data_dir: DataOption = None,
-) -> None:
-    """Take up a model, if it fits this machine's memory."""
-    from joulebox.console import Progress
-    from joulebox.wording import size
-
-    registry = _registry(data_dir)
-    progress = Progress()
-    if source == DEFAULT_MODEL:
-        _fetch(registry, progress)
-        file = registry.get(DEFAULT_MODEL).file
-    else:
-        path = Path(source)
-        if not path.is_file():
-            raise JouleboxError("broken_model", f"There is no file {source}. Give the path of a GGUF file.")
-        file = registry.add(path, name, lambda done, total: progress.share("reading the file", done, total)).file
-    progress.clear()
-    print(f"{file.id}: file {size(file.size_bytes)}, memory {size(file.memory_bytes)}")
-
-
-@models_app.command("remove")
-def models_remove(name: str, data_dir: DataOption = None) -> None:
-    """Forget a model; your own file stays where it is."""
-    _registry(data_dir).remove(name)
-    print(f"{name} removed.")
+# --- meters, receipts, rig --------------------------------------------------------------------------------------------
 
 
 @meters_app.command("list")
@@ -737,36 +678,11 @@ def _check(settings: "Settings") -> None:
     factors_for(settings.zone, settings, datetime(2026, 1, 1, tzinfo=UTC))
 
 
-def _registry(data_dir: Path | None) -> Any:
-    from joulebox.node.models import Registry
-    from joulebox.settings import load_settings
-
-    settings = load_settings(data_dir=data_dir)
-    return Registry(settings.models_folder, settings.context_tokens)
-
-
 def _default_model(settings: "Settings") -> None:
     """Fetch the default model where there is none yet, showing how far it is."""
-    from joulebox.console import Progress
-    from joulebox.node.models import Registry
-
-    registry = Registry(settings.models_folder, settings.context_tokens)
+    registry = registry_of_settings(settings)
     if not registry.list():
-        _fetch(registry, Progress())
-
-
-def _fetch(registry: Any, progress: Any) -> None:
-    from joulebox.node.fetch import fetch_default
-
-    progress.say(f"fetching {DEFAULT_MODEL} (98 MB, once)")
-    fetch_default(registry, lambda done, total: progress.share(f"fetching {DEFAULT_MODEL}", done, total))
-    progress.clear()
-
-
-def _described(file: Any, room_bytes: int) -> dict[str, Any]:
-    from dataclasses import asdict
-
-    return asdict(file) | {"fits": file.memory_bytes <= room_bytes}
+        fetch_default_model(registry)
 
 
 def _meters(named: list[str] | None) -> tuple[str, ...] | None:

@@ -165,8 +165,12 @@ class Registry:
     def __init__(self, data_dir: Path, context_tokens: int = 4096, available_bytes: int | None = None) -> None:
         self.folder = data_dir / "models"
         self._index = data_dir / "models.json"
-        self._context_tokens = context_tokens
+        self.context_tokens = context_tokens
         self._available_bytes = available_bytes
+
+    def room_bytes(self) -> int:
+        """The memory that this machine has for a model."""
+        return available_memory_bytes() if self._available_bytes is None else self._available_bytes
 
     def list(self) -> builtins.list[LocalModel]:
         """Every model whose file is there and unchanged, by id."""
@@ -192,10 +196,12 @@ class Registry:
         name: str | None = None,
         progress: Progress | None = None,
         default_system: str | None = None,
+        sha256: str | None = None,
     ) -> LocalModel:
         """Take up the GGUF file at `path`, where it is. The same file again changes nothing.
 
-        Raises `broken_model`, `model_too_big`, or `bad_request` where `name` belongs to another file already.
+        Raises `broken_model`, also where its digest is not the `sha256` (hex) that it should be, `model_too_big`, or
+        `bad_request` where `name` belongs to another file already.
         """
         path = path.expanduser().resolve()
         header = read_header(path)
@@ -211,16 +217,17 @@ class Registry:
         )
         check_memory(self._local(entry).file, self._available_bytes)
         entry = replace(entry, digest=file_digest(path, progress))
+        if sha256 is not None and entry.digest != f"sha256:{sha256}":
+            sentence = f"{path} is not the file it should be: its digest is {entry.digest}, not sha256:{sha256}."
+            raise JouleboxError("broken_model", sentence, sha256=sha256)
         with self._changing() as entries:
-            old = entries.get(entry.id)
-            if old is not None and old.digest != entry.digest:
-                sentence = (
-                    f"Another model is called {entry.id} already ({old.path}, {old.digest[:19]}...): give this one "
-                    f"another name, or remove the other with joulebox models remove {entry.id}."
-                )
-                raise JouleboxError("bad_request", sentence)
+            _check_name(entries.get(entry.id), entry.digest)
             entries[entry.id] = entry
         return self._local(entry)
+
+    def check_name(self, name: str, digest: str) -> None:
+        """Raises `bad_request` where another model than the one of that digest is called `name` already."""
+        _check_name(next((entry for entry in self._read() if entry.id == name), None), digest)
 
     def remove(self, name: str) -> None:
         """Forget a model. Its file stays, unless it was fetched into this registry's folder. Raises `unknown_model`."""
@@ -235,7 +242,7 @@ class Registry:
 
     def _local(self, entry: _Entry) -> LocalModel:
         header = entry.header
-        context = min(self._context_tokens, header.context_tokens)
+        context = min(self.context_tokens, header.context_tokens)
         file = ModelFile(
             id=entry.id,
             digest=entry.digest,
@@ -272,6 +279,15 @@ class Registry:
                 file.flush()
                 os.fsync(file.fileno())
             fresh.replace(self._index)
+
+
+def _check_name(old: _Entry | None, digest: str) -> None:
+    if old is not None and old.digest != digest:
+        sentence = (
+            f"Another model is called {old.id} already ({old.path}, {old.digest[:19]}...): give this one "
+            f"another name, or remove the other with joulebox models remove {old.id}."
+        )
+        raise JouleboxError("bad_request", sentence)
 
 
 def _trouble(entry: _Entry) -> Problem | None:

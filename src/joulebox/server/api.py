@@ -12,6 +12,7 @@ from fastapi.sse import EventSourceResponse, ServerSentEvent
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.exceptions import HTTPException
 
+from joulebox.catalog import about
 from joulebox.model import FINAL_STATES
 from joulebox.server.events import Seen, seen_until, watch
 from joulebox.server.export import trace_csv, trace_json
@@ -156,7 +157,7 @@ def _fleet(routes: APIRouter, service: Service) -> None:
     @routes.get("/api/v1/models")
     async def models() -> Json:
         """The models that can be asked."""
-        return {"models": await service.models()}
+        return {"models": [one | about(one["id"], one["digest"]) for one in await service.models()]}
 
     @routes.get("/api/v1/preferences")
     async def preferences() -> Json:

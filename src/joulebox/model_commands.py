@@ -1,0 +1,329 @@
+"""`joulebox models ...`: what is on this machine, what could be, and fetching it."""
+
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Final
+
+import typer
+
+from joulebox.errors import JouleboxError
+from joulebox.token_commands import JsonOption
+
+if TYPE_CHECKING:
+    from joulebox.catalog import CatalogModel
+    from joulebox.console import Progress
+    from joulebox.model import ModelFile
+    from joulebox.node.hub import HubFile
+    from joulebox.node.models import Registry
+    from joulebox.settings import Settings
+
+models_app = typer.Typer(help="Models on this machine.", no_args_is_help=True, rich_markup_mode=None)
+
+DEFAULT_MODEL: Final = "smollm2-135m-instruct"
+DataOption = Annotated[Path | None, typer.Option("--data-dir", help="Where database, models and results are kept.")]
+
+
+@models_app.command("list")
+def models_list(
+    as_json: JsonOption = False,
+    from_catalog: Annotated[bool, typer.Option("--catalog", help="What could be added by name, instead.")] = False,
+    data_dir: DataOption = None,
+) -> None:
+    """Models on this machine, with file size and memory need; with --catalog those that can be added by name."""
+    from joulebox.wording import size
+
+    registry = registry_of(data_dir)
+    if from_catalog:
+        _show_catalog(registry, as_json=as_json)
+        return
+    room_bytes = registry.room_bytes()
+    files = [model.file for model in registry.list()]
+    if as_json:
+        print(json.dumps([_described(file, room_bytes) for file in files], indent=2))
+        return
+    if not files:
+        print(f"No models yet. Add one: joulebox models add {DEFAULT_MODEL}, or joulebox models add PATH.gguf")
+        print("More: joulebox models list --catalog")
+    for file in files:
+        fits = "" if file.memory_bytes <= room_bytes else "  does not fit"
+        print(
+            f"{file.id}  {file.quantization}  file {size(file.size_bytes)}, "
+            f"memory {size(file.memory_bytes)} with {file.context_tokens} tokens of context{fits}"
+        )
+    print(f"This machine has {size(room_bytes)} of memory for a model.")
+    for trouble in registry.troubles():
+        print(f"joulebox: {trouble.detail}", file=sys.stderr)
+
+
+@models_app.command("show")
+def models_show(
+    name: Annotated[str, typer.Argument(help="A model of the catalog.", metavar="NAME")],
+    as_json: JsonOption = False,
+    data_dir: DataOption = None,
+) -> None:
+    """All that the catalog knows of a model: size, memory, licence, where it comes from, whether it fits here."""
+    from joulebox.catalog import find
+
+    registry = registry_of(data_dir)
+    facts = _facts(find(name), registry)
+    if as_json:
+        print(json.dumps(facts, indent=2))
+        return
+    print("\n".join(f"{label:14}{text}" for label, text in _lines(facts)))
+
+
+@models_app.command("add")
+def models_add(
+    source: Annotated[
+        str,
+        typer.Argument(
+            help="A name of the catalog, hf:OWNER/NAME[/FILE.gguf], ollama:NAME, or a GGUF file.", metavar="SOURCE"
+        ),
+    ],
+    name: Annotated[str | None, typer.Option("--name", help="Call it so.")] = None,
+    data_dir: DataOption = None,
+) -> None:
+    """Take up a model, if it fits this machine's memory; one that is not here is fetched."""
+    from joulebox.catalog import find
+    from joulebox.settings import load_settings
+
+    settings = load_settings(data_dir=data_dir)
+    kind, _, rest = source.partition(":")
+    if kind == "hf":
+        _add_from_hub(settings, *_hub_source(rest), name)
+    elif kind == "ollama":
+        _pull(settings, rest, name)
+    elif source.lower().endswith(".gguf") or "/" in source or Path(source).exists():
+        _add_file(settings, source, name)
+    else:
+        _add_known(settings, find(source), name)
+
+
+@models_app.command("remove")
+def models_remove(name: str, data_dir: DataOption = None) -> None:
+    """Forget a model; your own file stays where it is."""
+    registry_of(data_dir).remove(name)
+    print(f"{name} removed.")
+
+
+# --- where models come from -------------------------------------------------------------------------------------------
+
+
+def _add_known(settings: "Settings", model: "CatalogModel", name: str | None) -> None:
+    """A model of the catalog, from where this node's engine has its models."""
+    if _ollama_of(settings) is not None:
+        if model.ollama is None:
+            sentence = f"{model.id} has no name in Ollama's library that is known here: give one with ollama:NAME."
+            raise JouleboxError("model_fetch", sentence)
+        _pull(settings, model.ollama, name, model)
+    elif model.hf is not None:
+        _add_from_hub(settings, model.hf, model.file, name or model.id, model)
+    else:
+        registry = registry_of_settings(settings)
+        fetch_default_model(registry)
+        _say_added(registry.get(DEFAULT_MODEL).file)
+
+
+def _add_file(settings: "Settings", source: str, name: str | None) -> None:
+    from joulebox.console import Progress
+
+    path = Path(source)
+    if not path.is_file():
+        raise JouleboxError("broken_model", f"There is no file {source}. Give the path of a GGUF file.")
+    progress = Progress()
+    registry = registry_of_settings(settings)
+    file = registry.add(path, name, lambda done, total: progress.share("reading the file", done, total)).file
+    progress.clear()
+    _say_added(file)
+
+
+def _add_from_hub(
+    settings: "Settings", repository: str, file_name: str | None, name: str | None, model: "CatalogModel | None" = None
+) -> None:
+    from joulebox.console import Progress
+    from joulebox.node.hub import Hub, check_fits, choose, fetch_into, named
+
+    registry = registry_of_settings(settings)
+    progress = Progress()
+    progress.say(f"asking for {repository}")
+    hub = Hub()
+    files = hub.files(repository)
+    room_bytes, context = registry.room_bytes(), registry.context_tokens
+    file = named(files, file_name) if file_name is not None else choose(files, room_bytes, context)
+    check_fits(file, context, room_bytes)
+    progress.clear()
+    if file_name is None and len(files) > 1:
+        print(f"{repository} has {len(files)} files; {file.quantization} is taken.")
+    _say_what_comes(file, model, hub.endpoint)
+
+    def share(done: int, total: int) -> None:
+        progress.share(f"fetching {file.name}", done, total)
+
+    added = fetch_into(registry, hub, file, name, share).file
+    progress.clear()
+    if name is not None and added.id != name:
+        print(f"It is here already, as {added.id}.")
+    _say_added(added)
+
+
+def _say_what_comes(file: "HubFile", model: "CatalogModel | None", endpoint: str) -> None:
+    """Size and licence, before anything is fetched; where a gated one asks for its terms to be accepted."""
+    from joulebox.wording import size
+
+    licence = model.licence if model is not None else file.licence
+    told = f"licence: {licence}" if licence else f"its licence is not told: look at {endpoint}/{file.repository}"
+    print(f"{file.name}  {file.quantization}  {size(file.size_bytes)}  {told}", flush=True)
+    if file.gated:
+        print(f"It is gated: its terms must be accepted at {endpoint}/{file.repository}, and HF_TOKEN set.", flush=True)
+
+
+def _pull(settings: "Settings", pulled: str, name: str | None, model: "CatalogModel | None" = None) -> None:
+    """Have Ollama fetch a model; a node whose engine is that Ollama offers it by itself."""
+    import os
+
+    from joulebox.console import Progress
+    from joulebox.node.engines.ollama_pull import DEFAULT, pull
+
+    if not pulled:
+        raise JouleboxError("bad_request", "Say which: ollama:NAME, such as ollama:llama3.2:1b.")
+    if name is not None:
+        raise JouleboxError("bad_request", "A model in Ollama keeps its name there: leave --name out.")
+    base_url = _ollama_of(settings)
+    if base_url is None:
+        host = os.environ.get("OLLAMA_HOST") or DEFAULT
+        base_url = host if "://" in host else f"http://{host}"
+    if model is not None:
+        print(f"{pulled}  {model.parameters}  licence: {model.licence}", flush=True)
+    progress = Progress()
+    pull(base_url, pulled, lambda done, total: progress.share(f"Ollama fetches {pulled}", done, total))
+    progress.clear()
+    print(f"{pulled} is in the Ollama at {base_url}.")
+    if _ollama_of(settings) is None:
+        print(f"A node offers it with JOULEBOX_ENGINE=ollama:{base_url}.")
+
+
+def _ollama_of(settings: "Settings") -> str | None:
+    """The address of the Ollama that this node's engine is; `None` where it is another engine."""
+    kind, _, address = str(getattr(settings, "engine", "")).partition(":")
+    return address if kind == "ollama" else None
+
+
+def _hub_source(rest: str) -> tuple[str, str | None]:
+    from joulebox.node.hub import hub_source
+
+    return hub_source(rest)
+
+
+def _say_added(file: "ModelFile") -> None:
+    from joulebox.wording import size
+
+    print(f"{file.id}: file {size(file.size_bytes)}, memory {size(file.memory_bytes)}")
+
+
+# --- the catalog ------------------------------------------------------------------------------------------------------
+
+
+def _facts(model: "CatalogModel", registry: "Registry") -> dict[str, Any]:
+    """All that is known of a model, with what it takes on this machine."""
+    from dataclasses import asdict
+
+    from joulebox.node.fitting import fits, need_bytes
+
+    context, room_bytes = registry.context_tokens, registry.room_bytes()
+    here = [
+        one.file.id
+        for one in registry.list()
+        if one.file.id == model.id or (model.sha256 is not None and one.file.digest == f"sha256:{model.sha256}")
+    ]
+    facts = asdict(model) | {
+        "memory_bytes": need_bytes(model, context),
+        "fits": fits(model, context, room_bytes),
+        "here": here[0] if here else None,
+    }
+    del facts["shape"]
+    return facts
+
+
+def _lines(facts: dict[str, Any]) -> list[tuple[str, str]]:
+    """What of the facts people read, by label."""
+    from joulebox.wording import size
+
+    source = f"hf:{facts['hf']}/{facts['file']}" if facts["hf"] else f"package {facts['package']}"
+    known = [
+        ("name", ", ".join((facts["id"], *facts["aliases"]))),
+        ("family", facts["family"]),
+        ("parameters", facts["parameters"]),
+        ("quantisation", facts["quantization"]),
+        ("file", size(facts["size_bytes"]) if facts["size_bytes"] else "the hub tells its size"),
+        ("memory", size(facts["memory_bytes"]) if facts["memory_bytes"] else "told when it is added"),
+        ("fits here", {True: "yes", False: "no", None: "told when it is added"}[facts["fits"]]),
+        ("context", f"{facts['context_tokens']} tokens" if facts["context_tokens"] else None),
+        ("licence", f"{facts['licence']}{'; gated: to be accepted first' if facts['gated'] else ''}"),
+        ("from", source),
+        ("in Ollama", facts["ollama"]),
+        ("here as", facts["here"]),
+    ]
+    return [(label, text) for label, text in known if text is not None]
+
+
+def _show_catalog(registry: "Registry", *, as_json: bool) -> None:
+    """One line a model, those that fit first."""
+    from joulebox.catalog import catalog
+    from joulebox.wording import size
+
+    facts = [_facts(model, registry) for model in catalog()]
+    if as_json:
+        print(json.dumps(facts, indent=2))
+        return
+    words = {True: "fits", False: "too big", None: "?"}
+    rows = [
+        (
+            one["id"],
+            one["quantization"],
+            size(one["size_bytes"]) if one["size_bytes"] else "?",
+            f"here as {one['here']}" if one["here"] else words[one["fits"]],
+            one["licence"] + (" (gated)" if one["gated"] else ""),
+        )
+        for one in sorted(facts, key=lambda one: (one["fits"] is False, one["fits"] is None, one["id"]))
+    ]
+    widths = [max(len(row[column]) for row in rows) for column in range(4)]
+    for row in rows:
+        print("  ".join([*(text.ljust(width) for text, width in zip(row, widths, strict=False)), row[4]]))
+    room, context = size(registry.room_bytes()), registry.context_tokens
+    print(f"This machine has {room} of memory for a model; a context of {context} tokens is reckoned with.")
+    print("Add one: joulebox models add NAME. More of one: joulebox models show NAME.")
+
+
+# --- shared with other commands ---------------------------------------------------------------------------------------
+
+
+def registry_of(data_dir: Path | None) -> "Registry":
+    """The models of this machine."""
+    from joulebox.settings import load_settings
+
+    return registry_of_settings(load_settings(data_dir=data_dir))
+
+
+def registry_of_settings(settings: "Settings") -> "Registry":
+    """The models of this machine, as the settings say."""
+    from joulebox.node.models import Registry
+
+    return Registry(settings.models_folder, settings.context_tokens)
+
+
+def fetch_default_model(registry: "Registry", progress: "Progress | None" = None) -> None:
+    """Fetch the default model, showing how far it is."""
+    from joulebox.console import Progress
+    from joulebox.node.fetch import fetch_default
+
+    shown = progress or Progress()
+    shown.say(f"fetching {DEFAULT_MODEL} (98 MB, once)")
+    fetch_default(registry, lambda done, total: shown.share(f"fetching {DEFAULT_MODEL}", done, total))
+    shown.clear()
+
+
+def _described(file: "ModelFile", room_bytes: int) -> dict[str, Any]:
+    from dataclasses import asdict
+
+    return asdict(file) | {"fits": file.memory_bytes <= room_bytes}
