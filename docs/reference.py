@@ -8,8 +8,11 @@ from typing import Final, Literal, Union, get_args, get_origin
 from pydantic import SecretStr
 from pydantic.fields import FieldInfo
 
+from joulebox.catalog import CatalogModel, catalog
 from joulebox.errors import REGISTRY
+from joulebox.node.fitting import need_bytes
 from joulebox.settings import Settings
+from joulebox.wording import size
 
 FOLDER: Final = Path(__file__).with_name("reference")
 _ERRORS: Final = """# Errors
@@ -34,6 +37,18 @@ wrong value is refused with a sentence that names the setting.
 | Setting | Environment | Takes | Default | Meaning |
 |---|---|---|---|---|
 """
+_MODELS: Final = """# Models
+
+<!-- Made from the catalog by `make docs`; edits here are lost. -->
+
+What [`joulebox models add NAME`](../how-to/add-a-model.md) knows. `src/joulebox/models.toml` says where each fact is
+from; what could not be verified is left out. *Memory* is what loading takes at most with a context of 4096 tokens.
+*Gated*: the terms must be accepted on the hub first.
+
+| Name | Also | Family | Parameters | Weights | File | Memory | Context | Licence | Hugging Face | Ollama |
+|---|---|---|---|---|--:|--:|--:|---|---|---|
+"""
+_CONTEXT_TOKENS: Final = 4096
 _FROM_THE_SYSTEM: Final = {
     "data_dir": "`$XDG_DATA_HOME/joulebox`, else `~/.local/share/joulebox`",
     "node": "the machine's name",
@@ -64,7 +79,34 @@ def settings_page() -> str:
     )
 
 
-PAGES: Final[dict[str, Callable[[], str]]] = {"errors.md": errors_page, "settings.md": settings_page}
+def models_page() -> str:
+    """Every model of the catalog, with what it takes."""
+    return _MODELS + "".join(f"| {' | '.join(_cells(model))} |\n" for model in catalog())
+
+
+def _cells(model: CatalogModel) -> list[str]:
+    need = need_bytes(model, _CONTEXT_TOKENS)
+    page = f"[{model.hf}](https://huggingface.co/{model.hf})" if model.hf else f"(package {model.package})"
+    return [
+        f"`{model.id}`",
+        ", ".join(f"`{name}`" for name in model.aliases),
+        model.family,
+        model.parameters,
+        model.quantization,
+        size(model.size_bytes) if model.size_bytes is not None else "",
+        size(need) if need is not None else "",
+        str(model.context_tokens or ""),
+        f"{model.licence}{', gated' if model.gated else ''}",
+        page,
+        f"`{model.ollama}`" if model.ollama else "",
+    ]
+
+
+PAGES: Final[dict[str, Callable[[], str]]] = {
+    "errors.md": errors_page,
+    "models.md": models_page,
+    "settings.md": settings_page,
+}
 
 
 def _takes(field: FieldInfo) -> str:

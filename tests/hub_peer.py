@@ -1,8 +1,8 @@
 """A hub and an Ollama on this machine that answer as their documentation says, and break where a test wants them to.
 
-The hub: `GET /api/models/OWNER/NAME` (siblings with sizes and LFS digests), `resolve` with its redirect, `X-Repo-Commit`,
-`X-Linked-Size` and `X-Linked-Etag`, byte ranges behind it, and errors with `X-Error-Code`. The Ollama: `POST /api/pull`,
-one JSON object a line.
+The hub: `GET /api/models/OWNER/NAME` (siblings with sizes and LFS digests), `resolve` with its redirect,
+`X-Repo-Commit`, `X-Linked-Size` and `X-Linked-Etag`, byte ranges behind it, and errors with `X-Error-Code`. The Ollama:
+`POST /api/pull`, one JSON object a line.
 """
 
 import hashlib
@@ -12,6 +12,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import cache
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import unquote, urlsplit
@@ -19,6 +20,12 @@ from urllib.parse import unquote, urlsplit
 COMMIT = "5ab33fa94d1d04e903623ae72c95d1696f09f9e8"
 TOKEN = "hf_tokenThatIsKnownToThisHub"
 PIECE_BYTES = 1 << 16
+
+
+@cache
+def digest_of(body: bytes) -> str:
+    """The hex sha256 of a file."""
+    return hashlib.sha256(body).hexdigest()
 
 
 @dataclass
@@ -35,7 +42,7 @@ class Repository:
         return self.sizes.get(name, len(self.files[name]))
 
     def sha256(self, name: str) -> str:
-        return self.digests.get(name, hashlib.sha256(self.files[name]).hexdigest())
+        return self.digests.get(name, digest_of(self.files[name]))
 
 
 @dataclass
@@ -118,10 +125,10 @@ class _Handler(BaseHTTPRequestHandler):
         elif file not in repository.files:
             self._refuse(404, "EntryNotFound", "Entry not found")
         elif repository.gated and token != TOKEN:
-            said = f"Access to model {name} is restricted. You must have access to it and be authenticated to access it."
+            said = f"Access to model {name} is restricted. You must have access to it and be authenticated."
             self._refuse(401 if token is None else 403, "GatedRepo", said)
         else:
-            sha256 = hashlib.sha256(repository.files[file]).hexdigest()
+            sha256 = digest_of(repository.files[file])
             headers = {
                 "X-Repo-Commit": COMMIT,
                 "X-Linked-Size": str(repository.size_bytes(file)),
@@ -133,7 +140,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _content(self, sha256: str) -> None:
         bodies = [body for one in self.peer.repositories.values() for body in one.files.values()]
-        body = next(body for body in bodies if hashlib.sha256(body).hexdigest() == sha256)
+        body = next(body for body in bodies if digest_of(body) == sha256)
         headers = {"ETag": f'"{sha256}"', "Accept-Ranges": "bytes"}
         status, start = 200, 0
         if self.command == "GET":

@@ -51,18 +51,18 @@ def test_the_models_of_the_original_service_are_there() -> None:
 
 
 def test_sizes_go_with_parameters() -> None:
-    """A file is as large as its parameters in that quantisation make it: 4 bits half a byte and a little, 8 bits one."""
+    """A file is as large as its parameters in that quantisation make it."""
     for model in catalog():
         if model.size_bytes is None:
             continue
         parameters = float(model.parameters[:-1]) * (1e9 if model.parameters.endswith("B") else 1e6)
         bits = 8 * model.size_bytes / parameters
-        # embeddings, which small models have many of, are not counted in a name, and mixtures are named in all kinds of ways
+        # a name does not count the embeddings, of which small models have many
         assert 4 <= bits <= (11 if model.quantization.startswith("Q8") else 9), (model.id, bits)
 
 
 def test_the_default_model_is_that_of_its_package(smollm2: Path) -> None:
-    """The catalog's facts of the default model are those of its package and of its file's header, memory need included."""
+    """The catalog tells of the default model what its package and its header tell, memory need included."""
     model = find(DEFAULT.id)
     assert (model.package, model.sha256, model.size_bytes) == (DEFAULT.requirement, DEFAULT.sha256, DEFAULT.size_bytes)
     assert model.licence == DEFAULT.licence
@@ -170,7 +170,8 @@ def test_the_catalog_is_listed(home: Path, capsys: pytest.CaptureFixture[str]) -
 def test_a_model_is_shown(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """`models show` tells everything of one model, and of one that is not there the nearest names."""
     out = joulebox(capsys, "models", "show", "gemma3-4b-qat")[1]
-    for part in ("Gemma Terms of Use; gated", "hf:google/gemma-3-4b-it-qat-q4_0-gguf/gemma-3-4b-it-q4_0.gguf", "3.2 GB"):
+    source = "hf:google/gemma-3-4b-it-qat-q4_0-gguf/gemma-3-4b-it-q4_0.gguf"
+    for part in ("Gemma Terms of Use; gated", source, "3.2 GB"):
         assert part in out
     assert json.loads(joulebox(capsys, "models", "show", "llama2", "--json")[1])["id"] == "llama2-7b"
     code, out, err = joulebox(capsys, "models", "show", "lama2")
