@@ -55,6 +55,8 @@ class Peer:
     asked: list[tuple[str, str]] = field(default_factory=list)
     ranges: list[str | None] = field(default_factory=list)
     tokens: set[str | None] = field(default_factory=set)
+    beside: set[str | None] = field(default_factory=set)
+    """Tokens that came where the files themselves lie, which is another host."""
     cuts: list[int] = field(default_factory=list)
     stall: bool = False
     half_way: threading.Event = field(default_factory=threading.Event)
@@ -80,6 +82,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.peer.asked.append((self.command, path))
         token = (self.headers.get("Authorization") or "").removeprefix("Bearer ") or None
         if path.startswith("/cdn/"):
+            self.peer.beside.add(token)
             self._content(path.removeprefix("/cdn/"))
             return
         self.peer.tokens.add(token)
@@ -134,7 +137,7 @@ class _Handler(BaseHTTPRequestHandler):
                 "X-Linked-Size": str(repository.size_bytes(file)),
                 "X-Linked-Etag": f'"{repository.sha256(file)}"',
                 "ETag": '"pointer"',
-                "Location": f"{self.peer.url}/cdn/{sha256}",
+                "Location": f"{self.peer.url.replace('127.0.0.1', 'localhost')}/cdn/{sha256}",
             }
             self._send(302, b"", headers)
 

@@ -131,7 +131,7 @@ def wait_for_part(registry: Registry) -> int:
     """The size of what came, as soon as some did."""
     gate = threading.Event()
     for _ in range(300):
-        for path in registry.folder.rglob("*.incomplete"):
+        for path in registry.folder.rglob("*.part"):
             if path.stat().st_size:
                 return path.stat().st_size
         gate.wait(0.02)
@@ -176,6 +176,7 @@ def test_a_gated_model_says_where_to_accept(
     assert f"It is gated: its terms must be accepted at {peer.url}/{REPOSITORY}" in out
     assert TOKEN not in out + err
     assert TOKEN in peer.tokens
+    assert peer.beside == {None}
 
 
 def test_what_is_not_there_is_told(peer: Peer, registry: Registry, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -482,4 +483,4 @@ def test_a_fetched_model_answers(peer: Peer, registry: Registry, smollm2: Path) 
     finally:
         engine.unload()
     assert "Paris" in text
-    assert not (registry.folder / UNDER_WAY / f"maker--Smol-GGUF--{name}").exists()
+    assert list((registry.folder / UNDER_WAY).glob("*.part")) == []

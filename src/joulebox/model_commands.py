@@ -117,6 +117,9 @@ def _add_known(settings: "Settings", model: "CatalogModel", name: str | None) ->
             sentence = f"{model.id} has no name in Ollama's library that is known here: give one with ollama:NAME."
             raise JouleboxError("model_fetch", sentence)
         _pull(settings, model.ollama, name, model)
+    elif engine := _engine_of(settings):
+        sentence = f"This node's engine ({engine}) brings its own models: add {model.id} there."
+        raise JouleboxError("bad_request", sentence)
     elif model.hf is not None:
         _add_from_hub(settings, model.hf, model.file, name or model.id, model)
     else:
@@ -205,8 +208,15 @@ def _pull(settings: "Settings", pulled: str, name: str | None, model: "CatalogMo
 
 def _ollama_of(settings: "Settings") -> str | None:
     """The address of the Ollama that this node's engine is; `None` where it is another engine."""
-    kind, _, address = str(getattr(settings, "engine", "")).partition(":")
-    return address if kind == "ollama" else None
+    from joulebox.node.engines.ollama_pull import DEFAULT
+
+    kind, _, rest = _engine_of(settings).partition(":")
+    return (rest.partition(",")[0] or DEFAULT) if kind == "ollama" else None
+
+
+def _engine_of(settings: "Settings") -> str:
+    """The engine that is set, `KIND:ADDRESS`; nothing for the node's own."""
+    return str(getattr(settings, "engine", None) or "")
 
 
 def _hub_source(rest: str) -> tuple[str, str | None]:

@@ -8,6 +8,7 @@ never shown.
 import contextlib
 import difflib
 import errno
+import glob
 import os
 import re
 import shutil
@@ -15,10 +16,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
+from urllib.parse import urlsplit
 
 from joulebox.catalog import catalog
 from joulebox.errors import JouleboxError
-from joulebox.host import own_folder
 from joulebox.node.engine import LocalModel
 from joulebox.node.fitting import largest_fitting, need_bytes
 from joulebox.node.models import PROCESS_BYTES, Progress, Registry, locked, model_id
@@ -26,6 +27,8 @@ from joulebox.wording import size
 
 PUBLIC: Final = "https://huggingface.co"
 UNDER_WAY: Final = ".fetching"
+LIBRARY: Final = "joulebox"
+"""What the hub is told that asks."""
 SPARE_BYTES: Final = 256 << 20
 """What a download leaves free on the disk: the node's own results must have room."""
 FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
@@ -72,7 +75,7 @@ class Hub:
             raise JouleboxError("model_fetch", sentence) from error
         huggingface_hub.utils.logging.set_verbosity_error()
         self.endpoint = (os.environ.get("HF_ENDPOINT") or PUBLIC).rstrip("/")
-        self._api = huggingface_hub.HfApi(endpoint=self.endpoint, library_name="joulebox")
+        self._api = huggingface_hub.HfApi(endpoint=self.endpoint, library_name=LIBRARY)
 
     def files(self, repository: str) -> list[HubFile]:
         """Every GGUF file of a repository (`OWNER/NAME`) that is a whole model."""
@@ -101,26 +104,40 @@ class Hub:
             raise JouleboxError("model_fetch", sentence)
         return models
 
-    def download(self, file: HubFile, folder: Path, progress: Progress | None = None) -> Path:
-        """The file below `folder`, where a part that an earlier download left is gone on with."""
-        _check_room(file, folder)
+    def download(self, file: HubFile, part: Path, progress: Progress | None = None) -> None:
+        """The whole file at `part`; what an earlier attempt left there is gone on with.
+
+        `hf_hub_download` begins anew after a break; what it is made of does not.
+        """
+        from huggingface_hub import get_hf_file_metadata, hf_hub_url
+        from huggingface_hub.file_download import http_get
+        from huggingface_hub.utils import build_hf_headers
+
+        _check_room(file, part)
         try:
             with self._told(file.repository):
-                path = self._api.hf_hub_download(
-                    file.repository,
-                    file.name,
-                    revision=file.revision,
-                    local_dir=folder,
-                    tqdm_class=_bar(progress, file.size_bytes),
-                )
+                url = hf_hub_url(file.repository, file.name, revision=file.revision, endpoint=self.endpoint)
+                found = get_hf_file_metadata(url, endpoint=self.endpoint, library_name=LIBRARY)
+                headers = build_hf_headers(library_name=LIBRARY)
+                if urlsplit(found.location).netloc != urlsplit(url).netloc:
+                    headers.pop("authorization", None)  # that address is signed: the token stays with the hub
+                bar = _bar(progress, file.size_bytes)
+                with part.open("ab") as out:
+                    http_get(
+                        found.location,
+                        out,
+                        resume_size=out.tell(),
+                        headers=headers,
+                        expected_size=file.size_bytes,
+                        tqdm_class=bar,
+                    )
         except _DiskFull as error:
-            shutil.rmtree(folder, ignore_errors=True)
+            part.unlink(missing_ok=True)
             sentence = (
-                f"The disk is full: {file.name} takes {size(file.size_bytes)} in {folder.parent.parent}, and what had "
+                f"The disk is full: {file.name} takes {size(file.size_bytes)} in {part.parent.parent}, and what had "
                 "come was removed again. Make room there, or set JOULEBOX_MODELS_DIR."
             )
             raise JouleboxError("model_fetch", sentence) from error
-        return Path(path)
 
     @contextlib.contextmanager
     def _told(self, repository: str) -> Iterator[None]:
@@ -196,13 +213,16 @@ def fetch_into(
     if file.sha256 is not None:
         registry.check_name(model_id(name or file.name.rpartition("/")[2]), f"sha256:{file.sha256}")
     slug = f"{file.repository}/{file.name}".replace("/", "--")
-    folder, target = registry.folder / UNDER_WAY / slug, registry.folder / slug
+    target, under_way = registry.folder / slug, registry.folder / UNDER_WAY
+    part = under_way / f"{slug}.{(file.sha256 or file.revision)[:16]}.part"
     try:
-        with locked(registry.folder / UNDER_WAY / f"{slug}.lock"):
+        with locked(under_way / f"{slug}.lock"):
             if not target.is_file() or target.stat().st_size != file.size_bytes:
-                own_folder(folder)
-                hub.download(file, folder, progress).replace(target)
-                shutil.rmtree(folder, ignore_errors=True)
+                for other in under_way.glob(f"{glob.escape(slug)}.*.part"):
+                    if other != part or part.stat().st_size > file.size_bytes:
+                        other.unlink()
+                hub.download(file, part, progress)
+                part.replace(target)
             return _registered(registry, target, file, name or file.name.rpartition("/")[2], progress)
     except OSError as error:
         said = error.strerror or error
@@ -242,14 +262,15 @@ def _too_big(file: HubFile, room_bytes: int, context_tokens: int) -> JouleboxErr
     return JouleboxError("model_too_big", sentence, memory_bytes=need, available_bytes=room_bytes)
 
 
-def _check_room(file: HubFile, folder: Path) -> None:
+def _check_room(file: HubFile, part: Path) -> None:
     """What came already counts: it is not fetched again."""
-    came = sum(part.stat().st_size for part in folder.rglob("*.incomplete"))
+    folder = part.parent.parent
+    came = part.stat().st_size if part.exists() else 0
     need, free = max(0, file.size_bytes - came) + SPARE_BYTES, shutil.disk_usage(folder).free
     if free < need:
         sentence = (
             f"{file.name} takes {size(need)} of disk, {size(SPARE_BYTES)} of that to spare, and {size(free)} are free "
-            f"in {folder.parent.parent}. Make room there, or set JOULEBOX_MODELS_DIR."
+            f"in {folder}. Make room there, or set JOULEBOX_MODELS_DIR."
         )
         raise JouleboxError("model_fetch", sentence)
 
