@@ -78,14 +78,16 @@ def find(name: str) -> CatalogModel:
     wanted = name.strip().lower()
     if (model := _names().get(wanted)) is not None:
         return model
-    near = difflib.get_close_matches(wanted, _names(), n=NEAREST)
-    near += [known for known in _names() if wanted and known.startswith(wanted)][:NEAREST]
-    hint = f"Did you mean {' or '.join(dict.fromkeys(near))}? " if near else ""
+    near = difflib.get_close_matches(wanted, _names(), n=2 * NEAREST)
+    near += [name for name in _names() if wanted and name.startswith(wanted)]
+    once = {_names()[name].id: name for name in reversed(near)}  # one name of each model, the nearest
+    nearest = [name for name in dict.fromkeys(near) if name in once.values()][:NEAREST]
+    hint = f"Did you mean {' or '.join(nearest)}? " if nearest else ""
     sentence = (
-        f"The catalog has no model {name!r}. {hint}`joulebox models list --catalog` lists it; elsewhere there are "
+        f"The catalog has no model {name!r}. {hint}`joulebox models list --catalog` shows what it has; elsewhere there are "
         "hf:OWNER/REPOSITORY, ollama:NAME and files (PATH.gguf)."
     )
-    raise JouleboxError("unknown_model", sentence, nearest=list(dict.fromkeys(near)))
+    raise JouleboxError("unknown_model", sentence, nearest=nearest)
 
 
 def known(model_id: str, digest: str) -> CatalogModel | None:

@@ -9,13 +9,14 @@ import contextlib
 import difflib
 import errno
 import glob
+import logging
 import os
 import re
 import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Self
 from urllib.parse import urlsplit
 
 from joulebox.catalog import catalog
@@ -32,10 +33,11 @@ LIBRARY: Final = "joulebox"
 SPARE_BYTES: Final = 256 << 20
 """What a download leaves free on the disk: the node's own results must have room."""
 FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
-PREFERRED: Final = (
+_ORDER: Final = (
     "Q4_K_M Q4_K_S Q4_K_L Q4_K_XL Q4_1 Q4_0 IQ4_NL IQ4_XS Q4 Q5_K_M Q5_K_S Q5_1 Q5_0 Q6_K Q8_0 MXFP4 Q3_K_L Q3_K_M "
     "Q3_K_S IQ3_M IQ3_S IQ3_XS IQ3_XXS Q2_K_L Q2_K Q2_K_S IQ2_M IQ2_S IQ2_XS IQ2_XXS F16 FP16 BF16 F32"
-).split()
+)
+PREFERRED: Final = tuple(_ORDER.split())
 """Quantisations, the one that is taken first in front: 4 bits lose little, and what people run is mostly that."""
 _QUANTIZATION: Final = re.compile(r"(?i)(?:^|[-._])((?:iq|tq|q)\d\w*|bf16|fp?16|f32|mxfp4)(?=[-.]|$)")
 _PART: Final = re.compile(r"-\d{5}-of-\d{5}\.gguf$")
@@ -69,19 +71,20 @@ class Hub:
 
     def __init__(self) -> None:
         try:
-            import huggingface_hub
+            from huggingface_hub import HfApi
+            from huggingface_hub.utils.logging import set_verbosity
         except ImportError as error:
             sentence = "Fetching from the Hugging Face Hub takes huggingface_hub: run pip install 'joulebox[models]'."
             raise JouleboxError("model_fetch", sentence) from error
-        huggingface_hub.utils.logging.set_verbosity_error()
+        set_verbosity(logging.ERROR)
         self.endpoint = (os.environ.get("HF_ENDPOINT") or PUBLIC).rstrip("/")
-        self._api = huggingface_hub.HfApi(endpoint=self.endpoint, library_name=LIBRARY)
+        self._api = HfApi(endpoint=self.endpoint, library_name=LIBRARY)
 
     def files(self, repository: str) -> list[HubFile]:
         """Every GGUF file of a repository (`OWNER/NAME`) that is a whole model."""
         with self._told(repository):
             info = self._api.model_info(repository, files_metadata=True)
-        card = info.card_data.to_dict() if info.card_data is not None else {}
+        licence = getattr(info.card_data, "license_name", None) or getattr(info.card_data, "license", None)
         found = [
             HubFile(
                 repository=repository,
@@ -89,7 +92,7 @@ class Hub:
                 revision=str(info.sha),
                 size_bytes=int(one.size or 0),
                 sha256=one.lfs.sha256 if one.lfs is not None else None,
-                licence=card.get("license_name") or card.get("license"),
+                licence=str(licence) if licence else None,
                 gated=bool(info.gated),
             )
             for one in info.siblings or ()
@@ -111,7 +114,7 @@ class Hub:
         """
         from huggingface_hub import get_hf_file_metadata, hf_hub_url
         from huggingface_hub.file_download import http_get
-        from huggingface_hub.utils import build_hf_headers
+        from huggingface_hub.utils import build_hf_headers  # type: ignore[attr-defined]
 
         _check_room(file, part)
         try:
@@ -280,7 +283,7 @@ def _failure(error: Exception, repository: str, endpoint: str) -> JouleboxError:
     from huggingface_hub import errors
 
     network = (errors.LocalEntryNotFoundError, errors.OfflineModeIsEnabled, TimeoutError, ConnectionError)
-    libraries = {"httpx", "httpcore", "requests", "urllib3", "ssl"}
+    libraries = {"httpx2", "httpcore2", "ssl"}
     if isinstance(error, errors.HFValidationError):
         sentence = f"{repository} is no name of a repository: write hf:OWNER/NAME or hf:OWNER/NAME/FILE.gguf."
         return JouleboxError("bad_request", sentence)
@@ -341,7 +344,7 @@ def _bar(progress: Progress | None, size_bytes: int) -> Any:
             if progress is not None:
                 progress(int(self.n), int(self.total))
 
-        def __enter__(self) -> "Bar":
+        def __enter__(self) -> Self:
             return self
 
         def __exit__(self, *_: object) -> None:
@@ -357,4 +360,3 @@ def _bar(progress: Progress | None, size_bytes: int) -> Any:
             """The title is ours."""
 
     return Bar
-
