@@ -84,8 +84,8 @@ def find(name: str) -> CatalogModel:
     nearest = [name for name in dict.fromkeys(near) if name in once.values()][:NEAREST]
     hint = f"Did you mean {' or '.join(nearest)}? " if nearest else ""
     sentence = (
-        f"The catalog has no model {name!r}. {hint}`joulebox models list --catalog` shows what it has; elsewhere there are "
-        "hf:OWNER/REPOSITORY, ollama:NAME and files (PATH.gguf)."
+        f"The catalog has no model {name!r}. {hint}`joulebox models list --catalog` shows what it has; elsewhere "
+        "there are hf:OWNER/REPOSITORY, ollama:NAME and files (PATH.gguf)."
     )
     raise JouleboxError("unknown_model", sentence, nearest=nearest)
 
