@@ -4,7 +4,7 @@
 SHELL := /bin/sh
 .DEFAULT_GOAL := help
 MAKEFLAGS += --no-print-directory
-.PHONY: help demo up test test-all faults check format fuzz accuracy scale fleet pictures screenshots words docs pins clean FORCE
+.PHONY: help demo up test test-all faults check format fuzz accuracy scale fleet pictures screenshots words docs dist pins clean FORCE
 
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 export UV_LINK_MODE = copy
@@ -89,6 +89,13 @@ words: .venv/dev ## bring the translations of the pages up to date; prints what 
 
 docs: .venv/dev ## write docs/reference again from the code
 	$(BIN)/python docs/reference.py
+
+dist: .venv/dev ## wheel and sdist into dist, with the list of all that comes along (SBOM, CycloneDX)
+	rm -rf dist build/sbom
+	$(BIN)/python -m hatchling build -d dist
+	$(BIN)/python -m venv --without-pip build/sbom
+	$(BIN)/uv pip install -q --python build/sbom/bin/python -c constraints.txt "$$(echo dist/*.whl)[all]"
+	$(BIN)/uv tool run -q --from cyclonedx-bom cyclonedx-py environment --of JSON -o dist/joulebox.cdx.json build/sbom/bin/python
 
 pins: .venv/dev ## newest versions into constraints.txt
 	$(BIN)/uv pip compile -q --upgrade --no-header --no-annotate --no-emit-index-url --no-emit-find-links \

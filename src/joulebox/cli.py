@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
+from joulebox.backup_commands import backup, restore
 from joulebox.bench_commands import app as bench_app
 from joulebox.errors import JouleboxError
 from joulebox.feedback_commands import feedback
@@ -41,6 +42,8 @@ app.add_typer(report_app, name="report")
 app.add_typer(tokens_app, name="tokens")
 app.add_typer(bench_app, name="bench")
 app.command()(feedback)
+app.command()(backup)
+app.command()(restore)
 app.add_typer(rig_app, name="rig")
 
 PortOption = Annotated[int | None, typer.Option("--port", help="Port of the server; 0 takes any free one.")]
@@ -103,7 +106,9 @@ def up(
         print(f"Joulebox is up: {url}  (Ctrl-C ends it)", flush=True)
         print(f'Ask from another terminal: joulebox ask "What is the capital of France?"{_elsewhere(url)}', flush=True)
         if open_page:
-            typer.launch(url)
+            from joulebox.console import open_in_browser
+
+            open_in_browser(url)
         service.watch()
     finally:
         service.stop()
@@ -680,8 +685,11 @@ def _check(settings: "Settings") -> None:
 
 def _default_model(settings: "Settings") -> None:
     """Fetch the default model where there is none yet, showing how far it is."""
+    from joulebox.node.engines import llamacpp
+
     registry = registry_of_settings(settings)
     if not registry.list():
+        llamacpp.installed()
         fetch_default_model(registry)
 
 

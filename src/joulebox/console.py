@@ -1,11 +1,13 @@
 """What the terminal shows: a prompt as it goes, and its receipt. Model output is hostile: control characters are taken
 out."""
 
+import os
 import shutil
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, TextIO
 
+import typer
 from rich.console import Console, Group, RenderableType
 from rich.panel import Panel
 from rich.table import Table
@@ -448,3 +450,11 @@ def message_lines(message: Mapping[str, Any]) -> str:
     answer = f", answer to {harmless(message['contact'])}" if message["contact"] else ""
     text = "\n".join(f"  {harmless(line)}" for line in message["message"].splitlines())
     return f"{message['number']}, {message['at']}{answer}\n{text}"
+
+
+def open_in_browser(url: str) -> None:
+    """Have the desktop show a page; where there is none, say so, rather than have a text browser take the terminal."""
+    if sys.platform == "linux" and not (os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")):
+        print(f"joulebox: there is no screen here: open {url} in a browser yourself.", file=sys.stderr, flush=True)
+        return
+    typer.launch(url)

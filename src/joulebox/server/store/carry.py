@@ -54,9 +54,8 @@ async def _copy(source: Database, target: Database, progress: Callable[[str, int
         try:
             async with source.write() as there, target.write() as here:
                 await _refuse_full(here)
-                await _refuse_live(there)
-                tables = [table for table in metadata.sorted_tables if table is not replicas]
-                return [await _table(there, here, table, progress) for table in tables]
+                await refuse_live(there, "the source")
+                return await carry_over(there, here, progress)
         finally:
             await target.close()
     finally:
@@ -70,14 +69,28 @@ async def _refuse_full(here: AsyncConnection) -> None:
             raise JouleboxError("bad_request", sentence)
 
 
-async def _refuse_live(there: AsyncConnection) -> None:
-    """A file is locked by its server; of Postgres the servers must be asked for."""
+async def refuse_live(there: AsyncConnection, which: str) -> None:
+    """A file is locked by its server; of Postgres the servers must be asked for.
+
+    Raises `JouleboxError("bad_request")` where one uses it.
+    """
     if there.dialect.name == "postgresql":
         living = select(func.count()).select_from(replicas).where(queries.alive(replicas.c.id))
         if (await there.execute(living)).scalar_one():
             raise JouleboxError(
-                "bad_request", "A server uses the source: stop it first, so that nothing is left behind."
+                "bad_request", f"A server uses {which}: stop it first, so that nothing is left behind."
             )
+
+
+async def carry_over(
+    there: AsyncConnection, here: AsyncConnection, progress: Callable[[str, int, int], None]
+) -> list[Carried]:
+    """Copy every row of both schemas, which are alike, in the transactions of their connections.
+
+    Raises `JouleboxError("database")` where not all arrive.
+    """
+    tables = [table for table in metadata.sorted_tables if table is not replicas]
+    return [await _table(there, here, table, progress) for table in tables]
 
 
 async def _table(

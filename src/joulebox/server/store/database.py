@@ -120,20 +120,34 @@ def migrate(connection: Connection, where: str) -> None:
         _upgrade(connection, version, where)
 
 
-def _upgrade(connection: Connection, version: str | None, where: str) -> None:
-    from alembic import command
-    from alembic.config import Config
+def refuse_newer(version: str, where: str) -> None:
+    """Raises `JouleboxError("database")` where this Joulebox does not know that schema."""
+    if version == HEAD:
+        return
     from alembic.script import ScriptDirectory
     from alembic.util import CommandError
+
+    try:
+        ScriptDirectory.from_config(_chain()).get_revision(version)
+    except CommandError as error:
+        newer = f"The database {where} was written by a newer Joulebox (schema {version})"
+        raise JouleboxError("database", f"{newer}: update Joulebox, or use another database.") from error
+
+
+def _upgrade(connection: Connection, version: str | None, where: str) -> None:
+    from alembic import command
+
+    if version is not None:
+        refuse_newer(version, where)
+    config = _chain()
+    config.attributes["connection"] = connection
+    command.upgrade(config, "head")
+
+
+def _chain() -> Any:
+    from alembic.config import Config
 
     config = Config()
     config.set_main_option("script_location", "joulebox.server.store:migrations")
     config.set_main_option("path_separator", "os")
-    config.attributes["connection"] = connection
-    try:
-        if version is not None:
-            ScriptDirectory.from_config(config).get_revision(version)
-    except CommandError as error:
-        newer = f"The database {where} was written by a newer Joulebox (schema {version})"
-        raise JouleboxError("database", f"{newer}: update Joulebox, or use another database.") from error
-    command.upgrade(config, "head")
+    return config

@@ -16,6 +16,7 @@ from sqlalchemy.engine import URL
 from sqlalchemy.exc import DBAPIError, DisconnectionError, IntegrityError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
+from sqlalchemy.pool import NullPool
 
 from joulebox.errors import JouleboxError
 from joulebox.server.store.database import How, migrate, shown
@@ -74,8 +75,7 @@ class Postgres:
             self._at_once = self._engine.execution_options(isolation_level="AUTOCOMMIT")
             self._busy = await _busy(self._address)
         except ModuleNotFoundError as error:
-            sentence = "Postgres needs the extra: pip install 'joulebox[postgres]'."
-            raise JouleboxError("bad_setting", sentence) from error
+            raise _not_installed() from error
         try:
             async with self.write() as connection:
                 await connection.execute(text(f"SELECT pg_advisory_xact_lock({MIGRATION_LOCK})"))
@@ -144,6 +144,29 @@ class Postgres:
         """All of it happens or nothing. Raises `JouleboxError("database")`."""
         async with self._begin() as connection:
             yield connection
+
+    @asynccontextmanager
+    async def moment(self) -> AsyncIterator[AsyncConnection]:
+        """Everything as it is at one moment, however long that is looked at and whoever writes; nothing can be changed,
+        and the schema is what it is. Needs no `open`.
+
+        Raises `JouleboxError("database")`, `bad_setting` where the driver is not installed.
+        """
+        try:
+            engine = create_async_engine(
+                self._url, poolclass=NullPool, isolation_level="REPEATABLE READ", connect_args={"timeout": CONNECT_S}
+            )
+        except ModuleNotFoundError as error:
+            raise _not_installed() from error
+        try:
+            async with engine.connect() as connection:
+                await connection.execution_options(postgresql_readonly=True)
+                async with connection.begin():
+                    yield connection
+        except (DBAPIError, OSError, TimeoutError) as error:
+            raise JouleboxError("database", self._sentence(error)) from error
+        finally:
+            await engine.dispose()
 
     async def listen(self, number: int, heard: Callable[[str | None], None]) -> None:
         """Hold the advisory lock `number` and hear what is said, on a connection of its own that is made again when it
@@ -265,6 +288,10 @@ async def _busy(address: str) -> Any:
 
 def _renamed(url: URL, one: str, other: str) -> dict[str, Any]:
     return {other if name == one else name: value for name, value in url.query.items()}
+
+
+def _not_installed() -> JouleboxError:
+    return JouleboxError("bad_setting", "Postgres needs the extra: pip install 'joulebox[postgres]'.")
 
 
 def _closed() -> JouleboxError:

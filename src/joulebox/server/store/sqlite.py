@@ -52,12 +52,23 @@ class Sqlite:
         self._asked: list[_Change] = []
         self._keeping: asyncio.Task[None] | None = None
 
+    @property
+    def path(self) -> Path:
+        """The file."""
+        return self._path
+
+    @property
+    def size_bytes(self) -> int:
+        """What file and log take, as far as they are there."""
+        both = (self._path, self._path.with_name(self._path.name + "-wal"))
+        return sum(one.stat().st_size for one in both if one.exists())
+
     async def open(self) -> None:
         """Open the file and bring its schema up to date; a new file is made where there is none.
 
         Raises `JouleboxError("database")` with one sentence.
         """
-        self._lock_file = _lock(self._path)
+        self._lock_file = lock(self._path)
         _close_to_others(self._path)
         self._engine = _engine(self._url)
         try:
@@ -171,7 +182,7 @@ class Sqlite:
     def _failed(self, error: sqlite3.Error) -> Exception:
         if isinstance(error, sqlite3.IntegrityError):
             return error
-        return JouleboxError("database", _sentence(str(error), self._path))
+        return JouleboxError("database", sentence_of(str(error), self._path))
 
     def say(self, news: str) -> None:
         """There is nobody else to tell."""
@@ -201,7 +212,7 @@ class Sqlite:
         except IntegrityError:
             raise
         except DBAPIError as error:
-            raise JouleboxError("database", _sentence(str(error.orig), self._path)) from error
+            raise JouleboxError("database", sentence_of(str(error.orig), self._path)) from error
 
 
 class _Busy:
@@ -281,7 +292,7 @@ def _close_to_others(path: Path) -> None:
             own_file(one)
 
 
-def _lock(path: Path) -> IO[bytes]:
+def lock(path: Path) -> IO[bytes]:
     lock_path = path.with_name(path.name + ".lock")
     try:
         own_folder(path.parent)
@@ -311,7 +322,7 @@ _SENTENCES: Final = (
 )
 
 
-def _sentence(message: str, path: Path) -> str:
+def sentence_of(message: str, path: Path) -> str:
     for sign, sentence in _SENTENCES:
         if sign in message.lower():
             return sentence.format(path=path)
