@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from joulebox.console import open_in_browser
+
 SCRIPT = Path(sys.executable).with_name("joulebox")
 COMPLETE = """
 eval "$(joulebox --show-completion)"
@@ -74,3 +76,14 @@ def test_it_is_instant() -> None:
     while len(took) < 10 and min(took, default=1.0) >= 0.3:
         took.append(took_s())
     assert min(took) < 0.3
+
+
+def test_without_a_screen_nothing_is_opened(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """`joulebox up --open` where there is no desktop names the address instead."""
+    monkeypatch.delenv("DISPLAY", raising=False)
+    monkeypatch.delenv("WAYLAND_DISPLAY", raising=False)
+    monkeypatch.setattr(sys, "platform", "linux")
+    open_in_browser("http://127.0.0.1:8080")
+    assert capsys.readouterr().err == (
+        "joulebox: there is no screen here: open http://127.0.0.1:8080 in a browser yourself.\n"
+    )

@@ -21,11 +21,11 @@ def environment(folder: Path) -> Mapping[str, str]:
 
 
 @contextmanager
-def up(folder: Path, model: Path) -> Iterator[tuple["subprocess.Popen[str]", str]]:
+def up(folder: Path, model: Path, *words: str, **around: str) -> Iterator[tuple["subprocess.Popen[str]", str]]:
     """`joulebox up` on a free port, and its address."""
     Registry(folder).add(model, MODEL, default_system=SYSTEM)
-    command = [sys.executable, "-m", "joulebox", "up", "--port", "0"]
-    process = subprocess.Popen(command, env=environment(folder), stdout=subprocess.PIPE, text=True)
+    command = [sys.executable, "-m", "joulebox", "up", "--port", "0", *words]
+    process = subprocess.Popen(command, env={**environment(folder), **around}, stdout=subprocess.PIPE, text=True)
     try:
         assert process.stdout is not None
         line = process.stdout.readline()
@@ -70,8 +70,13 @@ def test_it_ends_with_everything_it_started(tmp_path: Path, smollm2: Path, numbe
 
 def test_it_runs_once(tmp_path: Path, smollm2: Path) -> None:
     """A second `up` on the same port, or on the same data folder, exits 1 with one sentence; the first goes on until
-    SIGTERM."""
-    with up(tmp_path, smollm2) as (process, url):
+    SIGTERM; with `--open` the desktop is told its address."""
+    opener = tmp_path / "bin" / "xdg-open"
+    opener.parent.mkdir()
+    opener.write_text(f'#!/bin/sh\necho "$1" > {tmp_path}/opened\n')
+    opener.chmod(0o755)
+    desktop = {"DISPLAY": ":9", "PATH": f"{opener.parent}:{os.environ['PATH']}"}
+    with up(tmp_path, smollm2, "--open", **desktop) as (process, url):
         port = url.rpartition(":")[2]
         for words, wanted in ((["--port", port], f"Port {port}"), (["--port", "0"], "Another server")):
             command = [sys.executable, "-m", "joulebox", "up", *words]
@@ -82,6 +87,7 @@ def test_it_runs_once(tmp_path: Path, smollm2: Path) -> None:
             assert wanted in second.stderr
             assert second.stderr.count("\n") == 1, second.stderr
         assert process.poll() is None
+        assert (tmp_path / "opened").read_text() == f"{url}\n"
         with Client(url) as client:
             assert client.call("GET", "/healthz") == {"status": "ok"}
         process.terminate()
