@@ -27,7 +27,7 @@ from test_queue import opened
 
 NOW = datetime(2026, 11, 1, tzinfo=UTC)
 OLDER = Path(__file__).with_name("older")
-"""Databases that earlier versions wrote, as SQL: each a server with what a real node had delivered to it."""
+"""Databases that earlier versions wrote, as SQL, each by its own code (`write.py` there): two answers, and a prompt that waits."""
 
 
 @pytest.fixture
