@@ -104,6 +104,7 @@ SETTINGS: list[tuple[str, str]] = [
     ('pue = "x"', "pue"),
     ("nope = 1", "There is no such setting"),
     ("port = ", "Mend that line"),
+    ('reading_hz = "fast"', "reading_hz"),
     ("meters = 5", "meters"),
     ('node = ""', "node"),
     ("embodied_kg = inf", "embodied_kg"),
