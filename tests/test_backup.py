@@ -125,7 +125,7 @@ async def test_a_server_goes_on_meanwhile(
         made, known, total = await under_load(scene, url_of(where), file)
     assert 1 <= made.rows["receipts"] <= known < total
     assert made.rows["receipts"] <= made.rows["traces"]
-    archive.restore(file, url_of(tmp_path / "new"), tmp_path, WHEN, quiet)
+    await asyncio.to_thread(archive.restore, file, url_of(tmp_path / "new"), tmp_path, WHEN, quiet)
     with sqlite3.connect(tmp_path / "new" / "joulebox.db") as by_hand:
         assert by_hand.execute("PRAGMA foreign_key_check").fetchall() == []
         counted = "SELECT count(*) FROM jobs WHERE state = 'completed' AND receipt_id NOT IN (SELECT id FROM receipts)"
@@ -169,7 +169,7 @@ def test_nothing_is_mixed_or_lost(where: Path | str, saved: Path, tmp_path: Path
     before, wanted = asyncio.run(holds(where)), asyncio.run(holds(tmp_path / "old"))
     asyncio.run(goes_on(where))
     longer = asyncio.run(holds(where))
-    with pytest.raises(JouleboxError, match="holds .*jobs.* already: restore into an empty one"):
+    with pytest.raises(JouleboxError, match=r"holds .*jobs.* already: restore into an empty one"):
         archive.restore(saved, url_of(where), tmp_path, WHEN, quiet)
     assert asyncio.run(holds(where)) == longer != before
     _, aside = archive.restore(saved, url_of(where), tmp_path, WHEN, quiet, replace=True)
@@ -205,12 +205,12 @@ def test_nothing_is_restored_under_a_server(saved: Path, where: Path | str, tmp_
             await store.join("http://one", lambda _: None, NOW)
             await asyncio.to_thread(archive.restore, saved, url_of(where), tmp_path, WHEN, quiet, replace=True)
 
-    with pytest.raises(JouleboxError, match="Another server is using|A server uses the database"):
+    with pytest.raises(JouleboxError, match=r"Another server is using|A server uses the database"):
         asyncio.run(used())
 
 
-def broken(change: Callable[[bytes], bytes]) -> Callable[[Path], None]:
-    return lambda file: file.write_bytes(change(file.read_bytes())) and None
+def broken(change: Callable[[bytes], bytes]) -> Callable[[Path], object]:
+    return lambda file: file.write_bytes(change(file.read_bytes()))
 
 
 def flipped(data: bytes) -> bytes:
@@ -248,8 +248,8 @@ def without_evidence(file: Path) -> None:
         new.writestr("joulebox.db", data)
 
 
-REFUSED: list[tuple[str, Callable[[Path], None], str]] = [
-    ("other file", lambda file: file.write_text("no backup") and None, "is no backup of Joulebox"),
+REFUSED: list[tuple[str, Callable[[Path], object], str]] = [
+    ("other file", lambda file: file.write_text("no backup"), "is no backup of Joulebox"),
     ("other archive", lambda file: zipfile.ZipFile(file, "w").close(), "is no backup of Joulebox"),
     ("cut off", broken(lambda data: data[: len(data) // 2]), "is no backup of Joulebox"),
     ("flipped", broken(flipped), "is no backup of Joulebox"),
@@ -263,7 +263,7 @@ REFUSED: list[tuple[str, Callable[[Path], None], str]] = [
 
 
 @pytest.mark.parametrize(("change", "says"), [row[1:] for row in REFUSED], ids=[row[0] for row in REFUSED])
-def test_what_is_no_whole_backup(change: Callable[[Path], None], says: str, saved: Path, tmp_path: Path) -> None:
+def test_what_is_no_whole_backup(change: Callable[[Path], object], says: str, saved: Path, tmp_path: Path) -> None:
     """A file that is none, was cut off, changed, or made by a newer Joulebox is refused, and nothing is left of it."""
     change(saved)
     for what in (
@@ -311,11 +311,8 @@ def test_the_commands(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """`backup` says what is inside and what is not, and refuses to write over anything; `restore` looks first, keeps
     what was there, and both speak JSON."""
     code, _, err = joulebox(capsys, "backup")
-    assert (code, err) == (
-        2,
-        f"joulebox: There is no database {folder}/joulebox.db: set JOULEBOX_DATA_DIR or JOULEBOX_DATABASE_URL as the "
-        "server's.\n",
-    )
+    assert code == 2
+    assert err.startswith(f"joulebox: There is no database {folder}/joulebox.db: set JOULEBOX_DATA_DIR or ")
     asyncio.run(filled(folder))
     code, out, _ = joulebox(capsys, "backup", "my.zip")
     assert code == 0

@@ -34,13 +34,20 @@ def test_bash_completes(line: str, offered: str) -> None:
 
 @pytest.mark.parametrize(("shell", "says"), [("zsh", "compdef"), ("fish", "complete --command joulebox")])
 def test_other_shells_are_offered_the_same(shell: str, says: str) -> None:
-    """zsh and fish get a script, and what it asks for names the commands."""
+    """Zsh and fish get a script, and what it asks for names the commands."""
     script = subprocess.run(
-        [SCRIPT, "--show-completion", shell], env=around(_TYPER_COMPLETE_TEST_DISABLE_SHELL_DETECTION="1"), capture_output=True, text=True, check=True, timeout=60
+        [SCRIPT, "--show-completion", shell],
+        env=around(_TYPER_COMPLETE_TEST_DISABLE_SHELL_DETECTION="1"),
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=60,
     ).stdout
     assert says in script
     asked = around(
-        _JOULEBOX_COMPLETE=f"complete_{shell}", _TYPER_COMPLETE_ARGS="joulebox bac", _TYPER_COMPLETE_FISH_ACTION="get-args"
+        _JOULEBOX_COMPLETE=f"complete_{shell}",
+        _TYPER_COMPLETE_ARGS="joulebox bac",
+        _TYPER_COMPLETE_FISH_ACTION="get-args",
     )
     told = subprocess.run([SCRIPT], env=asked, capture_output=True, text=True, check=True, timeout=60).stdout
     assert "backup" in told
@@ -78,7 +85,9 @@ def test_it_is_instant() -> None:
     assert min(took) < 0.3
 
 
-def test_without_a_screen_nothing_is_opened(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_without_a_screen_nothing_is_opened(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     """`joulebox up --open` where there is no desktop names the address instead."""
     monkeypatch.delenv("DISPLAY", raising=False)
     monkeypatch.delenv("WAYLAND_DISPLAY", raising=False)

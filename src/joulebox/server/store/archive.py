@@ -6,6 +6,7 @@ inside, with its digest, and what is not.
 
 import asyncio
 import hashlib
+import importlib.metadata
 import json
 import os
 import shutil
@@ -24,7 +25,6 @@ from sqlalchemy import func, select, text
 from sqlalchemy.engine import make_url
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from joulebox import __version__
 from joulebox.accounting import METHOD_VERSION
 from joulebox.errors import JouleboxError
 from joulebox.host import own_file, own_folder
@@ -131,8 +131,8 @@ async def _moment_of_postgres(url: str, copy: Path, progress: Progress) -> None:
         version = str((await there.execute(text("SELECT version_num FROM alembic_version"))).scalar())
         if version != HEAD:
             refuse_newer(version, where)
-            sentence = f"The database {where} has schema {version}, and this Joulebox {HEAD}: back it up with the one that wrote it."
-            raise JouleboxError("database", sentence)
+            sentence = f"The database {where} has schema {version}, and this Joulebox {HEAD}"
+            raise JouleboxError("database", f"{sentence}: back it up with the one that wrote it.")
         await target.open()
         try:
             async with target.write() as here:
@@ -148,7 +148,7 @@ def _manifest(copy: Path, schema: str, source: str, now: datetime) -> Manifest:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
     return Manifest(
         format=FORMAT,
-        joulebox=__version__,
+        joulebox=importlib.metadata.version("joulebox"),
         method_version=METHOD_VERSION,
         schema=schema,
         source=source,

@@ -77,9 +77,7 @@ async def refuse_live(there: AsyncConnection, which: str) -> None:
     if there.dialect.name == "postgresql":
         living = select(func.count()).select_from(replicas).where(queries.alive(replicas.c.id))
         if (await there.execute(living)).scalar_one():
-            raise JouleboxError(
-                "bad_request", f"A server uses {which}: stop it first, so that nothing is left behind."
-            )
+            raise JouleboxError("bad_request", f"A server uses {which}: stop it first, so that nothing is left behind.")
 
 
 async def carry_over(

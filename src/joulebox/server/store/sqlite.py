@@ -293,6 +293,7 @@ def _close_to_others(path: Path) -> None:
 
 
 def lock(path: Path) -> IO[bytes]:
+    """Be the only server of a file until what is given is closed. Raises `JouleboxError("database")` where one is."""
     lock_path = path.with_name(path.name + ".lock")
     try:
         own_folder(path.parent)
@@ -323,6 +324,7 @@ _SENTENCES: Final = (
 
 
 def sentence_of(message: str, path: Path) -> str:
+    """What SQLite complains of, and what to do."""
     for sign, sentence in _SENTENCES:
         if sign in message.lower():
             return sentence.format(path=path)

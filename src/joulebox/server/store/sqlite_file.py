@@ -1,4 +1,4 @@
-"""A SQLite file as a whole: copied at one moment while a server writes into it, looked through, put in another's place."""
+"""A SQLite file as a whole: copied at one moment while a server writes, looked through, put in another's place."""
 
 import hashlib
 import os
@@ -29,7 +29,8 @@ def snapshot(source: Path, target: Path, progress: Progress) -> None:
     """
     if not source.is_file():
         raise JouleboxError(
-            "bad_request", f"There is no database {source}: set JOULEBOX_DATA_DIR or JOULEBOX_DATABASE_URL as the server's."
+            "bad_request",
+            f"There is no database {source}: set JOULEBOX_DATA_DIR or JOULEBOX_DATABASE_URL as the server's.",
         )
     own_file(target)
     with opened(source) as here, opened(target) as there:
