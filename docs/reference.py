@@ -8,6 +8,8 @@ from typing import Final, Literal, Union, get_args, get_origin
 from pydantic import SecretStr
 from pydantic.fields import FieldInfo
 
+import dashboard
+import reference_seeing
 from joulebox.catalog import CatalogModel, catalog
 from joulebox.errors import REGISTRY
 from joulebox.node.fitting import need_bytes
@@ -105,6 +107,7 @@ def _cells(model: CatalogModel) -> list[str]:
 PAGES: Final[dict[str, Callable[[], str]]] = {
     "errors.md": errors_page,
     "models.md": models_page,
+    **reference_seeing.PAGES,
     "settings.md": settings_page,
 }
 
@@ -151,6 +154,7 @@ def main() -> None:
     """Write all pages."""
     for name, page in PAGES.items():
         (FOLDER / name).write_text(page(), encoding="utf-8")
+    dashboard.main()
 
 
 if __name__ == "__main__":

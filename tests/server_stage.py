@@ -19,6 +19,7 @@ from joulebox.model import Channel, EngineInfo, ModelFile, ReadingKind, Sampling
 from joulebox.protocol import VERSION, Batch, Finish, LeaseRequest, NodeEvent, pack_trace, to_json
 from joulebox.server.app import build_app, listen, running, url_of
 from joulebox.server.grid.live import Grid
+from joulebox.server.lives import Listener
 from joulebox.server.planner import Planner
 from joulebox.server.store import Store
 from joulebox.server.waker import Waker
@@ -214,14 +215,16 @@ class Stage:
 
 @asynccontextmanager
 async def stage(folder: Path, **settings: Any) -> AsyncIterator[Stage]:
-    """A server on a free port with its database in `folder`; `clock` is its own where one is given."""
+    """A server on a free port with its database in `folder`; `clock` is its own, and `listener` told of prompts, where
+    they are given."""
     clock: Clock | None = settings.pop("clock", None)
+    listener: Listener | None = settings.pop("listener", None)
     chosen = Settings.model_validate({"data_dir": folder, "port": 0, "grace_s": 60.0} | settings)
     if chosen.database_url is None:
         databases.prepare(folder)
     with listen(chosen.host, chosen.port) as sock:
         url = url_of(chosen.host, sock)
-        app = build_app(chosen, clock)
+        app = build_app(chosen, clock, listener)
         async with running(app, sock), httpx2.AsyncClient(base_url=url, timeout=2 * WAIT_S, verify=False) as http:
             state = app.state
             yield Stage(

@@ -189,7 +189,7 @@ async def let_in(http: httpx2.AsyncClient, route: tuple[str, str], names: Json) 
     reply = await http.request(method, path.format(**names), json={} if method == "POST" else None)
     if reply.status_code not in (401, 403):
         return True
-    if path.startswith(("/api/", "/node/")):
+    if path.startswith(("/api/", "/node/", "/metrics")):
         assert reply.json()["code"] in ("unauthorized", "forbidden")
     else:
         assert reply.headers["content-type"].startswith("text/html")

@@ -10,6 +10,7 @@ import typer
 from joulebox.backup_commands import backup, restore
 from joulebox.bench_commands import app as bench_app
 from joulebox.errors import JouleboxError
+from joulebox.export_commands import receipts_export
 from joulebox.feedback_commands import feedback
 from joulebox.model_commands import DEFAULT_MODEL, DataOption, fetch_default_model, models_app, registry_of_settings
 from joulebox.node_commands import node_app
@@ -117,6 +118,7 @@ def up(
 @app.command()
 def serve(port: PortOption = None, data_dir: DataOption = None) -> None:
     """Start the server alone; nodes join it with `joulebox node`."""
+    from joulebox.logs import configure
     from joulebox.server.app import serve as run
     from joulebox.server.grid import notices
     from joulebox.settings import load_settings
@@ -126,6 +128,7 @@ def serve(port: PortOption = None, data_dir: DataOption = None) -> None:
     _check(settings)
     for notice in notices(settings):
         print(f"joulebox: {notice}", file=sys.stderr, flush=True)
+    configure("server", settings.log, settings.log_format)
     end_with_parent()
 
     def ready(url: str) -> None:
@@ -483,26 +486,7 @@ def receipts_recompute(
         print("There are no receipts.")
 
 
-@receipts_app.command("export")
-def receipts_export(
-    receipt_id: ReceiptArgument = None,
-    every: AllOption = False,
-    since: SinceOption = None,
-    revisions: Annotated[bool, typer.Option("--revisions", help="Earlier revisions too.")] = False,
-    traces: Annotated[Path | None, typer.Option("--traces", help="A folder for the evidence, ID.trace.json.")] = None,
-    server: ServerOption = None,
-) -> None:
-    """Print receipts byte for byte as they were made, one a line (JSON Lines)."""
-    if traces is not None and not traces.is_dir():
-        raise JouleboxError("bad_request", f"There is no folder {traces}: make it first, or choose another --traces.")
-    with client_of(server) as client:
-        for one in _chosen(client, receipt_id, since, every=every):
-            body = client.receipt_bytes(one)
-            for revision in range(1, json.loads(body)["revision"]) if revisions else ():
-                print(client.receipt_bytes(one, revision).decode())
-            print(body.decode(), flush=True)
-            if traces is not None:
-                (traces / f"{one}.trace.json").write_bytes(client.trace(one))
+receipts_app.command("export")(receipts_export)
 
 
 @report_app.callback()

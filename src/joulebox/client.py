@@ -228,14 +228,25 @@ class Client:
                 return
             cursor = f"&cursor={page['next_cursor']}"
 
+    def receipts(self, since: str | None = None, *, revisions: bool = False) -> Iterator[bytes]:
+        """All receipts byte for byte, from a day or moment on, in their newest revision or in all; a page at a time."""
+        named = f"&since={quote(since, safe='')}" if since else ""
+        path: str | None = f"/api/v1/receipts.jsonl?limit=500{'&revisions=true' * revisions}{named}"
+        while path is not None:
+            reply = self._answer("GET", path, timeout_s=REPORT_S)
+            yield from filter(None, reply.content.split(b"\n"))
+            path = reply.links.get("next", {}).get("url")
+            if path is not None and not path.startswith("/api/v1/receipts.jsonl?"):  # the token is for this server
+                raise JouleboxError("no_server", f"What answers at {self.server} is not Joulebox.")
+
     def recompute(self, receipt_id: str) -> dict[str, Any]:
         """Have a receipt made again of its evidence; what came of it."""
         outcome: dict[str, Any] = self.call("POST", f"/api/v1/receipts/{_part(receipt_id)}/recompute")
         return outcome
 
-    def trace(self, receipt_id: str) -> bytes:
-        """The evidence behind a receipt, as JSON."""
-        return self._answer("GET", f"/api/v1/receipts/{_part(receipt_id)}/trace.json").content
+    def trace(self, receipt_id: str, form: str = "json") -> bytes:
+        """The evidence behind a receipt, as `json`, `csv` or `parquet`."""
+        return self._answer("GET", f"/api/v1/receipts/{_part(receipt_id)}/trace.{form}").content
 
     def evidence(self, receipt_id: str) -> dict[str, Any]:
         """Everything a receipt was made of, and the receipt."""

@@ -202,8 +202,12 @@ class Settings(BaseModel):
     )
     log: Annotated[
         Literal["debug", "info", "warning", "error"],
-        Field(description="From which level on a node tells what it does."),
+        Field(description="From which level on server and node tell what they do."),
     ] = "info"
+    log_format: Annotated[
+        Literal["text", "json"],
+        Field(description="As lines for people, or one JSON object a line; without prompts, answers and keys."),
+    ] = "text"
     reading_hz: Annotated[float, Field(gt=0, le=1000, description="How often meters are read.")] = 10.0
     start_min_c: Annotated[
         Limits,

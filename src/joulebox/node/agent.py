@@ -16,6 +16,7 @@ from joulebox.clock import Clock
 from joulebox.errors import JouleboxError
 from joulebox.evidence import encode_trace
 from joulebox.host import running_host
+from joulebox.logs import bound
 from joulebox.model import Problem, Trace
 from joulebox.node.engine import Engine, LocalModel
 from joulebox.node.idle import IdleBook
@@ -90,7 +91,8 @@ class Agent:
             while not self._stopped.is_set():
                 lease = self._lease() or self._idles()
                 if lease is not None:
-                    self._work(lease)
+                    with bound(job=lease.job_id, attempt=lease.attempt):
+                        self._work(lease)
         finally:
             self._engine.unload()
             self._recorder.stop()

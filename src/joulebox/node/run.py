@@ -8,6 +8,7 @@ from typing import Final
 
 from joulebox.client import Client
 from joulebox.clock import SystemClock
+from joulebox.logs import bound, configure
 from joulebox.node.agent import Agent
 from joulebox.node.calibration import FILE, busy_cores, calibrated, load_calibration
 from joulebox.node.cooling import sensors, start_band
@@ -27,8 +28,7 @@ LOG: Final = logging.getLogger("joulebox.node")
 def run(settings: Settings, on_ready: Callable[[str], object], server_pid: int | None = None) -> None:
     """Run a node until SIGTERM or Ctrl-C. `server_pid`: a process on this machine that belongs to the server, or has it
     as a child. Raises `JouleboxError` where it cannot begin."""
-    logging.basicConfig(level=settings.log.upper(), format="node: %(message)s")
-    logging.getLogger("httpx2").setLevel(logging.WARNING)
+    configure("node", settings.log, settings.log_format)
     clock = SystemClock()
     meters, calibration = calibrated(open_meters(settings.meters), load_calibration(settings.data_dir / FILE))
     recorder = Recorder(meters, clock, settings.reading_hz)
@@ -53,7 +53,8 @@ def run(settings: Settings, on_ready: Callable[[str], object], server_pid: int |
         signal.signal(signal.SIGTERM, lambda *_: _leave())
         on_ready(settings.node)
         try:
-            agent.run()
+            with bound(node=settings.node):
+                agent.run()
         except KeyboardInterrupt:
             agent.stop()
 

@@ -32,6 +32,7 @@ IMPLIED: Final[Mapping[Scope, frozenset[Scope]]] = {
 TABLE: Final[Mapping[tuple[str, str], Need]] = {
     ("GET", "/healthz"): "anyone",
     ("GET", "/readyz"): "anyone",
+    ("GET", "/metrics"): "read",
     ("GET", "/static/{name}"): "anyone",
     ("GET", "/language/{tag}"): "anyone",
     ("GET", "/"): "read",
@@ -65,6 +66,7 @@ TABLE: Final[Mapping[tuple[str, str], Need]] = {
     ("DELETE", "/api/v1/prompts/{prompt_id}/texts"): "owner",
     ("GET", "/api/v1/prompts/{prompt_id}/events"): "owner",
     ("GET", "/api/v1/receipts"): "read",
+    ("GET", "/api/v1/receipts.jsonl"): "read",
     ("GET", "/api/v1/receipts/{receipt_id}"): "link",
     ("GET", "/api/v1/receipts/{receipt_id}/whatif"): "link",
     ("DELETE", "/api/v1/receipts/{receipt_id}"): "owner",
@@ -72,6 +74,7 @@ TABLE: Final[Mapping[tuple[str, str], Need]] = {
     ("DELETE", "/api/v1/receipts/{receipt_id}/share"): "owner",
     ("GET", "/api/v1/receipts/{receipt_id}/trace.json"): "link",
     ("GET", "/api/v1/receipts/{receipt_id}/trace.csv"): "link",
+    ("GET", "/api/v1/receipts/{receipt_id}/trace.parquet"): "link",
     ("GET", "/api/v1/receipts/{receipt_id}/evidence"): "link",
     ("POST", "/api/v1/receipts/{receipt_id}/recompute"): "admin",
     ("GET", "/api/v1/models"): "read",

@@ -1,13 +1,11 @@
 """The public routes: JSON in, JSON out, events as they come."""
 
-import asyncio
 import json
 from collections.abc import AsyncIterator
 from dataclasses import asdict
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Depends, Header, Query, Response
-from fastapi.responses import StreamingResponse
 from fastapi.sse import EventSourceResponse, ServerSentEvent
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.exceptions import HTTPException
@@ -15,7 +13,6 @@ from starlette.exceptions import HTTPException
 from joulebox.catalog import about
 from joulebox.model import FINAL_STATES
 from joulebox.server.events import Seen, seen_until, watch
-from joulebox.server.export import trace_csv, trace_json
 from joulebox.server.pages import POLICY_ALONE, render_report
 from joulebox.server.report_words import as_markdown
 from joulebox.server.service import Mine, PromptBody, Service
@@ -135,22 +132,11 @@ def _receipts(routes: APIRouter, service: Service) -> None:
         """Let nobody else read prompt and answer any more."""
         return await mine.share(receipt_id, shared=False)
 
-    @routes.get("/api/v1/receipts/{receipt_id}/trace.json")
-    async def trace_as_json(receipt_id: str) -> Response:
-        """The evidence behind a receipt."""
-        body = await asyncio.to_thread(trace_json, await service.trace(receipt_id))
-        return Response(body, media_type="application/json")
-
     @routes.get("/api/v1/receipts/{receipt_id}/evidence")
     async def evidence(receipt_id: str) -> Json:
         """All that a receipt was made of, beside it: the trace as the node sent it (base64), those of earlier attempts,
         and the factors. With the same method, anyone makes the same receipt of it."""
         return await service.evidence(receipt_id)
-
-    @routes.get("/api/v1/receipts/{receipt_id}/trace.csv", response_class=StreamingResponse)
-    async def trace_as_csv(receipt_id: str) -> Response:
-        """The readings behind a receipt, one a row."""
-        return StreamingResponse(trace_csv(await service.trace(receipt_id)), media_type="text/csv; charset=utf-8")
 
 
 def _fleet(routes: APIRouter, service: Service) -> None:

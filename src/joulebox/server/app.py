@@ -2,6 +2,7 @@
 
 import asyncio
 import gc
+import logging
 import os
 import signal
 import socket
@@ -18,12 +19,13 @@ from starlette.types import ASGIApp
 
 from joulebox.clock import Clock, SystemClock
 from joulebox.errors import JouleboxError
-from joulebox.server import access_api, api, campaigns_api, feedback_api, node_api, pages
+from joulebox.server import access_api, api, campaigns_api, export, feedback_api, metrics, node_api, pages
 from joulebox.server.desk import Desk
 from joulebox.server.gate import Gate, document
 from joulebox.server.grid.feeds import feeds_of
 from joulebox.server.grid.live import Grid
 from joulebox.server.keeper import Keeper
+from joulebox.server.lives import Listener, Lives
 from joulebox.server.planner import Planner
 from joulebox.server.problems import PROBLEMS, Shell, install
 from joulebox.server.replicas import Replicas
@@ -35,6 +37,7 @@ from joulebox.server.waker import Waker
 from joulebox.server.wakes import Wakes
 from joulebox.settings import Settings
 
+_log = logging.getLogger(__name__)
 BACKLOG: Final = 1024
 REQUESTS_MAX: Final = 8192
 """Requests held at once: every waiting node is one, and every person who watches a prompt."""
@@ -48,8 +51,9 @@ GARBAGE: Final = 10_000
 """So many new objects make Python look for circles among them."""
 
 
-def build_app(settings: Settings, clock: Clock | None = None) -> FastAPI:
-    """The application. Its lifespan opens the database and takes up what an earlier server left.
+def build_app(settings: Settings, clock: Clock | None = None, listener: Listener | None = None) -> FastAPI:
+    """The application. Its lifespan opens the database and takes up what an earlier server left. `listener` is told of
+    every prompt that ends.
 
     Raises `JouleboxError("bad_setting")`; entering the lifespan raises `JouleboxError("database")`.
     """
@@ -64,6 +68,7 @@ def build_app(settings: Settings, clock: Clock | None = None) -> FastAPI:
     gate = Gate(settings, clock, store.access)
     service = Service(desk, store, grid, replicas, planner, gate.forget)
     retention = Retention(store, clock, settings.retention_days)
+    lives = Lives(store, listener)
 
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
@@ -82,6 +87,7 @@ def build_app(settings: Settings, clock: Clock | None = None) -> FastAPI:
             await grid.close()
             await desk.close()
             await replicas.close()
+            await lives.close()
             await store.close()
 
     app = FastAPI(
@@ -113,6 +119,8 @@ def build_app(settings: Settings, clock: Clock | None = None) -> FastAPI:
     app.include_router(access_api.router())
     app.include_router(feedback_api.router())
     app.include_router(campaigns_api.router(service))
+    app.include_router(metrics.router(metrics.Metrics(desk, store.seeing, grid)))
+    app.include_router(export.router())
     document(app)
     app.state.entrance = Shortcut(app, gate, for_nodes.routes, [node_api.LARGE])
     return app
@@ -216,9 +224,22 @@ def serve(settings: Settings, on_ready: Callable[[str], None] | None = None) -> 
 
     Raises `JouleboxError`: `port_in_use`, `database`, `bad_setting`.
     """
-    app = build_app(settings)
+    app = build_app(settings, listener=_listener())
     with listen(settings.host, settings.port) as sock:
         asyncio.run(_serve(app, sock, lambda: on_ready(url_of(settings.host, sock)) if on_ready else None))
+
+
+def _listener() -> Listener | None:
+    """Who is told of prompts, where the environment names somebody. What keeps it from working is said, and no more."""
+    if not any(name.startswith("OTEL_") for name in os.environ):
+        return None
+    from joulebox.server.otel import from_environment
+
+    try:
+        return from_environment()
+    except JouleboxError as error:
+        _log.warning("nothing is exported: %s", error.detail)
+        return None
 
 
 def _spare_what_stays() -> None:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
 from joulebox.errors import JouleboxError
+from joulebox.logs import about, bound
 from joulebox.model import AttemptState, EarlierAttempt, Placement, Problem, Receipt, Trace
 from joulebox.plain import plain
 from joulebox.protocol import Finish, NodeEvent, unpack_trace
@@ -14,6 +15,7 @@ from joulebox.server.grid.live import Grid
 from joulebox.server.jobs import Attempt, Delivery, Ending, Plan, StoredReceipt, new_id
 from joulebox.server.placement import past_run
 from joulebox.server.quota import charged_j
+from joulebox.server.tallies import of_receipt
 from joulebox.units import NS_PER_US
 
 _log = logging.getLogger(__name__)
@@ -38,7 +40,8 @@ async def deliver(
 
     Raises `JouleboxError("bad_evidence")` when answer or trace are missing or cannot be read.
     """
-    return await asyncio.to_thread(_deliver, attempt, wanted, finish, log, grid, earlier)
+    with bound(job=attempt.job_id, attempt=attempt.number, node=attempt.node):
+        return await asyncio.to_thread(_deliver, attempt, wanted, finish, log, grid, earlier)
 
 
 async def _left_behind(attempt: Attempt, finish: Finish) -> bytes | None:
@@ -48,7 +51,8 @@ async def _left_behind(attempt: Attempt, finish: Finish) -> bytes | None:
     try:
         return (await asyncio.to_thread(_evidence, attempt, finish.trace_b64))[0]
     except JouleboxError as error:
-        _log.warning("%s", error.detail)
+        what = about(job=attempt.job_id, attempt=attempt.number, node=attempt.node)
+        _log.warning("%s", error.detail, extra=what)
         return None
 
 
@@ -83,6 +87,7 @@ def _deliver(
         past_run=(trace.model.digest, run) if run is not None and trace.model is not None else None,
         plan=_outcome(wanted.plan, made),
         charged_j=cost_j,
+        tallies=tuple(of_receipt(made)) if made is not None else (),
     )
 
 

@@ -695,7 +695,7 @@ class Desk:
             record = await self._close(live, lost(f"node {live.attempt.node} went silent"), own=True)
             self._given_up(live, record)
         except Exception:  # noqa: BLE001 - an attempt without a timer would stay silent for ever
-            _log.exception("attempt %d of job %s is not rescued yet", live.attempt.number, live.attempt.job_id)
+            _log.exception("the attempt is not rescued yet", extra=live.about)
             self._start_grace(live)
 
     def _given_up(self, live: Live, record: Record | None) -> None:
@@ -719,7 +719,7 @@ class Desk:
             ending = Ending(AttemptState.FAILED, Problem(code="attempt_too_long", detail=sentence), retry=False)
             self._given_up(live, await self._close(live, ending, own=True))
         except Exception:  # noqa: BLE001 - it is the last resort
-            _log.exception("attempt %d of job %s is not stopped yet", live.attempt.number, live.attempt.job_id)
+            _log.exception("the attempt is not stopped yet", extra=live.about)
             self._limit(live, self._settings.grace_s)
 
     # --- who is told --------------------------------------------------------------------------------------------------

@@ -19,6 +19,7 @@ from fastapi import FastAPI, Request, Response
 from joulebox.clock import Clock
 from joulebox.errors import JouleboxError
 from joulebox.host import own_folder
+from joulebox.server import tracing
 from joulebox.server.access import (
     EVERYBODY,
     OWNER,
@@ -108,6 +109,8 @@ class Gate:
             if caller.owner is None:
                 secret = new_secret()
                 caller = replace(caller, owner=owner_of(secret), cookie=secret)
+        if need == "ask":
+            tracing.note(request.headers.get("traceparent"))
         request.state.caller = caller
         remember(request, response)
 

@@ -17,6 +17,7 @@ from joulebox.model import AttemptState, Job, JobState, Problem, Prompt, Purpose
 from joulebox.protocol import LEASE_WAIT_S, LeaseRequest
 from joulebox.server.control import Baseline, Book, Entry
 from joulebox.server.idle import NodeIdle, ServerTime
+from joulebox.server.tallies import Tally
 from joulebox.wording import size
 
 LOST_MAX: Final = 10
@@ -107,7 +108,7 @@ class PastRun:
 class Record:
     """A job with what only the server needs: its place in the order of asking, where it may run, whether to stop it,
     whose texts it holds, whether everybody with the link may read them, whether they are gone. One that is planned is
-    looked at again when it is `due`."""
+    looked at again when it is `due`. `traceparent` names the trace that the request was part of (W3C)."""
 
     job: Job
     number: int
@@ -120,6 +121,7 @@ class Record:
     owner: str | None = None
     shared: bool = False
     erased: bool = False
+    traceparent: str | None = None
 
     @property
     def policy(self) -> str:
@@ -240,7 +242,7 @@ class FinishedJob:
 class Delivery:
     """A finished answer with its evidence. Without a receipt, `error` says why there is none. `past_run` is what it
     took, with the digest of its model; `plan` that of the job, with what it
-    saved; `charged_j` what it costs its asker."""
+    saved; `charged_j` what it costs its asker; `tallies` what it adds to running totals."""
 
     answer: str
     finish_reason: str
@@ -253,6 +255,7 @@ class Delivery:
     past_run: tuple[str, PastRun] | None = None
     plan: Plan | None = None
     charged_j: float | None = None
+    tallies: tuple[Tally, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -9,6 +9,7 @@ from datetime import datetime, timedelta
 from typing import Final
 
 from joulebox.errors import JouleboxError
+from joulebox.logs import about
 from joulebox.model import Intensity
 from joulebox.server.background import Background
 from joulebox.server.grid.chain import RANK
@@ -63,7 +64,7 @@ class Keeper(Background):
         except JouleboxError as error:
             if error.code == "database":
                 raise
-            _log.warning("receipt %s is not looked at again: %s", one.receipt_id, error.detail)
+            _log.warning("receipt is not looked at again: %s", error.detail, extra=about(receipt=one.receipt_id))
             following = None
         else:
             if outcome.carbon["intensity"]["quality"] in LIVE:

@@ -4,9 +4,10 @@ import asyncio
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Final, Literal
+from typing import Any, Final, Literal
 
 from joulebox.errors import JouleboxError
+from joulebox.logs import about
 from joulebox.model import Phase, Purpose
 from joulebox.protocol import VERSION, EventKind, LeaseRequest, NodeEvent
 from joulebox.server.delivery import Wanted
@@ -72,6 +73,11 @@ class Live:
     limit: asyncio.TimerHandle | None = None
     finishing: int = 0
     over: bool = False
+
+    @property
+    def about(self) -> dict[str, Any]:
+        """What a log line is about that is about this attempt."""
+        return about(job=self.attempt.job_id, attempt=self.attempt.number, node=self.attempt.node)
 
     def stop_grace(self) -> None:
         """The node has spoken."""

@@ -19,6 +19,7 @@ from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from joulebox.errors import REGISTRY, JouleboxError
+from joulebox.logs import about
 from joulebox.protocol import VERSION
 
 _log = logging.getLogger(__name__)
@@ -194,11 +195,22 @@ class Shell:
         except ClientDisconnect:
             return  # hung up in the middle of a request: there is nobody to answer
         except Exception:
-            _log.exception("unexpected failure at %s %s", scope["method"], scope["path"])
+            _log.exception("unexpected failure at %s %s", scope["method"], _place(scope), extra=_about(scope))
             if begun:
                 raise
             broken = JouleboxError("internal", "Something broke inside Joulebox; the server's log says what.")
             await problem(broken)(scope, receive, send_with_headers)
+
+
+def _place(scope: Scope) -> str:
+    """Where a request went, without what is secret in it: the token of an attempt, the link to a receipt."""
+    route = scope.get("route")
+    return str(route.path) if route is not None else str(scope["path"])
+
+
+def _about(scope: Scope) -> dict[str, Any]:
+    parts = scope.get("path_params", {})
+    return about(job=parts.get("prompt_id"), receipt=parts.get("receipt_id"), node=parts.get("name"))
 
 
 def _declared_bytes(scope: Scope) -> int:

@@ -3,7 +3,7 @@
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from itertools import zip_longest
 from typing import Annotated, Any, Final
 
@@ -38,6 +38,7 @@ from joulebox.server.jobs import FASTEST, NODE_PREFIX, ZONE_PREFIX, NodeRecord, 
 from joulebox.server.node_now import NodeNow
 from joulebox.server.outlook import Outlook
 from joulebox.server.overview import Overview
+from joulebox.server.paging import moment, number
 from joulebox.server.placement import GREENEST, Wish
 from joulebox.server.planner import Planner
 from joulebox.server.problems import bad_request
@@ -55,8 +56,6 @@ Text = Annotated[str, Field(max_length=1_000_000)]
 EXAMPLE: Final[Json] = {"model": "small", "prompt": "Why is the sky blue?", "max_tokens": 64}
 NOBODY: Final = "-"
 """Nothing belongs to this owner."""
-CURSOR_MAX: Final = 18
-"""Longer numbers fit no database."""
 LATER: Final = ("max_energy_j",)
 TAKES: Final = ("idle", "unloaded", "busy", "suspended", "waking")
 """States of a node whose models may be asked now."""
@@ -145,7 +144,7 @@ class PromptBody(BaseModel):
     def to_wish(self, now: datetime) -> Wish:
         """Where and until when it may run, spelled as nodes are. Raises `JouleboxError`: `bad_request`,
         `unknown_zone`."""
-        deadline = _moment(self.deadline, "deadline") if self.deadline is not None else None
+        deadline = moment(self.deadline, "deadline") if self.deadline is not None else None
         if deadline is not None and deadline <= now:
             raise JouleboxError(
                 "bad_request", f"The deadline {self.deadline} is over: it is {now:%Y-%m-%dT%H:%MZ} now."
@@ -393,7 +392,7 @@ class Service:
 
     async def prompts(self, limit: int, cursor: str | None) -> Json:
         """Prompts of who asks, newest first; an administrator sees all."""
-        before = _number(cursor) if cursor is not None else None
+        before = number(cursor) if cursor is not None else None
         page = await self.store.page(limit, before, self._mine())
         following = str(page.next_number) if page.next_number is not None else None
         outlooks = await self.desk.outlooks(page.records)
@@ -459,10 +458,17 @@ class Service:
 
     async def receipts(self, since: str | None, limit: int, cursor: str | None) -> Json:
         """Ids of receipts in the order of asking, or from a day or moment on in the order of finishing."""
-        after = _number(cursor) if cursor is not None else 0
-        first = _moment(since) if since else None
-        ids, following = await self.store.receipt_ids(first, limit, after, self._mine())
+        ids, following = await self.store.receipt_ids(*self._page(since, limit, cursor))
         return {"receipts": list(ids), "next_cursor": str(following) if following is not None else None}
+
+    async def receipt_bodies(
+        self, since: str | None, limit: int, cursor: str | None, *, revisions: bool
+    ) -> tuple[Sequence[bytes], int | None]:
+        """The same receipts byte for byte, newest or all revisions, and the cursor of the next page."""
+        return await self.store.seeing.receipts(*self._page(since, limit, cursor), revisions=revisions)
+
+    def _page(self, since: str | None, limit: int, cursor: str | None) -> tuple[datetime | None, int, int, str | None]:
+        return moment(since) if since else None, limit, number(cursor) if cursor is not None else 0, self._mine()
 
     async def recompute(self, receipt_id: str) -> Json:
         """Make a receipt again of its evidence; what differs is a further revision, and earlier ones are kept."""
@@ -594,7 +600,7 @@ class Service:
 
     async def acts(self, limit: int, cursor: str | None) -> tuple[Sequence[Act], str | None]:
         """The audit log, newest first, and the next page's cursor."""
-        acts, following = await self.store.access.acts(limit, _number(cursor) if cursor is not None else None)
+        acts, following = await self.store.access.acts(limit, number(cursor) if cursor is not None else None)
         return acts, str(following) if following is not None else None
 
     def _acted(self, act: str, subject: str, detail: str = "") -> Act:
@@ -725,23 +731,6 @@ def mine(request: Request) -> Service:
 
 
 Mine = Annotated[Service, Depends(mine)]
-
-
-def _number(cursor: str) -> int:
-    if not (cursor.isdecimal() and cursor.isascii() and len(cursor) <= CURSOR_MAX):
-        raise JouleboxError("bad_request", "The cursor is none that this server gave: leave it out to begin anew.")
-    return int(cursor)
-
-
-def _moment(text: str, what: str = "since") -> datetime:
-    """A day or a moment as people write it; without a zone it is UTC."""
-    try:
-        at = datetime.fromisoformat(text)
-        return (at if at.tzinfo else at.replace(tzinfo=UTC)).astimezone(UTC)
-    except (ValueError, OverflowError) as error:
-        raise JouleboxError(
-            "bad_request", f"{what} {text!r} is no time: write 2026-11-23 or 2026-11-23T10:00Z."
-        ) from error
 
 
 def _placement(record: Record) -> Json:

@@ -14,6 +14,7 @@ from typing import Final
 
 from joulebox.clock import Clock
 from joulebox.errors import JouleboxError
+from joulebox.logs import about
 from joulebox.protocol import LeaseRequest
 from joulebox.server.background import Background
 from joulebox.server.desk import Desk
@@ -58,7 +59,7 @@ class Waker(Background):
             if name not in offers:  # drained: nothing is sent to it, so that nothing can be said of it
                 continue
             if sleep.waking and not sleep.failed and now >= sleep.waking + _bound(offers[name]):
-                _log.warning("node %s did not wake", name)
+                _log.warning("node %s did not wake", name, extra=about(node=name))
                 await self._change(name, sleep, replace(sleep, failed=now))
         waiting = await self._books.waiting(unserved(reach, present, self._wakes.asleep))
         asleep = self._wakes.asleep
@@ -95,7 +96,7 @@ class Waker(Background):
                 for address in self._addresses:
                     sender.sendto(packet, address)
         except (OSError, JouleboxError) as error:
-            _log.warning("node %s: no magic packet could be sent: %s", name, error)
+            _log.warning("node %s: no magic packet could be sent: %s", name, error, extra=about(node=name))
 
     async def _run(self) -> None:
         while True:

@@ -30,7 +30,7 @@ from joulebox.server.jobs import (
     new_token,
     reach_of,
 )
-from joulebox.server.store import queries
+from joulebox.server.store import queries, seeing_books
 from joulebox.server.store.rows import error_columns, idle_columns, node_idle_of, plan_column, record_of
 from joulebox.server.store.steps import Prepared, Row, Steps, done, first
 from joulebox.server.store.tables import (
@@ -44,6 +44,7 @@ from joulebox.server.store.tables import (
     server_time,
     traces,
 )
+from joulebox.server.tallies import Tally, of_attempt, of_idle, of_prompt
 
 
 def _named(name: str) -> Any:
@@ -75,6 +76,7 @@ _ASKED: Final = (
     "owner",
     "plan",
     "due",
+    "traceparent",
 )
 
 
@@ -93,6 +95,13 @@ _RECEIPT: Final = Prepared(queries.receipt(_named("receipt_id")))
 _WORKING: Final = Prepared(queries.working(_named("own")))
 _RUNNING_ON: Final = Prepared(queries.running_on(_named("on_node")))
 _REPLAY: Final = Prepared(queries.replay(_named("of_job")))
+_CANCEL: Final = {
+    start: Prepared(
+        queries.move_job(_named("job_id"), start, state=JobState.CANCELLED, finalized=_named("finalized"), cancel=True)
+    )
+    for start in (JobState.AVAILABLE, JobState.DEFERRED)
+}
+_MARK_CANCEL: Final = Prepared(queries.mark_cancel(_named("job_id")))
 _ADD_ATTEMPT: Final = _into(attempts, "finished", "problem")
 _COUNTS: Final = Prepared(queries.attempt_counts(_named("of_job")))
 _ADD_TRACE: Final = _into(traces)
@@ -159,7 +168,7 @@ def _one(row: Row | None) -> Row:
 def enqueue(values: dict[str, Any]) -> Steps[Record | None]:
     """A new job; `None` where one was asked with the same idempotency key."""
     asker = values["asker"]
-    given = {"plan": None, "due": None, "of_asker": asker} | values
+    given = {"plan": None, "due": None, "traceparent": None, "of_asker": asker} | values
     row = yield from first(_ADD_JOB[asker is not None], **given)
     return record_of(row) if row else None
 
@@ -262,10 +271,26 @@ _OF_ATTEMPT: Final = tuple(column.name for column in attempts.c if column.name n
 # --- ended ------------------------------------------------------------------------------------------------------------
 
 
+_RESCUED: Final = frozenset({AttemptState.FAILED, AttemptState.LOST})
+
+
+def cancel(job_id: str, now: datetime) -> Steps[Record | None]:
+    """Cancel a waiting job, mark a running one; a final one stays as it is."""
+    ended: Row | None = None
+    for start in (JobState.AVAILABLE, JobState.DEFERRED):
+        ended = ended or (yield from first(_CANCEL[start], job_id=job_id, finalized=now))
+    yield from done(_MARK_CANCEL, job_id=job_id)
+    row = yield from first(_JOB, job_id=job_id)
+    if ended is not None:
+        yield from seeing_books.add([_over(record_of(ended), None)])
+    return record_of(row) if row else None
+
+
 def close_attempt(
     token: str, ending: Ending, attempts_max: int, now: datetime, owner: int | None = None
-) -> Steps[Record | None]:
-    """End an attempt that is not done, only `owner`'s where one is named; the job's next state is `after(...)`."""
+) -> Steps[tuple[Record, str] | None]:
+    """End an attempt that is not done, only `owner`'s where one is named; the job's next state is `after(...)`. The job
+    as it then is, and the node whose attempt it was."""
     problem = asdict(ending.problem) if ending.problem else None
     close = _close(ending.state, own=owner is not None)
     ended = yield from first(close, of_token=token, finished=now, problem=problem, of_owner=owner)
@@ -288,7 +313,10 @@ def close_attempt(
     values |= error_columns(error)
     again = {"node": None, "turn": 0} if state is JobState.AVAILABLE else {}
     row = yield from first(_move(state, *values, **again), job_id=job_id, **values)
-    return record_of(_one(row))
+    moved = record_of(_one(row))
+    found = of_attempt(ended["node"], ending.state, again=state is JobState.AVAILABLE and ending.state in _RESCUED)
+    yield from seeing_books.add(found if state is JobState.AVAILABLE else [*found, _over(moved, ended["node"])])
+    return moved, ended["node"]
 
 
 def complete(token: str, delivery: Delivery, now: datetime) -> Steps[Record | None]:
@@ -319,7 +347,14 @@ def complete(token: str, delivery: Delivery, now: datetime) -> Steps[Record | No
     yield from _keep_past_run(completed, delivery)
     if delivery.control is not None:
         yield from _keep_control(delivery.control, ended["node"])
+    found = of_attempt(ended["node"], AttemptState.DONE, again=False)
+    yield from seeing_books.add([*found, _over(completed, ended["node"]), *delivery.tallies])
     return completed
+
+
+def _over(record: Record, node: str | None) -> Tally:
+    job = record.job
+    return of_prompt(node, job.prompt.model, record.purpose, job.state)
 
 
 def _keep_trace(token: str, blob: bytes) -> Steps[None]:
@@ -377,11 +412,15 @@ def new_baseline(baseline: Baseline) -> Steps[int]:
 
 def keep_idle(stretches: Sequence[NodeIdle], server: ServerTime) -> Steps[None]:
     """What nodes drew between jobs, each stretch once however often it is told, and what this server used."""
+    grown: list[Tally] = []
     for node in {stretch.node for stretch in stretches}:
         row = yield from first(_NEWEST_IDLE, on_node=node)
-        mine = [stretch for stretch in stretches if stretch.node == node]
-        for one in entered(node_idle_of(row) if row else None, mine):
+        last = node_idle_of(row) if row else None
+        rows = entered(last, [stretch for stretch in stretches if stretch.node == node])
+        for one in rows:
             yield from done(_SAVE_IDLE, **idle_columns(one))
+        grown += of_idle(last, rows)
     row = yield from first(_NEWEST_SERVER_TIME, of_instance=server.instance)
     kept = continued(ServerTime(**row) if row else None, server)
     yield from done(_SAVE_SERVER_TIME, **asdict(kept))
+    yield from seeing_books.add(grown)

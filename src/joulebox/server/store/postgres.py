@@ -66,6 +66,7 @@ class Postgres:
         try:
             self._engine = create_async_engine(
                 self._url,
+                hide_parameters=True,
                 pool_size=CONNECTIONS,
                 max_overflow=0,
                 pool_timeout=TURN_S,
@@ -154,7 +155,11 @@ class Postgres:
         """
         try:
             engine = create_async_engine(
-                self._url, poolclass=NullPool, isolation_level="REPEATABLE READ", connect_args={"timeout": CONNECT_S}
+                self._url,
+                hide_parameters=True,
+                poolclass=NullPool,
+                isolation_level="REPEATABLE READ",
+                connect_args={"timeout": CONNECT_S},
             )
         except ModuleNotFoundError as error:
             raise _not_installed() from error

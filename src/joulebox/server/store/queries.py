@@ -76,6 +76,7 @@ JOB = (
     jobs.c.owner,
     jobs.c.shared,
     jobs.c.erased,
+    jobs.c.traceparent,
 )
 """What a `Record` is made of: everything but the pieces of the answer."""
 
@@ -234,7 +235,7 @@ def sleeps() -> Rows:
 
 def save_sleep(dialect: str, values: dict[str, Any]) -> Insert:
     """How a node sleeps, in place of what was known."""
-    added = _insert(dialect, node_sleep).values(values)
+    added = insert_into(dialect, node_sleep).values(values)
     saved: Insert = added.on_conflict_do_update(index_elements=["node"], set_=values)
     return saved
 
@@ -324,8 +325,8 @@ def share(job_id: str, *, shared: bool) -> Update:
 
 def erase_text(job_id: str, prompt: dict[str, Any], now: datetime) -> Update:
     """Forget what was asked and answered; an idempotency key is a text of the asker's too."""
-    gone = {"prompt": prompt, "answer": None, "chunks": None, "idempotency_key": None, "erased": now}
-    return update(jobs).where(jobs.c.id == job_id).values(gone)
+    gone = {"prompt": prompt, "answer": None, "chunks": None, "idempotency_key": None, "traceparent": None}
+    return update(jobs).where(jobs.c.id == job_id).values(gone | {"erased": now})
 
 
 def shorten(job_id: str, prompt: dict[str, Any]) -> Update:
@@ -526,7 +527,7 @@ def some_nodes(names: Collection[str]) -> Rows:
 
 def add_job(dialect: str, values: dict[str, Any]) -> ReturningInsert[Any]:
     """A new job, unless one was asked with the same idempotency key."""
-    added = _insert(dialect, jobs).values(values).on_conflict_do_nothing(index_elements=["idempotency_key"])
+    added = insert_into(dialect, jobs).values(values).on_conflict_do_nothing(index_elements=["idempotency_key"])
     new: ReturningInsert[Any] = added.returning(*JOB)
     return new
 
@@ -543,14 +544,16 @@ def save_node(dialect: str, values: dict[str, Any], replica: int | None) -> Inse
         same = nodes.c.instance == values["instance"]
         free = or_(nodes.c.replica.is_(None), nodes.c.replica == replica, same, ~alive(nodes.c.replica))
     saved: Insert = (
-        _insert(dialect, nodes).values(values).on_conflict_do_update(index_elements=["name"], set_=values, where=free)
+        insert_into(dialect, nodes)
+        .values(values)
+        .on_conflict_do_update(index_elements=["name"], set_=values, where=free)
     )
     return saved
 
 
 def add_revision(dialect: str, values: dict[str, Any]) -> Insert:
     """A further revision of a receipt, unless somebody else has just made it."""
-    added: Insert = _insert(dialect, receipts).values(values).on_conflict_do_nothing()
+    added: Insert = insert_into(dialect, receipts).values(values).on_conflict_do_nothing()
     return added
 
 
@@ -587,14 +590,14 @@ def drop_recheck(receipt_id: str) -> Delete:
 
 def _instead(dialect: str, table: Table, values: dict[str, Any], *key: str) -> Insert:
     """A row, in place of what was there by the same key."""
-    added = _insert(dialect, table).values(values)
+    added = insert_into(dialect, table).values(values)
     new: Insert = added.on_conflict_do_update(
         index_elements=list(key), set_={name: added.excluded[name] for name in values}
     )
     return new
 
 
-def _insert(dialect: str, table: Table) -> Any:
+def insert_into(dialect: str, table: Table) -> Any:
     """Each dialect has an `ON CONFLICT` of its own, with the same words."""
     if dialect == "postgresql":
         from sqlalchemy.dialects import postgresql
@@ -728,7 +731,7 @@ def first_idle() -> Rows:
 
 def add_secret(dialect: str, name: str, value: str) -> Insert:
     """A secret, unless there is one of that name."""
-    added: Insert = _insert(dialect, secrets).values(name=name, value=value).on_conflict_do_nothing()
+    added: Insert = insert_into(dialect, secrets).values(name=name, value=value).on_conflict_do_nothing()
     return added
 
 

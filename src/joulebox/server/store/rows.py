@@ -66,7 +66,7 @@ def record_of(row: Row) -> Record:
         receipt_id=row["receipt_id"],
         error=error,
     )
-    names = ("number", "placement", "cancel", "purpose", "rank", "due", "owner", "shared")
+    names = ("number", "placement", "cancel", "purpose", "rank", "due", "owner", "shared", "traceparent")
     plan = _PLAN.validate_python(row["plan"]) if row["plan"] else None
     return Record(job=job, plan=plan, erased=row["erased"] is not None, **{name: row[name] for name in names})
 

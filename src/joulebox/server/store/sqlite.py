@@ -264,7 +264,7 @@ def _checked(url: URL) -> URL:
 
 
 def _engine(url: URL) -> AsyncEngine:
-    engine = create_async_engine(url, pool_size=CONNECTIONS, max_overflow=0)
+    engine = create_async_engine(url, pool_size=CONNECTIONS, max_overflow=0, hide_parameters=True)
 
     @event.listens_for(engine.sync_engine, "connect")
     def prepare(connection: Any, _record: Any) -> None:

@@ -1,5 +1,6 @@
 """The `Queue` port on a database, and what else is kept: lists of jobs, receipts, evidence, nodes."""
 
+import logging
 import secrets
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
@@ -11,7 +12,8 @@ from typing import Any, Final
 from sqlalchemy import RowMapping
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from joulebox.model import AttemptState, JobState, Prompt, Purpose
+from joulebox.logs import about
+from joulebox.model import FINAL_STATES, AttemptState, JobState, Prompt, Purpose
 from joulebox.protocol import LeaseRequest
 from joulebox.server.control import Baseline, Book
 from joulebox.server.grid.chain import GridValue
@@ -53,11 +55,14 @@ from joulebox.server.store.rows import (
     prompt_of,
     record_of,
 )
+from joulebox.server.store.seeing_books import SeeingBooks
 from joulebox.server.store.sleep_books import SleepBooks
 from joulebox.server.store.tables import attempts, jobs, nodes
 from joulebox.server.store.talk_books import TalkBooks
 from joulebox.server.talking import without_earlier
+from joulebox.server.tracing import incoming
 
+_log = logging.getLogger(__name__)
 SETTLED_S: Final = 5.0
 """So long the end of a server waits for transactions that nobody waits for any more."""
 
@@ -72,6 +77,9 @@ class Store:
         self.talks = TalkBooks(self._database)
         self.campaigns = CampaignBooks(self._database)
         self.feedback = FeedbackBooks(self._database)
+        self.seeing = SeeingBooks(self._database)
+        self.ended: Callable[[Record], None] = lambda _: None
+        """Called where a prompt has come to its end through this server."""
         self._replica: int | None = None
         self._claims: Counter[str] = Counter()
 
@@ -182,6 +190,7 @@ class Store:
             "rank": rank,
             "asker": asker,
             "owner": owner,
+            "traceparent": incoming() if purpose == "prompt" else None,
         } | (place_columns(place) if place is not None else {})
         record = await self._database.carry_out(busy.enqueue(values), "single")
         if record is None:
@@ -209,7 +218,10 @@ class Store:
         if claim is None:
             return None
         self._claims[request.node] += 1
-        self._tell("job", claim.record.job.id)
+        attempt = claim.attempt
+        self._tell("job", attempt.job_id)
+        what = about(job=attempt.job_id, attempt=attempt.number, node=attempt.node)
+        _log.info("node %s takes prompt %s, attempt %d", attempt.node, attempt.job_id, attempt.number, extra=what)
         return claim
 
     @whole
@@ -217,9 +229,22 @@ class Store:
         self, token: str, ending: Ending, attempts_max: int, now: datetime, *, own: bool = False
     ) -> Record | None:
         steps = busy.close_attempt(token, ending, attempts_max, now, self._replica if own else None)
-        record = await self._database.carry_out(steps, "change")
-        if record is not None:
-            self._tell("ready" if record.job.state is JobState.AVAILABLE else "job", record.job.id)
+        closed = await self._database.carry_out(steps, "change")
+        if closed is None:
+            return None
+        record, node = closed
+        job, again = record.job, record.job.state is JobState.AVAILABLE
+        self._tell("ready" if again else "job", job.id)
+        _log.log(
+            logging.INFO if ending.state is AttemptState.CANCELLED else logging.WARNING,
+            "attempt %d at prompt %s is %s%s",
+            job.attempt,
+            job.id,
+            ending.state,
+            ", it goes back into the line" if again else "",
+            extra=about(job=job.id, attempt=job.attempt, node=node, problem=ending.problem and ending.problem.code),
+        )
+        self._end(record, node)
         return record
 
     @whole
@@ -233,18 +258,24 @@ class Store:
         record = await self._database.carry_out(busy.complete(token, delivery, now), "change")
         if record is not None:
             self._tell("job", record.job.id)
+            self._end(record, record.job.node)
         return record
 
     @whole
     async def cancel(self, job_id: str, now: datetime) -> Record | None:
-        async with self._database.write() as connection:
-            for start in (JobState.AVAILABLE, JobState.DEFERRED):
-                moved = queries.move_job(job_id, start, state=JobState.CANCELLED, finalized=now, cancel=True)
-                await connection.execute(moved)
-            await connection.execute(queries.mark_cancel(job_id))
-            row = await _row(connection, queries.job(job_id))
+        record = await self._database.carry_out(busy.cancel(job_id, now), "change")
         self._tell("job", job_id)
-        return record_of(row) if row else None
+        if record is not None and record.job.finalized == now:
+            self._end(record, None)
+        return record
+
+    def _end(self, record: Record, node: str | None) -> None:
+        """A prompt has come to its end, where it has."""
+        job = record.job
+        if job.state in FINAL_STATES:
+            what = about(job=job.id, attempt=job.attempt or None, node=node, receipt=job.receipt_id)
+            _log.info("prompt %s is %s", job.id, job.state, extra=what)
+            self.ended(record)
 
     @whole
     async def record(self, job_id: str) -> Record | None:

@@ -147,6 +147,8 @@ jobs = Table(
     Column("erased", UtcTime),
     # What it costs its asker, where that is known.
     Column("charged_j", Float),
+    # The trace that it belongs to, where the request named one (W3C traceparent).
+    Column("traceparent", String(55)),
     CheckConstraint(JOB_STATES, name="state"),
     CheckConstraint(JOB_FINAL, name="finalized"),
     CheckConstraint("attempt >= 0", name="attempt"),
@@ -400,6 +402,16 @@ audit = Table(
     Column("detail", Text, nullable=False),
 )
 """What administrators did. Nothing of it is ever changed."""
+
+tallies = Table(
+    "tallies",
+    metadata,
+    # Totals since this table is there. Of labels their JSON, in the order of their names.
+    Column("name", String(64), primary_key=True),
+    Column("labels", Text, primary_key=True),
+    Column("total", Float, nullable=False),
+)
+"""What is counted for ever, and never shrinks."""
 
 secrets = Table(
     "secrets",

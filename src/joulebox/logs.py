@@ -1,0 +1,87 @@
+"""Log lines of server and node, as text or JSON, each with the job, attempt and node that it is about.
+
+What a line is about is bound to the work (`bound`), or given with the line (`extra=about(...)`). Only Joulebox's own
+lines are told from the level on that is set, what libraries say only from warnings on: at lower levels some print what
+they send, and keys and prompts are never logged.
+"""
+
+import json
+import logging
+import re
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
+from datetime import UTC, datetime
+from types import MappingProxyType
+from typing import Any, Final, TextIO
+
+_BOUND: Final[ContextVar[Mapping[str, object]]] = ContextVar("about", default=MappingProxyType({}))
+OURS: Final = "joulebox"
+
+
+@contextmanager
+def bound(**facts: object) -> Iterator[None]:
+    """Have every line be about this, as long as the block lasts."""
+    token = _BOUND.set({**_BOUND.get(), **facts})
+    try:
+        yield
+    finally:
+        _BOUND.reset(token)
+
+
+def about(**facts: object) -> dict[str, Any]:
+    """What one line is about: the `extra` of a logging call."""
+    return {"about": facts}
+
+
+def facts_of(record: logging.LogRecord) -> dict[str, object]:
+    """What a line is about, bound or given; what is not known is left out."""
+    facts = {**_BOUND.get(), **getattr(record, "about", {})}
+    return {name: value for name, value in facts.items() if value is not None}
+
+
+class JsonLines(logging.Formatter):
+    """One JSON object a line: `at` (ISO 8601, UTC), `level`, `program`, `logger`, `message`, what it is about, and
+    `exception` with its traceback."""
+
+    def __init__(self, program: str) -> None:
+        super().__init__()
+        self._program = program
+
+    def format(self, record: logging.LogRecord) -> str:
+        line: dict[str, object] = {
+            "at": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
+            "level": record.levelname.lower(),
+            "program": self._program,
+            "logger": record.name,
+            "message": record.getMessage(),
+        }
+        line |= facts_of(record)
+        if record.exc_info:
+            line["exception"] = self.formatException(record.exc_info)
+        return json.dumps(line, ensure_ascii=False, default=str)
+
+
+class TextLines(logging.Formatter):
+    """`server: message (job ..., attempt ..., node ...)`: of what the line is about, what it does not say itself."""
+
+    def __init__(self, program: str) -> None:
+        super().__init__()
+        self._program = program
+
+    def format(self, record: logging.LogRecord) -> str:
+        message = record.getMessage()
+        said = set(re.findall(r"[\w.:-]*\w", message))
+        unsaid = [f"{name} {value}" for name, value in facts_of(record).items() if str(value) not in said]
+        text = f"{self._program}: {message}" + (f" ({', '.join(unsaid)})" if unsaid else "")
+        return f"{text}\n{self.formatException(record.exc_info)}" if record.exc_info else text
+
+
+def configure(program: str, level: str, form: str, stream: TextIO | None = None) -> None:
+    """Tell what `program` (`server` or `node`) does on `stream`, stderr where none is named; `form` is `text` or
+    `json`."""
+    handler = logging.StreamHandler(stream or sys.stderr)
+    handler.setFormatter(JsonLines(program) if form == "json" else TextLines(program))
+    logging.basicConfig(handlers=[handler], level=logging.WARNING, force=True)
+    logging.getLogger(OURS).setLevel(level.upper())
