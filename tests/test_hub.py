@@ -99,16 +99,19 @@ def test_a_file_is_fetched_and_registered(peer: Peer, registry: Registry) -> Non
     assert left_behind(registry) == []
 
 
-def test_a_killed_download_goes_on_where_it_was(peer: Peer, registry: Registry, tmp_path: Path) -> None:
-    """A download whose process is killed half way is gone on with by the same command, from the byte where it was."""
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGKILL, -signal.SIGKILL), (signal.SIGINT, 130)])
+def test_a_stopped_download_goes_on_where_it_was(peer: Peer, registry: Registry, number: int, code: int) -> None:
+    """A download that is killed or interrupted half way is gone on with by the same command, from where it was."""
     peer.stall = True
     peer.repositories[REPOSITORY].files[NAME] = LARGE
     command = [sys.executable, "-m", "joulebox", "models", "add", f"hf:{REPOSITORY}/{NAME}", "--name", "tiny"]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment())
     assert peer.half_way.wait(30)
     part = wait_for_part(registry)
-    process.send_signal(signal.SIGKILL)
-    process.communicate()
+    process.send_signal(number)
+    told = process.communicate()[1].decode()
+    assert process.returncode == code, told
+    assert ("What came is kept" in told) == (number == signal.SIGINT)
     assert registry.list() == []
     peer.stall = False
     peer.leave.set()

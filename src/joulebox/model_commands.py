@@ -163,7 +163,12 @@ def _add_from_hub(
     def share(done: int, total: int) -> None:
         progress.share(f"fetching {file.name}", done, total)
 
-    added = fetch_into(registry, hub, file, name, share).file
+    try:
+        added = fetch_into(registry, hub, file, name, share).file
+    except KeyboardInterrupt:
+        progress.clear()
+        print("joulebox: What came is kept: the same command goes on with it.", file=sys.stderr)
+        raise
     progress.clear()
     if name is not None and added.id != name:
         print(f"It is here already, as {added.id}.")
