@@ -1,5 +1,6 @@
 """Models from a hub and from Ollama: chosen, fetched, gone on with after a break, checked, refused in one sentence."""
 
+import contextlib
 import hashlib
 import json
 import os
@@ -318,6 +319,38 @@ def test_a_disk_that_fills_up_leaves_nothing(peer: Peer, registry: Registry) -> 
     assert "JOULEBOX_MODELS_DIR" in sentence
     assert "Traceback" not in done.stderr
     assert (registry.list(), left_behind(registry)) == ([], [])
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of 320 MiB."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    made = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=320m", "tmpfs", str(disk)], capture_output=True, check=False
+    )
+    if made.returncode != 0:
+        pytest.skip("a file system of its own needs root")
+    yield disk
+    subprocess.run(["umount", str(disk)], check=True)
+
+
+@pytest.mark.slow
+def test_a_disk_that_another_fills_leaves_nothing(peer: Peer, small_disk: Path) -> None:
+    """Where somebody else takes the last room while a file comes, one sentence says so and what came is removed."""
+    peer.repositories[REPOSITORY].files[NAME] = LARGE
+    peer.stall = True
+    command = [sys.executable, "-m", "joulebox", "models", "add", f"hf:{REPOSITORY}", "--data-dir", str(small_disk)]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment())
+    assert peer.half_way.wait(30)
+    with (small_disk / "filler").open("wb", buffering=0) as filler, contextlib.suppress(OSError):
+        while True:
+            filler.write(bytes(MIB))
+    peer.leave.set()
+    told = process.communicate()[1].decode()
+    assert process.returncode == 1
+    assert "The disk is full" in told
+    assert left_behind(Registry(small_disk)) == []
 
 
 def test_who_adds_at_the_same_time_fetches_once(peer: Peer, registry: Registry) -> None:
