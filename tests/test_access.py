@@ -167,7 +167,7 @@ async def test_every_route_for_every_role(tmp_path: Path) -> None:
         asked = await on.store.record(names["prompt_id"])
         assert asked is not None
         compared = Comparison(id="c", created=asked.job.created, owner=asked.owner, node="n1", jobs=(asked.job.id,))
-        await on.store.talks.compare(compared, compared.jobs)
+        await on.store.talks.compare(compared)
         names["receipt_id"] = await work(on, "a")
         tokens["wrong"] = "jb_" + "x" * 16 + "_" + "y" * 43
         tokens["revoked"] = await token(on, "admin")

@@ -38,6 +38,8 @@ class Prompt:
     mode: Mode = "live"
     model_reason: str | None = None
     """Why this model, where the choice was left to the server."""
+    max_energy_j: float | None = None
+    """The answer ends when live readings tell that it drew so much above idle."""
 
 
 # --- 2. it waits, 3. a node is chosen, 4. the node takes it -----------------------------------------------------------
@@ -396,6 +398,18 @@ class NeighboursSeen:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Budget:
+    """An energy budget. The server judged it spent at `judged_j` above idle, `judged_s` after the request; `None`: the
+    answer ended before. `overshoot_j`: how far the answer lies above it in the end, zero where it does not; known once
+    it is accounted for, to within what the energy above idle is."""
+
+    max_energy_j: float
+    judged_j: float | None = None
+    judged_s: float | None = None
+    overshoot_j: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Trace:
     """All spans and readings of one run, on one monotonic clock: the evidence, stored untouched.
 
@@ -430,6 +444,7 @@ class Trace:
     purpose: Purpose = "prompt"
     control: NodeControl | None = None
     parts: MachineParts | None = None
+    budget: Budget | None = None
 
     def span(self, name: SpanName) -> Span | None:
         """The span of that name, or `None` where the run had none."""
@@ -781,3 +796,4 @@ class Receipt:
     placement: Placement = field(default=Placement(policy="fastest", reason="", saved_g=None))
     purpose: Literal["prompt", "control", "work"] = "prompt"
     concurrency: Literal[1] = 1
+    budget: Budget | None = None

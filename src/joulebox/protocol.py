@@ -1,8 +1,9 @@
 """What server and node say to each other. HTTP and JSON; one version number; dataclasses both sides read.
 
 A node asks `POST /node/v1/lease` (held open until there is work), holds `GET /node/v1/attempts/{token}/hold` while it
-works (one JSON line per word of the server: `{"say": "hello"}`, `{"say": "cancel"}`), sends `Batch`es to `POST
-.../events`, and `Finish` to `POST .../finish`. The token fences: whatever comes with a stale one is answered 409
+works (one JSON line per word of the server: `{"say": "hello"}`, `{"say": "cancel"}`, and, where the energy budget is
+spent and the answer so far is to be kept, `{"say": "enough", "judged_j": ..., "judged_s": ...}`), sends `Batch`es to
+`POST .../events`, and `Finish` to `POST .../finish`. The token fences: whatever comes with a stale one is answered 409
 `stale_attempt`.
 """
 

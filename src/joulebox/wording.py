@@ -176,7 +176,23 @@ def done_words(receipt: Mapping[str, Any], _: Tongue = ENGLISH) -> str:
         told[1] = _("This answer took {figure}.", figure=", ".join((figure, *map(_, marks(receipt)))))
     if receipt["finish_reason"] == "length":
         told.append(_("It was cut at the token limit."))
+    if receipt["finish_reason"] == "energy":
+        told.append(_("It was stopped at its energy budget."))
     return " ".join(told)
+
+
+def budget_words(receipt: Mapping[str, Any], _: Tongue = ENGLISH) -> str | None:
+    """How an energy budget was kept, above idle; `None` where there was none."""
+    budget = receipt.get("budget")
+    if not budget:
+        return None
+    most, over = _.number(plain(budget["max_energy_j"], "J")), budget["overshoot_j"]
+    if budget["judged_j"] is None:
+        return _("It had {most} above idle, and ended before they were spent.", most=most) if over == 0 else None
+    if not over:
+        return _("It was stopped when {most} above idle were spent.", most=most)
+    more = _.number(quantity(over, receipt["energy"]["active"]["u"], "J"))
+    return _("It was stopped when {most} above idle were spent, and took {more} more.", most=most, more=more)
 
 
 def grade_words(receipt: Mapping[str, Any], _: Tongue = ENGLISH) -> str | None:

@@ -15,8 +15,10 @@ from joulebox.accounting.validity import judge
 from joulebox.accounting.water import water
 from joulebox.metering import value_at
 from joulebox.model import (
+    Budget,
     CarbonFactors,
     EarlierAttempt,
+    Figure,
     MeterInfo,
     ModelFile,
     ModelInfo,
@@ -94,7 +96,15 @@ def account(
         calibration=replace(trace.calibration, idle=(), fits=(), splits=()) if trace.calibration else None,
         placement=placement,
         purpose=trace.purpose if asked else "work",
+        budget=_kept(trace.budget, energy.active),
     )
+
+
+def _kept(budget: Budget | None, active: Figure | None) -> Budget | None:
+    """How far the answer lies over its budget in the end."""
+    if budget is None or active is None:
+        return budget
+    return replace(budget, overshoot_j=max(active.j - budget.max_energy_j, 0.0))
 
 
 def receipt_bytes(receipt: Receipt) -> bytes:

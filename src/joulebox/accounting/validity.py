@@ -151,6 +151,11 @@ RULES: Final[dict[str, Rule]] = {
         "The prompt was tried before ({}), and what that drew is unknown: the full energy is at least the figure.",
         "Look into the node's log for why.",
     ),
+    "over_budget": Rule(
+        "note",
+        "No reading told in time that the energy budget of {} J was spent: the answer took {} J above idle.",
+        "See whether the node's meters are read while it answers (`joulebox meters check`).",
+    ),
     "engine_cache": Rule(
         "suspect",
         "{} input tokens came from the engine's cache, so reading them cost nothing here.",
@@ -194,6 +199,9 @@ def _reasons(trace: Trace, reckoning: Reckoning) -> Iterator[Reason]:
         idle_j = 2 * sum(one.idle("active").j for one in reckoning.metered)
         if idle_j > NOISY_IDLE_RATIO * abs(energy.active.j):
             yield _reason("noisy_idle", f"{idle_j:.1f}" if idle_j < 100 else f"{idle_j:.0f}")
+    budget, active = trace.budget, energy.active
+    if budget and active and budget.judged_j is None and active.j - active.u > budget.max_energy_j:
+        yield _reason("over_budget", f"{budget.max_energy_j:g}", f"{active.j:.3g}")
     if trace.usage.cached_tokens:
         yield _reason("engine_cache", trace.usage.cached_tokens)
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from datetime import datetime
-from typing import Final
+from typing import Any, Final
 
 from pydantic import TypeAdapter, ValidationError
 
@@ -195,6 +195,7 @@ class Agent:
             self._recorder,
             self._clock,
             self._engine.cancel,
+            counts=lease.prompt.max_energy_j is not None,
         )
         finish = self._attempt(lease, relay, hold)
         self._idle.begin(self._released_ns, loaded=self._engine.loaded is not None)
@@ -232,7 +233,12 @@ class Agent:
                 self._clock,
                 relay,
                 self._quiet_since_ns,
-                replace(self._conditions, cancelled=lambda: hold.cancelled, failed=left.append),
+                replace(
+                    self._conditions,
+                    cancelled=lambda: hold.cancelled,
+                    judged=lambda: hold.judged,
+                    failed=left.append,
+                ),
             )
             self._released_ns = measured.released_ns
         except KeyboardInterrupt:
@@ -274,7 +280,8 @@ class Agent:
 class Hold:
     """The connection held open while a job runs, in a thread blocked in reading it: it costs no wake-ups, the server
     sees at once when this node dies, and a cancelled prompt is told through it. Cut, it is taken up again. An attempt
-    that was given to another node meanwhile is cancelled too: nobody waits for its answer."""
+    that was given to another node meanwhile is cancelled too: nobody waits for its answer. `judged` is what the server
+    told where the energy budget is spent: joules, and seconds after the request."""
 
     def __init__(self, client: Client, token: str, on_cancel: Callable[[], None]) -> None:
         self._client = client
@@ -282,6 +289,7 @@ class Hold:
         self._on_cancel = on_cancel
         self._released = threading.Event()
         self.cancelled = False
+        self.judged: tuple[float, float] | None = None
         self._thread = threading.Thread(target=self._run, name="hold", daemon=True)
         self._thread.start()
 
@@ -297,6 +305,8 @@ class Hold:
                     wait_s = RETRY_FIRST_S
                     if word.get("say") == "cancel":
                         return self._cancel()
+                    if word.get("say") == "enough":
+                        self._enough(word)
                     if word.get("say") == "bye":
                         return None
             except JouleboxError as error:
@@ -305,6 +315,15 @@ class Hold:
             self._released.wait(wait_s)
             wait_s = min(wait_s * 1.5, RETRY_MAX_S)
         return None
+
+    def _enough(self, word: dict[str, Any]) -> None:
+        """The answer so far is kept. The server knows by its tokens: the engine is at work and hears it, or is done."""
+        try:
+            self.judged = float(word["judged_j"]), float(word["judged_s"])
+        except (KeyError, TypeError, ValueError):
+            return
+        if not self._released.is_set():
+            self._on_cancel()
 
     def _cancel(self) -> None:
         """Again and again until the job is over: an engine that has not begun to answer does not hear it. The next job

@@ -9,11 +9,13 @@ from typing import Any, Final, Protocol
 from joulebox.clock import Clock
 from joulebox.errors import JouleboxError
 from joulebox.model import (
+    Budget,
     CalibrationRef,
     Embodied,
     EngineInfo,
     MachineParts,
     NeighboursSeen,
+    Prompt,
     Remark,
     Span,
     SpanName,
@@ -36,6 +38,8 @@ UNFINISHED: Final = Finished(
 )
 CLOCK_STEP_S: Final = 1.0
 """The calendar clock is told to have been set when it parts so far from the one that measures; slewing is slower."""
+ENERGY: Final = "energy"
+"""How an answer ended whose energy budget was spent."""
 QUICK_S: Final = 0.02
 """The person who asked does not wait longer than this for the word that the answer is complete."""
 
@@ -71,6 +75,8 @@ class Conditions:
     load: Load | None = None
     """What warms the processor up before quiet prompts."""
     cancelled: Callable[[], bool] = lambda: False
+    judged: Callable[[], tuple[float, float] | None] = lambda: None
+    """By what the server judged the energy budget spent, once it has: joules above idle, seconds after the request."""
     failed: Callable[[Trace], None] = lambda _: None
     """Told what a run has left that fails or is interrupted: a trace without an answer. What it drew is not lost."""
 
@@ -104,6 +110,7 @@ class Run:
     released_ns: int = 0
     remarks: list[Remark] = field(default_factory=list)
     neighbours: NeighboursSeen | None = None
+    judged: tuple[float, float] | None = None
 
     def add(self, name: SpanName, start_ns: int, end_ns: int) -> None:
         """Note a stretch of time."""
@@ -135,7 +142,7 @@ def measure(
     try:
         _load(run, model, engine, recorder, clock, sink)
         before = _settle(run, lease, recorder, clock, sink, conditions)
-        end_ns = _answer(run, lease, engine, recorder, sink)
+        end_ns = _answer(run, lease, engine, recorder, sink, conditions)
         post_guard(run, end_ns, recorder, clock, sink)
         if before is not None and conditions.look is not None:
             run.neighbours = witnessed(before, conditions.look(), os.getpid(), conditions.server_pid)
@@ -186,7 +193,7 @@ def _settle(
     return before
 
 
-def _answer(run: Run, lease: Lease, engine: Engine, recorder: Recorder, sink: Sink) -> int:
+def _answer(run: Run, lease: Lease, engine: Engine, recorder: Recorder, sink: Sink, conditions: Conditions) -> int:
     """From request to last token; its end in nanoseconds."""
     start_ns = recorder.read_now()
     run.add("idle", run.quiet_from_ns, start_ns)
@@ -203,6 +210,9 @@ def _answer(run: Run, lease: Lease, engine: Engine, recorder: Recorder, sink: Si
     if run.finished is None:
         raise JouleboxError("engine_died", "The engine ended the answer without saying so. Ask again.")
     recorder.read_now()
+    if run.finished.finish_reason == "cancelled" and not conditions.cancelled():
+        run.judged = conditions.judged()
+        run.finished = replace(run.finished, finish_reason=ENERGY) if run.judged else run.finished
     end_ns = run.finished.t_ns  # not the last text: the token that ends the answer is made, and counted, and not shown
     run.add("answer", start_ns, end_ns)
     if run.tokens:
@@ -294,7 +304,15 @@ def trace_of(
         purpose=lease.purpose,
         control=lease.control,
         parts=machine.parts,
+        budget=_budget(lease.prompt, run),
     )
+
+
+def _budget(prompt: Prompt, run: Run) -> Budget | None:
+    if prompt.max_energy_j is None:
+        return None
+    judged_j, judged_s = run.judged or (None, None)
+    return Budget(max_energy_j=prompt.max_energy_j, judged_j=judged_j, judged_s=judged_s)
 
 
 def _clock_step(run: Run, start_ns: int, origin: datetime) -> list[Remark]:

@@ -15,6 +15,7 @@ from joulebox.errors import JouleboxError
 from joulebox.model import Mode
 from joulebox.node.measurement import Machine
 from joulebox.node.recorder import Recorder
+from joulebox.node.running import Running
 from joulebox.protocol import SENDS_PER_S, Batch, BatchReply, EventKind, NodeEvent, to_json
 from joulebox.units import nanoseconds, seconds
 
@@ -22,7 +23,8 @@ FLUSH_WAIT_S: Final = 10.0
 
 
 class Relay:
-    """The events of one attempt. Call it like `measurement.Sink`; `chunks` are the pieces of text as they were sent."""
+    """The events of one attempt. Call it like `measurement.Sink`; `chunks` are the pieces of text as they were sent.
+    With `counts` each power reading comes with what was drawn so far."""
 
     def __init__(
         self,
@@ -33,6 +35,8 @@ class Relay:
         recorder: Recorder,
         clock: Clock,
         on_cancel: Callable[[], None],
+        *,
+        counts: bool = False,
     ) -> None:
         self._client = client
         self._path = f"/node/v1/attempts/{token}/events"
@@ -42,6 +46,8 @@ class Relay:
         self._clock = clock
         self._on_cancel = on_cancel
         self._start_ns = clock.now_ns()
+        self._counts = counts
+        self._running: Running | None = None
         self._events: list[NodeEvent] = []
         self._pending = ""
         self._pending_n = 0
@@ -57,6 +63,7 @@ class Relay:
         with self._wake:
             if kind == "started":
                 self._start_ns = self._clock.now_ns()
+                self._running = Running(self._recorder, self._start_ns) if self._counts else None
                 self._silent = self._quiet
             if kind == "token":
                 self._pending += data["text"]
@@ -94,6 +101,8 @@ class Relay:
             t_ns, rate, scope = power
             data = {"t_s": round(seconds(t_ns - self._start_ns), 3), "scope": scope}
             data |= {"busy_cores": rate, **self._machine} if scope == "modelled" else {"w": round(rate, 3)}
+            if self._running is not None:
+                data |= self._running.so_far(self._clock.now_ns())
             self._events.append(NodeEvent(seq=len(self._events), kind="power", data=data))
 
     def _run(self) -> None:
@@ -104,6 +113,8 @@ class Relay:
                 last = self._closed
             if not last:
                 self._clock.sleep_until(next_send_ns)
+                if self._running is not None and not self._silent:
+                    self._recorder.read_now()
             with self._wake:
                 batch: tuple[NodeEvent, ...] = ()
                 if not self._silent:  # a quiet answer may have begun during the sleep

@@ -65,6 +65,7 @@ TABLE: Final[Mapping[tuple[str, str], Need]] = {
     ("DELETE", "/api/v1/prompts/{prompt_id}"): "owner",
     ("DELETE", "/api/v1/prompts/{prompt_id}/texts"): "owner",
     ("GET", "/api/v1/prompts/{prompt_id}/events"): "owner",
+    ("POST", "/api/v1/comparisons"): "ask",
     ("GET", "/api/v1/receipts"): "read",
     ("GET", "/api/v1/receipts.jsonl"): "read",
     ("GET", "/api/v1/receipts/{receipt_id}"): "link",

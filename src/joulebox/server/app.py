@@ -19,7 +19,17 @@ from starlette.types import ASGIApp
 
 from joulebox.clock import Clock, SystemClock
 from joulebox.errors import JouleboxError
-from joulebox.server import access_api, api, campaigns_api, export, feedback_api, metrics, node_api, pages
+from joulebox.server import (
+    access_api,
+    api,
+    campaigns_api,
+    comparing_api,
+    export,
+    feedback_api,
+    metrics,
+    node_api,
+    pages,
+)
 from joulebox.server.desk import Desk
 from joulebox.server.gate import Gate, document
 from joulebox.server.grid.feeds import feeds_of
@@ -117,6 +127,7 @@ def build_app(settings: Settings, clock: Clock | None = None, listener: Listener
     app.include_router(for_nodes)
     app.include_router(pages.router(service.seen_by, _operator(settings)))
     app.include_router(access_api.router())
+    app.include_router(comparing_api.router())
     app.include_router(feedback_api.router())
     app.include_router(campaigns_api.router(service))
     app.include_router(metrics.router(metrics.Metrics(desk, store.seeing, grid)))

@@ -3,6 +3,7 @@
 Pure but for `shuffled`. Who votes first sees nothing but the answers; models and joules come after.
 """
 
+import hashlib
 import math
 import secrets
 from collections.abc import Iterable, Mapping, Sequence
@@ -59,6 +60,11 @@ def shuffled(items: Iterable[T]) -> list[T]:
     mixed = list(items)
     secrets.SystemRandom().shuffle(mixed)
     return mixed
+
+
+def in_order(names: Sequence[str], seed: int) -> list[str]:
+    """The names in an order that only they and the seed decide."""
+    return sorted(names, key=lambda name: hashlib.sha256(f"{seed}\0{name}".encode()).digest())
 
 
 def figure_of(model: str, receipt: Mapping[str, Any] | None) -> dict[str, Any]:

@@ -334,9 +334,7 @@ class Desk:
             live.hold.end()
         live.hold = hold
         live.stop_grace()
-        hold.say("hello")
-        if live.cancel:
-            hold.say("cancel")
+        hold.greet()
         if self.closing:
             hold.end()  # a node that comes back while the server leaves must not keep it
         return hold
@@ -365,7 +363,7 @@ class Desk:
                 raise JouleboxError("bad_request", f"An attempt may send at most {EVENTS_MAX} events.")
             if event.kind == "token" and not isinstance(event.data.get("text"), str):
                 raise JouleboxError("bad_request", f"Event {event.seq} is a token without text.")
-            live.log.append(event)
+            live.note(event)
             if (phase := PHASES.get(event.kind, live.phase)) != live.phase:
                 live.phase, live.since = phase, self._clock.utc()
         self.ring(live.attempt.job_id)

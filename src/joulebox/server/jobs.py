@@ -15,6 +15,7 @@ from typing import Any, Final, Literal, Protocol
 from joulebox.errors import REGISTRY, JouleboxError
 from joulebox.model import AttemptState, Job, JobState, Problem, Prompt, Purpose
 from joulebox.protocol import LEASE_WAIT_S, LeaseRequest
+from joulebox.server.budget import check_budget
 from joulebox.server.control import Baseline, Book, Entry
 from joulebox.server.idle import NodeIdle, ServerTime
 from joulebox.server.tallies import Tally
@@ -330,6 +331,7 @@ def check(prompt: Prompt, placement: str, offers: Mapping[str, LeaseRequest]) ->
     if not files:
         raise _nobody_has(prompt.model, placement, asked)
     _check_length(prompt, max(model.context_tokens for model in files))
+    check_budget(prompt, {name: one for name, one in asked.items() if any(m.id == prompt.model for m in one.models)})
 
 
 def check_says(prompt: Prompt) -> None:

@@ -10,14 +10,16 @@ from joulebox.errors import JouleboxError
 from joulebox.logs import about
 from joulebox.model import Phase, Purpose
 from joulebox.protocol import VERSION, EventKind, LeaseRequest, NodeEvent
+from joulebox.server.budget import Spent, Watch
 from joulebox.server.delivery import Wanted
 from joulebox.server.jobs import Attempt, Record, reach_of
 from joulebox.server.outlook import settling
 from joulebox.server.presence import Visit
 from joulebox.server.problems import refuse_version
+from joulebox.units import S_PER_HOUR
 
 NODE_NAME_MAX: Final = 64
-Word = Literal["hello", "cancel", "bye", "move"]
+Word = Literal["hello", "cancel", "enough", "bye", "move"]
 PHASES: Final[dict[EventKind, Phase]] = {
     "settling": "settling",
     "loading": "loading",
@@ -71,6 +73,10 @@ class Live:
     hold: "Hold | None" = None
     grace: asyncio.TimerHandle | None = None
     limit: asyncio.TimerHandle | None = None
+    watch: Watch | None = None
+    """Of an energy budget, until it is spent or the answer has ended."""
+    spends: asyncio.TimerHandle | None = None
+    spent: Spent | None = None
     finishing: int = 0
     over: bool = False
 
@@ -78,6 +84,30 @@ class Live:
     def about(self) -> dict[str, Any]:
         """What a log line is about that is about this attempt."""
         return about(job=self.attempt.job_id, attempt=self.attempt.number, node=self.attempt.node)
+
+    def note(self, event: NodeEvent) -> None:
+        """What the node says next. Where an energy budget is, or will be, spent by that, the node is told in time."""
+        self.log.append(event)
+        if event.kind == "answer":
+            self.watch = None
+            self._stop_spending()
+        due = self.watch.due(event.data) if self.watch is not None and event.kind == "power" else None
+        if due is None:
+            return
+        self._stop_spending()
+        if due.wait_s <= 0:
+            self._enough(due.spent)
+        elif due.wait_s < S_PER_HOUR:
+            self.spends = asyncio.get_running_loop().call_later(due.wait_s, self._enough, due.spent)
+
+    def _enough(self, spent: Spent) -> None:
+        self.watch, self.spent = None, spent
+        if self.hold is not None:
+            self.hold.tell_spent(spent)
+
+    def _stop_spending(self) -> None:
+        if self.spends is not None:
+            self.spends.cancel()
 
     def stop_grace(self) -> None:
         """The node has spoken."""
@@ -88,6 +118,7 @@ class Live:
     def stop_timers(self) -> None:
         """Nothing is waited for any more."""
         self.stop_grace()
+        self._stop_spending()
         if self.limit is not None:
             self.limit.cancel()
 
@@ -95,7 +126,9 @@ class Live:
 def live_of(attempt: Attempt, record: Record) -> Live:
     """An attempt that begins here, or is taken up."""
     wanted = Wanted(record.policy, record.plan)
-    return Live(attempt=attempt, wanted=wanted, cancel=record.cancel, purpose=record.purpose)
+    max_energy_j = record.job.prompt.max_energy_j
+    watch = Watch(max_energy_j) if max_energy_j is not None else None
+    return Live(attempt=attempt, wanted=wanted, cancel=record.cancel, purpose=record.purpose, watch=watch)
 
 
 def settling_of(live: Live) -> str | None:
@@ -111,12 +144,24 @@ class Hold:
     def __init__(self, live: Live, visit: Visit) -> None:
         self.live = live
         self.visit = visit
-        self._words: asyncio.Queue[Word | None] = asyncio.Queue()
+        self._words: asyncio.Queue[dict[str, Any] | None] = asyncio.Queue()
 
-    def say(self, word: Word) -> None:
+    def greet(self) -> None:
+        """The first words: what a node that comes back may have missed too."""
+        self.say("hello")
+        if self.live.cancel:
+            self.say("cancel")
+        if self.live.spent is not None:
+            self.tell_spent(self.live.spent)
+
+    def tell_spent(self, spent: Spent) -> None:
+        """The energy budget is spent: the answer so far is to be kept."""
+        self.say("enough", judged_j=round(spent.j, 3), judged_s=round(spent.t_s, 3))
+
+    def say(self, word: Word, **told: float) -> None:
         """Send a word; `bye` is the last. `move` is not said: the connection ends, and the node opens another."""
         if word != "move":
-            self._words.put_nowait(word)
+            self._words.put_nowait({"say": word, **told})
         if word in ("bye", "move"):
             self.end()
 
@@ -124,7 +169,7 @@ class Hold:
         """End the connection after what was said so far."""
         self._words.put_nowait(None)
 
-    async def words(self) -> AsyncIterator[Word]:
+    async def words(self) -> AsyncIterator[dict[str, Any]]:
         """Everything to say, as it comes."""
         while (word := await self._words.get()) is not None:
             yield word

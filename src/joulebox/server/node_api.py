@@ -129,7 +129,7 @@ def _disagreement() -> JouleboxError:
 
 async def _words(hold: Hold) -> AsyncIterator[bytes]:
     async for word in hold.words():
-        yield json.dumps({"say": word}, separators=(",", ":")).encode() + b"\n"
+        yield json.dumps(word, separators=(",", ":")).encode() + b"\n"
 
 
 async def _log_lines(desk: Desk, live: Live) -> AsyncIterator[bytes]:

@@ -31,6 +31,14 @@ REFUSALS: Final = (
     marked("The prompt is empty: write something for the model to answer."),
     marked("The prompt has {count} characters; the model's context of {tokens} tokens cannot hold that. Shorten it."),
     marked("max_tokens {count} does not fit the model's context of {tokens} tokens: ask for fewer."),
+    marked(
+        "An energy budget needs readings while the answer is written, and a quiet prompt sends none: leave out "
+        "max_energy_j, or ask with mode live."
+    ),
+    marked(
+        "Without quick meters on {nodes} no energy budget can be kept there: choose another node with placement "
+        "node:NAME, or leave out max_energy_j."
+    ),
     marked("{field} must be a number; {text} is none."),
     marked("This was sent by another site. Open the page itself and ask there."),
     marked("This prompt belongs to somebody else: only who asked it, or an administrator, may do this."),

@@ -8,15 +8,16 @@ from itertools import zip_longest
 from typing import Annotated, Any, Final
 
 from fastapi import Depends, Request
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import ValidationError
 
 from joulebox.accounting.whatif import what_if, window
 from joulebox.errors import JouleboxError
-from joulebox.model import FINAL_STATES, IdlePolicy, Intensity, JobState, Message, Mode, Phase, Prompt, Role
+from joulebox.model import FINAL_STATES, IdlePolicy, Intensity, JobState, Phase, Prompt
 from joulebox.protocol import pack_trace
 from joulebox.server import control
 from joulebox.server.access import EVERYBODY, Act, Caller, Scope, Token, digest, new_token, not_yours, shown
-from joulebox.server.campaigns import AUTO, EVERYTHING, advise, chosen
+from joulebox.server.bodies import AutoBody, PromptBody
+from joulebox.server.campaigns import AUTO, advise, chosen
 from joulebox.server.comparing import (
     MODELS_MAX,
     MODELS_MIN,
@@ -31,15 +32,13 @@ from joulebox.server.comparing import (
 )
 from joulebox.server.desk import Desk
 from joulebox.server.events import outlook_fields
-from joulebox.server.grid import check_zone
 from joulebox.server.grid.live import Grid
 from joulebox.server.idle import shares
-from joulebox.server.jobs import FASTEST, NODE_PREFIX, ZONE_PREFIX, NodeRecord, Priority, Record, new_id
+from joulebox.server.jobs import FASTEST, NODE_PREFIX, NodeRecord, Record, new_id
 from joulebox.server.node_now import NodeNow
 from joulebox.server.outlook import Outlook
 from joulebox.server.overview import Overview
 from joulebox.server.paging import moment, number
-from joulebox.server.placement import GREENEST, Wish
 from joulebox.server.planner import Planner
 from joulebox.server.problems import bad_request
 from joulebox.server.quota import DAY, Quotas
@@ -52,124 +51,10 @@ from joulebox.server.whatif_words import sentences
 from joulebox.statistics.recommending import Advice
 
 Json = dict[str, Any]
-Text = Annotated[str, Field(max_length=1_000_000)]
-EXAMPLE: Final[Json] = {"model": "small", "prompt": "Why is the sky blue?", "max_tokens": 64}
 NOBODY: Final = "-"
 """Nothing belongs to this owner."""
-LATER: Final = ("max_energy_j",)
 TAKES: Final = ("idle", "unloaded", "busy", "suspended", "waking")
 """States of a node whose models may be asked now."""
-
-
-class MessageBody(BaseModel):
-    """One turn of a conversation."""
-
-    model_config = ConfigDict(extra="forbid", strict=True)
-
-    role: Role
-    content: Text
-
-
-class AutoBody(BaseModel):
-    """What a model must be like that the server chooses."""
-
-    model_config = ConfigDict(extra="forbid", strict=True)
-
-    category: Annotated[str, Field(max_length=64, description="Of the table; `all` for all together.")] = EVERYTHING
-    min_accuracy: Annotated[float, Field(ge=0, le=1, description="Right in so many of such prompts, at least.")] = 0.0
-    max_energy_j: Annotated[
-        float | None, Field(gt=0, allow_inf_nan=False, description="A mean answer takes no more.")
-    ] = None
-
-
-class PromptBody(BaseModel):
-    """A prompt as people send it: either `prompt` or `messages`."""
-
-    model_config = ConfigDict(extra="forbid", strict=True, json_schema_extra={"examples": [EXAMPLE]})
-
-    model: Annotated[str, Field(max_length=200, description="Id of a model, as `GET /api/v1/models` lists it.")]
-    prompt: Annotated[Text | None, Field(description="What to ask; or give `messages`.")] = None
-    messages: Annotated[list[MessageBody] | None, Field(max_length=1_000, description="A conversation.")] = None
-    system: Annotated[Text | None, Field(description="How the model is to behave.")] = None
-    max_tokens: Annotated[int, Field(ge=1, description="The answer ends here at the latest.")] = 256
-    temperature: Annotated[float, Field(ge=0, le=2, allow_inf_nan=False)] = 0.0
-    seed: Annotated[int, Field(ge=0, le=2**31 - 1)] = 0
-    stop: Annotated[list[Annotated[str, Field(min_length=1, max_length=200)]], Field(max_length=16)] = []
-    mode: Annotated[Mode, Field(description="`quiet` sends nothing until the answer is measured.")] = "live"
-    placement: Annotated[
-        str | None,
-        Field(
-            max_length=100, description="`fastest`, `greenest`, `zone:DE` or `node:NAME`; with a deadline `greenest`."
-        ),
-    ] = None
-    priority: Annotated[
-        Priority | None,
-        Field(description="Who goes first: `interactive` where nothing is said, `deferrable` with a deadline."),
-    ] = None
-    deadline: Annotated[
-        str | None,
-        Field(
-            max_length=40, description="Until then it runs in the greenest hours of the forecast: 2026-11-24T06:00Z."
-        ),
-    ] = None
-    auto: Annotated[AutoBody | None, Field(description=f"For model `{AUTO}`: what it must be like.")] = None
-    max_energy_j: Annotated[Any, Field(description="Not built yet.")] = None
-    idempotency_key: Annotated[str | None, Field(min_length=1, max_length=200)] = None
-    follows: Annotated[
-        str | None, Field(max_length=32, description="Id of a prompt with an answer: this one goes on from there.")
-    ] = None
-
-    def to_prompt(self) -> Prompt:
-        """The noun. Raises `JouleboxError`: `bad_request`, `not_supported`."""
-        for name in LATER:
-            if getattr(self, name) is not None:
-                raise JouleboxError("not_supported", f"{name} is not built yet: leave it out.")
-        if (self.prompt is None) == (self.messages is None):
-            raise JouleboxError("bad_request", "Give either prompt or messages, one of the two.")
-        turns = [(turn.role, turn.content) for turn in self.messages or ()]
-        if self.prompt is not None:
-            turns = [("user", self.prompt)]
-        if self.system is not None:
-            turns.insert(0, ("system", self.system))
-        return Prompt(
-            model=self.model,
-            messages=tuple(Message(role=role, content=content) for role, content in turns),
-            max_tokens=self.max_tokens,
-            temperature=self.temperature,
-            seed=self.seed,
-            stop=tuple(self.stop),
-            mode=self.mode,
-        )
-
-    def to_wish(self, now: datetime) -> Wish:
-        """Where and until when it may run, spelled as nodes are. Raises `JouleboxError`: `bad_request`,
-        `unknown_zone`."""
-        deadline = moment(self.deadline, "deadline") if self.deadline is not None else None
-        if deadline is not None and deadline <= now:
-            raise JouleboxError(
-                "bad_request", f"The deadline {self.deadline} is over: it is {now:%Y-%m-%dT%H:%MZ} now."
-            )
-        if deadline is not None and self.priority not in {None, "deferrable"}:
-            raise JouleboxError(
-                "bad_request", f"A deadline is for deferrable work: leave out priority {self.priority}."
-            )
-        if deadline is not None and self.placement == FASTEST:
-            raise JouleboxError("bad_request", "placement fastest and a deadline contradict each other: leave one out.")
-        policy = self.placement or (FASTEST if deadline is None else GREENEST)
-        if policy in {FASTEST, GREENEST}:
-            return Wish(policy=policy, deadline=deadline)
-        kind, _, name = policy.partition(":")
-        if kind not in {"zone", "node"}:
-            known = f"{FASTEST}, {GREENEST}, {ZONE_PREFIX}DE or {NODE_PREFIX}NAME"
-            raise JouleboxError("bad_request", f"placement {policy} is unknown: use {known}.")
-        if kind == "node" and not name:
-            raise JouleboxError("bad_request", "placement node: needs the name of a node, like node:desk.")
-        line = ZONE_PREFIX + check_zone(name) if kind == "zone" else policy
-        return Wish(policy=line, line=line, deadline=deadline)
-
-    def to_priority(self) -> Priority:
-        """Its class."""
-        return self.priority or ("interactive" if self.deadline is None else "deferrable")
 
 
 class Service:
@@ -202,19 +87,26 @@ class Service:
         )
 
     async def ask(self, body: PromptBody) -> Json:
-        """Take a prompt; the status of its job."""
-        prompt, wish = await self._with_model(body), body.to_wish(self.desk.now())
-        if body.follows is not None:
-            prompt = continued(await self._own(body.follows), prompt)
+        """Take a prompt; the status of its job. With a known key that of the earlier one, whatever changed since."""
         caller, key = self.caller, body.idempotency_key
         if key is not None and caller.asker is not None:  # another asker's key may be the same word
             key = digest(f"{caller.asker} {key}")
-        if key is None or await self.store.by_key(key) is None:
-            await self.quotas.check(caller, prompt.model, self.desk.now())
-        record = await self.planner.ask(prompt, wish, key, body.to_priority(), asker=caller.asker, owner=caller.owner)
+        if key is not None and (earlier := await self.store.by_key(key)) is not None:
+            await self._goes_on(earlier, body.follows)
+            return await self.describe(earlier)
+        prompt, wish = await self._with_model(body), body.to_wish(self.desk.now())
         if body.follows is not None:
-            await self.store.talks.follow(record.job.id, body.follows)
+            prompt = continued(await self._own(body.follows), prompt)
+        await self.quotas.check(caller, prompt.model, self.desk.now())
+        record = await self.planner.ask(prompt, wish, key, body.to_priority(), asker=caller.asker, owner=caller.owner)
+        await self._goes_on(record, body.follows)
         return await self.describe(record)
+
+    async def _goes_on(self, record: Record, follows: str | None) -> None:
+        """Note that a prompt goes on from another one of its owner."""
+        earlier = await self.store.record(follows) if follows is not None else None
+        if earlier is not None and self.caller.owns(earlier.owner):
+            await self.store.talks.follow(record.job.id, earlier.job.id)
 
     async def _with_model(self, body: PromptBody) -> Prompt:
         """The prompt, with the model that is the cheapest of those surely good enough where the choice is left to us.
@@ -262,30 +154,34 @@ class Service:
         return str((await self.ask(body))["id"])
 
     async def compare(self, form: Mapping[str, Any]) -> str:
-        """Have several models answer one prompt on one node, one after the other in random order; the comparison's id.
-        They answer quietly: who writes faster would tell which is which."""
-        models = list(dict.fromkeys(form["models"]))
+        """Have several models answer one prompt on one node, in turn, in random order; the comparison's id."""
+        node, asked = await self.asked_in_turn(shuffled(dict.fromkeys(form["models"])), form)
+        found = Comparison(
+            id=new_id(),
+            created=self.desk.now(),
+            owner=self.caller.owner,
+            node=node,
+            jobs=tuple(shuffled(asked.values())),
+        )
+        await self.store.talks.compare(found)
+        return found.id
+
+    async def asked_in_turn(self, models: Sequence[str], form: Mapping[str, Any]) -> tuple[str, dict[str, str]]:
+        """Have one node answer a prompt with each of these models, in this order; its name, and the ids by model. They
+        answer quietly: who writes faster would tell which is which, and the machine is warmed up alike."""
         if not MODELS_MIN <= len(models) <= MODELS_MAX:
             raise JouleboxError("bad_request", f"Choose {MODELS_MIN} to {MODELS_MAX} models to compare.")
-        node = await self._node_with(models)
-        order, asked = shuffled(models), dict[str, str]()
+        node, asked = await self._node_with(models), dict[str, str]()
         common = {name: value for name, value in form.items() if name != "models"}
         try:
-            for model in order:
+            for model in models:
                 asked[model] = await self.submit({**common, "model": model, "placement": node, "mode": "quiet"})
         except JouleboxError:
             for prompt_id in asked.values():
                 await self.cancel(prompt_id)
             raise
-        found = Comparison(
-            id=new_id(),
-            created=self.desk.now(),
-            owner=self.caller.owner,
-            node=node.removeprefix(NODE_PREFIX),
-            jobs=tuple(shuffled(asked.values())),
-        )
-        await self.store.talks.compare(found, [asked[model] for model in order])
-        return found.id
+        await self.store.talks.in_order(list(asked.values()))
+        return node.removeprefix(NODE_PREFIX), asked
 
     async def _node_with(self, models: Sequence[str]) -> str:
         """The line of a connected node that has all of these models, an idle one first."""

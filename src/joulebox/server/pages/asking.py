@@ -26,6 +26,7 @@ from joulebox.server.pages.frame import (
 )
 from joulebox.server.pages.markdown import to_html
 from joulebox.server.pages.receipts import told
+from joulebox.server.problems import headers_of
 from joulebox.server.talking import talk
 from joulebox.server.whatif_words import chart
 from joulebox.wording import ENGLISH, Tongue, marked
@@ -261,7 +262,9 @@ def add(routes: APIRouter, backend: Callable[[Request], Backend]) -> None:
     async def ask_again(request: Request, form: Mapping[str, str], error: JouleboxError) -> Response:
         fetch, view = backend(request), view_of(request)
         html = render_ask(await fetch.models(), await fetch.nodes(), form=form, problem=problem_of(error), view=view)
-        return page(request, html, error.failure.status)
+        answer = page(request, html, error.failure.status)
+        answer.headers.update(headers_of(error))
+        return answer
 
     @routes.get("/")
     async def ask_page(request: Request) -> Response:
@@ -312,7 +315,7 @@ def prompt_of(texts: Mapping[str, str]) -> Json:
             form[name] = text
     if deadline := texts.get("deadline", "").strip():
         form["deadline"] = deadline
-    for name, kind in (("max_tokens", int), ("temperature", float), ("seed", int)):
+    for name, kind in (("max_tokens", int), ("temperature", float), ("seed", int), ("max_energy_j", float)):
         if text := texts.get(name, "").strip():
             try:
                 form[name] = kind(text)

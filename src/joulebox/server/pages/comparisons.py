@@ -27,6 +27,7 @@ from joulebox.server.pages.frame import (
     view_of,
 )
 from joulebox.server.pages.markdown import to_html
+from joulebox.server.problems import headers_of
 from joulebox.statistics.distributions import wilson
 from joulebox.wording import Tongue, marked
 
@@ -177,7 +178,9 @@ def add(routes: APIRouter, backend: Callable[[Request], Backend]) -> None:
                 problem=problem_of(error),
                 view=view_of(request),
             )
-            return page(request, html, error.failure.status)
+            answer = page(request, html, error.failure.status)
+            answer.headers.update(headers_of(error))
+            return answer
 
     @routes.get("/compare/{comparison_id}")
     async def comparison_page(request: Request, comparison_id: str) -> Response:

@@ -173,6 +173,7 @@ def told(receipt: Mapping[str, Any] | None, _: Tongue = ENGLISH) -> Json:
         "verdict": wording.VERDICTS[receipt["verdict"]],
         "calibration": wording.calibration_words(receipt, _),
         "saved": wording.saved_words(receipt, _),
+        "budget": wording.budget_words(receipt, _),
         "spent_s": {
             "answer": receipt["times"]["duration_s"],
             "tail": (energy["phases"].get("tail") or {}).get("s"),

@@ -161,6 +161,7 @@ const receipt = (r) => {
   const figure = e && [quantity(e.j, e.u, "J"), ...marks].join(", ");
   const told = [_("Done."), e ? fill(_("This answer took {figure}."), { figure }) : _("Its energy was not measured.")];
   if (r.finish_reason === "length") told.push(_("It was cut at the token limit."));
+  if (r.finish_reason === "energy") told.push(_("It was stopped at its energy budget."));
   done(told.join(" "));
   finish().catch(() => location.reload());
 };

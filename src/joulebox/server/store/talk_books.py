@@ -54,12 +54,17 @@ class TalkBooks:
         return list(found)
 
     @whole
-    async def compare(self, comparison: Comparison, order: Sequence[str]) -> None:
-        """Keep a comparison, and have its waiting prompts run in this order, whatever is loaded."""
+    async def compare(self, comparison: Comparison) -> None:
+        """Keep a comparison."""
         async with self._database.write() as connection:
             kept = {name: value for name, value in asdict(comparison).items() if value is not None}
             await connection.execute(insert(comparisons).values(kept | {"jobs": list(comparison.jobs)}))
-            for place, job_id in enumerate(order):
+
+    @whole
+    async def in_order(self, job_ids: Sequence[str]) -> None:
+        """Have waiting prompts of one asker run in this order, whatever is loaded."""
+        async with self._database.write() as connection:
+            for place, job_id in enumerate(job_ids):
                 later = update(jobs).where(jobs.c.id == job_id).values(turn=jobs.c.turn + place)
                 await connection.execute(later)
 
