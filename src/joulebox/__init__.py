@@ -12,23 +12,26 @@ The map, one prompt from top to bottom:
 8. the whole method             `joulebox.accounting.account`    Trace, CarbonFactors -> Receipt
 9. somebody reads               `joulebox.server.pages`          Receipt -> HTML, JSON
 
-Without a server `joulebox.measure()` measures a block of Python on this machine, `joulebox.session()` many of them
-(`joulebox.local`).
+From Python `joulebox.Client` asks a server (`joulebox.asking`). Without one `joulebox.measure()` measures a block on
+this machine, `joulebox.session()` many of them (`joulebox.local`). What fails is a `joulebox.JouleboxError`.
 """
 
 from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
+    from joulebox.asking import Client
+    from joulebox.errors import JouleboxError
     from joulebox.local import measure, session
 
-__all__ = ["__version__", "measure", "session"]
+__all__ = ["Client", "JouleboxError", "__version__", "measure", "session"]
 
 __version__ = "0.1.0"
+_WHERE: Final = {"Client": "asking", "JouleboxError": "errors", "measure": "local", "session": "local"}
 
 
 def __getattr__(name: str) -> Any:
     """What is imported only when it is wanted, so that importing the package stays instant."""
-    if name in {"measure", "session"}:
-        return getattr(import_module("joulebox.local"), name)
+    if name in _WHERE:
+        return getattr(import_module(f"joulebox.{_WHERE[name]}"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -9,6 +9,7 @@ import typer
 
 from joulebox.backup_commands import backup, restore
 from joulebox.bench_commands import app as bench_app
+from joulebox.compare_commands import compare
 from joulebox.errors import JouleboxError
 from joulebox.export_commands import receipts_export
 from joulebox.feedback_commands import feedback
@@ -42,6 +43,7 @@ app.add_typer(db_app, name="db")
 app.add_typer(report_app, name="report")
 app.add_typer(tokens_app, name="tokens")
 app.add_typer(bench_app, name="bench")
+app.command()(compare)
 app.command()(feedback)
 app.command()(backup)
 app.command()(restore)
@@ -173,6 +175,9 @@ def ask(
     max_tokens: Annotated[int | None, typer.Option("--max-tokens", help="Longest answer in tokens.")] = None,
     temperature: Annotated[float | None, typer.Option("--temperature", help="0 repeats the same answer.")] = None,
     seed: Annotated[int | None, typer.Option("--seed", help="Seed of the choice of tokens.")] = None,
+    max_energy_j: Annotated[
+        float | None, typer.Option("--max-energy-j", help="Stop at so many joules above idle.", metavar="J")
+    ] = None,
     placement: Annotated[
         str | None, typer.Option("--placement", help="fastest, greenest, zone:DE or node:NAME.", metavar="WHERE")
     ] = None,
@@ -195,6 +200,7 @@ def ask(
         "max_tokens": max_tokens,
         "temperature": temperature,
         "seed": seed,
+        "max_energy_j": max_energy_j,
         "placement": placement,
         "priority": priority,
         "deadline": deadline,
@@ -230,10 +236,11 @@ def measure(
 
 
 def _ask(client: Any, fields: dict[str, object], *, as_json: bool) -> tuple[str, dict[str, Any]]:
+    from joulebox.asking import some_model
     from joulebox.console import Progress, follow, show_receipt
 
     progress = Progress()
-    fields["model"] = fields.get("model") or _some_model(client)
+    fields["model"] = fields.get("model") or some_model(client)
     status = client.submit(**fields)
     try:
         answer, receipt = follow(client.events(status["id"]), progress, None if as_json else sys.stdout)
@@ -248,14 +255,6 @@ def _ask(client: Any, fields: dict[str, object], *, as_json: bool) -> tuple[str,
         print()
         show_receipt(receipt)
     return answer, receipt
-
-
-def _some_model(client: Any) -> str:
-    """The default model if a node has it, else the first one."""
-    names = [str(one["id"]) for one in client.models()]
-    if not names:
-        raise JouleboxError("no_node", "No node offers a model yet. Start one with `joulebox up` or `joulebox node`.")
-    return DEFAULT_MODEL if DEFAULT_MODEL in names else names[0]
 
 
 @app.command()

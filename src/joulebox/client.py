@@ -182,6 +182,13 @@ class Client:
         status: dict[str, Any] = self.call("POST", "/api/v1/prompts", json.dumps(body).encode())
         return status
 
+    def compare(self, **fields: object) -> dict[str, Any]:
+        """Queue a prompt to several models on one node: the fields of `POST /api/v1/comparisons`, those that are `None`
+        left out. Returns the node, `order_seed`, and the status of each prompt in the order they run."""
+        body = {name: value for name, value in fields.items() if value is not None}
+        begun: dict[str, Any] = self.call("POST", "/api/v1/comparisons", json.dumps(body).encode())
+        return begun
+
     def status(self, prompt_id: str) -> dict[str, Any]:
         """Where a prompt is."""
         status: dict[str, Any] = self.call("GET", f"/api/v1/prompts/{_part(prompt_id)}")
@@ -266,6 +273,12 @@ class Client:
         """Publish what a campaign found, in the fields of `POST /api/v1/campaigns`."""
         kept: dict[str, Any] = self.call("POST", "/api/v1/campaigns", json.dumps(campaign).encode())
         return kept
+
+    def table(self, category: str | None = None) -> dict[str, Any]:
+        """What published campaigns found, of one category or of all."""
+        named = f"?{urlencode({'category': category})}" if category is not None else ""
+        found: dict[str, Any] = self.call("GET", f"/api/v1/table{named}")
+        return found
 
     def recommend(self, **fields: object) -> dict[str, Any]:
         """Which model to take: the parameters of `GET /api/v1/recommend`, those that are `None` left out."""

@@ -26,6 +26,7 @@ from joulebox.wording import (
     VERDICTS,
     WORK_NOTE,
     between,
+    budget_words,
     calibration_words,
     grade_words,
     lasting,
@@ -40,6 +41,7 @@ from joulebox.wording import (
 WIDTH_MAX = 88
 LABEL_WIDTH = 15
 RUNS_SHOWN = 10
+CUT = {"length": "cut at the limit", "energy": "stopped at its budget"}
 COLOURS = {"valid": "green", "suspect": "yellow", "invalid": "red"}
 
 
@@ -107,7 +109,7 @@ def follow(events: Iterable[ServerEvent], progress: Progress, out: TextIO | None
                 "cancelled" if event.name == "cancelled" else "too_many_attempts",
                 str(data.get("detail") or "The prompt was cancelled."),
             )
-        if (sentence := _told(event)) is not None:
+        if (sentence := event_words(event)) is not None:
             progress.say(sentence)
     raise JouleboxError("no_server", "The server ended the stream without a receipt. Ask again.")
 
@@ -118,7 +120,8 @@ def _write(out: TextIO | None, text: str) -> None:
         out.flush()
 
 
-def _told(event: ServerEvent) -> str | None:
+def event_words(event: ServerEvent) -> str | None:
+    """What a person who waits is told of an event; `None`: nothing."""
     data = event.data
     if event.name == "queued":
         return f"waiting: {_waits(data)}"
@@ -197,6 +200,32 @@ def show_receipt(receipt: Mapping[str, Any], stream: TextIO | None = None, *, pa
     console.print(receipt_panel(receipt))
     if parts and (table := embodied_table(receipt)) is not None:
         console.print(table)
+
+
+def show_comparison(found: Mapping[str, Any]) -> None:
+    """Print what several models took for one prompt, and what each of them said."""
+    console = Console(file=sys.stdout, highlight=False)
+    table = Table.grid(padding=(0, 2))
+    for column in ("", "Energy", "CO2e", "Tokens", "Time", "Grade"):
+        table.add_column(column, no_wrap=bool(column))
+    table.show_header = True
+    for one in found["answers"]:
+        receipt = one["receipt"]
+        answer, total = receipt["energy"]["answer"], receipt["carbon"]["total"]
+        table.add_row(
+            Text(harmless(one["model"]), style="bold"),
+            _figure(receipt, answer),
+            ranged(total["g"], total["low"], total["high"], "g")[0] if total else NOT_MEASURED,
+            _count(receipt["usage"]["output_tokens"]),
+            _duration(receipt["times"]["duration_s"]),
+            Text(f"{answer['grade'] if answer else '-'}, {receipt['verdict']}", style=COLOURS[receipt["verdict"]]),
+        )
+    console.print(Text(harmless(found["headline"]), style="bold"), Text(), table, sep="\n")
+    for one in found["answers"]:
+        console.print(Text(f"\n{harmless(one['model'])}", style="bold"))
+        console.print(Text(harmless(one["answer"])))
+    beneath = f"On {harmless(found['node'])}, in this order (--order-seed {found['order_seed']}). {NOTE}"
+    console.print(Text(f"\n{beneath}", style="dim"))
 
 
 def question_of(prompt: str) -> str:
@@ -321,6 +350,8 @@ def _energy_rows(receipt: Mapping[str, Any]) -> Iterable[Row]:
     yield "Above idle", _figure(receipt, energy["active"]), f"what the {whole[0].lower()} added"
     yield "Tail", _figure(receipt, energy["tail"]), f"after the {'last word' if asked else 'end'}, until calm"
     yield "Everything", _figure(receipt, energy["full"]), f"{'loading and ' if asked else ''}settling included"
+    if budget := receipt.get("budget"):
+        yield "Budget", Text(plain(budget["max_energy_j"], "J")), budget_words(receipt) or "above idle"
     for name, (label, meaning) in PHASES.items():
         phase = energy["phases"].get(name)
         if name == "load" and asked and not receipt["times"]["load_s"]:
@@ -382,9 +413,9 @@ def _answer_rows(receipt: Mapping[str, Any]) -> Iterable[Row]:
     yield "In line", Text(_duration(times["queued_s"])), ""
     per_token_s = times["time_per_output_token_s"]
     speed = f"{plain(1 / per_token_s)} tokens/s" if per_token_s else ""
-    if receipt["finish_reason"] == "length":
-        speed = ", ".join(part for part in (speed, "cut at the limit") if part)
-    yield "Tokens", Text(f"{_count(usage['input_tokens'])} in, {_count(usage['output_tokens'])} out"), speed
+    cut = CUT.get(receipt["finish_reason"], "")
+    told = ", ".join(part for part in (speed, cut) if part)
+    yield "Tokens", Text(f"{_count(usage['input_tokens'])} in, {_count(usage['output_tokens'])} out"), told
 
 
 def _where(receipt: Mapping[str, Any]) -> str:

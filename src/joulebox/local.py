@@ -20,7 +20,7 @@ from typing import Any, Final, Self
 from joulebox.accounting import account
 from joulebox.clock import Clock, SystemClock
 from joulebox.errors import JouleboxError
-from joulebox.model import CarbonFactors, EngineInfo, NeighboursSeen, Placement, Prompt, Receipt, Trace, Usage
+from joulebox.model import CarbonFactors, EngineInfo, NeighboursSeen, Placement, Prompt, Trace, Usage
 from joulebox.node.calibration import FILE, calibrated, load_calibration
 from joulebox.node.cooling import cool, start_band
 from joulebox.node.engine import Event, Finished, LocalModel, Started
@@ -42,6 +42,7 @@ from joulebox.node.parts import machine_parts
 from joulebox.node.recorder import Record, Recorder
 from joulebox.node.settle import settle
 from joulebox.protocol import EventKind, Lease
+from joulebox.receipt import Receipt, held
 from joulebox.server.grid import factors_for
 from joulebox.server.jobs import new_id
 from joulebox.settings import load_settings
@@ -137,7 +138,7 @@ class Instruments:
 
     def receipt(self, trace: Trace) -> Receipt:
         """What the work cost."""
-        return account(trace, self.factors, receipt_id=new_id(), placement=_PLACEMENT)
+        return held(account(trace, self.factors, receipt_id=new_id(), placement=_PLACEMENT))
 
 
 def _lease() -> Lease:

@@ -136,12 +136,16 @@ def _command(receipt: Mapping[str, Any], texts: Mapping[str, Any], _: Tongue) ->
     if receipt["model"] is None or asked is None or asked["turns"] > 1:
         return None
     prompt = texts.get("prompt")
-    words = ["joulebox", "ask", shlex.quote(prompt) if prompt is not None else _("PROMPT")]
+    said = shlex.quote(prompt) if prompt is not None else _("PROMPT")
+    last = ["--", said] if prompt is not None and prompt.startswith("-") else []
+    words = ["joulebox", "ask", *([] if last else [said])]
     if texts.get("system"):
         words += ["--system", shlex.quote(texts["system"])]
     words += ["--model", shlex.quote(receipt["model"]["name"]), "--seed", str(receipt["seed"])]
     words += ["--temperature", f"{asked['temperature']:g}", "--max-tokens", str(asked["max_tokens"])]
-    return " ".join([*words, "--placement", shlex.quote(f"node:{receipt['node']}")])
+    if budget := receipt.get("budget"):
+        words += ["--max-energy-j", f"{budget['max_energy_j']:g}"]
+    return " ".join([*words, "--placement", shlex.quote(f"node:{receipt['node']}"), *last])
 
 
 def _provenance(receipt: Mapping[str, Any], _: Tongue) -> list[tuple[str, str]]:
