@@ -119,11 +119,11 @@ async def work(on: Stage, *words: str) -> str:
         return str((await node.until(lease["job_id"], "completed"))["receipt_id"])
 
 
-async def joined(on: Stage) -> None:
+async def joined(on: Stage, **changes: Any) -> None:
     """A node has been there, so that its models can be asked."""
     node = replace(on, http=httpx2.AsyncClient(base_url=on.url, headers=local(on.settings.data_dir), verify=False))
     async with node.http:
-        await node.join()
+        await node.join(**changes)
 
 
 def routes(router: Any) -> Iterator[tuple[str, str]]:
@@ -447,6 +447,18 @@ async def test_rates(tmp_path: Path) -> None:
         assert (await on.http.get("/healthz", headers=wrong)).status_code == 200
         page = await on.http.post("/ask", content="model=m&prompt=x", headers={"X-Forwarded-For": "1.1.1.1"})
         assert (page.status_code, page.headers["content-type"]) == (429, "text/html; charset=utf-8")
+
+
+async def test_a_page_that_refuses_says_when_to_come_again(tmp_path: Path) -> None:
+    """Who has as many prompts in hand as may be is told on the pages Ask and Compare, in a header too, when to look
+    again."""
+    async with stage(tmp_path, public=("ask",), outstanding_max=1) as on:
+        await joined(on, models=("m", "n"))
+        await on.ask()
+        for path, form in (("/ask", "model=m&prompt=x"), ("/compare", "models=m&models=n&prompt=x")):
+            refused = await on.http.post(path, content=form)
+            assert (refused.status_code, refused.headers["retry-after"]) == (429, "60"), refused.text
+
 
 
 async def test_quotas(tmp_path: Path, database: Json) -> None:

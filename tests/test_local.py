@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from statistics import median
 
@@ -18,7 +19,7 @@ from joulebox.accounting import receipt_bytes
 from joulebox.clock import SimulatedClock, SystemClock
 from joulebox.console import show_receipt
 from joulebox.errors import JouleboxError
-from joulebox.local import IDLE_S, Instruments, Session, instruments, run_command
+from joulebox.local import IDLE_S, Instruments, Run, Session, instruments, run_command
 from joulebox.model import Receipt
 from joulebox.node.measurement import Conditions, Machine
 from joulebox.node.meters import open_meters
@@ -174,6 +175,30 @@ def test_a_session_tells_who_else_was_at_work() -> None:
     assert all("spinner" in reasons["foreign_load"] for reasons in told)
 
 
+def test_a_block_is_as_right_as_a_command(tmp_path: Path) -> None:
+    """`with measure() as run` lies within 1 % and its interval of the truth, also where the block raises; its receipt is
+    the one that `joulebox measure` makes, with the headline at hand."""
+    clock, machine = SimulatedClock(), SimulatedMachine(6)
+    rig = RigPowercap(clock, machine, tmp_path)
+    for fails in (False, True):
+        run, truth_j = Run(on_rig(clock, rig)), 0.0
+        with suppress(KeyError), run:
+            before_j = sum(machine.energy_j(zone, clock.now_ns()) for zone in ZONES)
+            busy(clock, machine, 0.5)()
+            truth_j = sum(machine.energy_j(zone, clock.now_ns()) for zone in ZONES) - before_j
+            if fails:
+                raise KeyError("gone")
+        receipt = run.receipt
+        assert receipt.finish_reason == ("KeyError" if fails else "done")
+        assert receipt.joules == pytest.approx(truth_j, rel=0.01)
+        assert receipt.joules is not None
+        assert receipt.u is not None
+        assert abs(receipt.joules - truth_j) <= receipt.u
+        assert receipt.to_dict() == json.loads(receipt_bytes(receipt))
+        assert receipt.verdict == "valid", receipt.reasons
+    rig.close()
+
+
 def test_a_receipt_of_work_names_no_model(tmp_path: Path) -> None:
     """What only a prompt has is null, never made up; terminal and page show the receipt without a word of tokens."""
     clock, machine = SimulatedClock(), SimulatedMachine(4)
@@ -285,6 +310,8 @@ def test_a_block_of_python_is_measured() -> None:
     assert run.receipt.energy.scope == "modelled"
     assert run.receipt.energy.answer is not None
     assert run.receipt.energy.answer.j > 0
+    assert run.receipt.joules == run.receipt.energy.answer.j
+    assert "modelled" in run.receipt._repr_html_()
 
 
 def test_a_block_is_marked_where_it_stands() -> None:

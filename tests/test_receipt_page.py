@@ -7,9 +7,11 @@ from math import isclose
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from typer.main import get_command
 
 import page_stage as stage
 from joulebox.accounting.figures import reckon
+from joulebox.cli import app as command_line
 from joulebox.server import pages
 from joulebox.server.pages.badge import badge
 from joulebox.server.pages.frame import View
@@ -135,6 +137,13 @@ def test_the_command_asks_the_same_again() -> None:
         "--max-tokens",
         "64",
     ]
+    dashed = pages.render_receipt(receipt | {"budget": {"max_energy_j": 50.0, "judged_j": None, "overshoot_j": 0.0}},
+                                  {**asked, "prompt": "-n 5 what?"})  # fmt: skip
+    words = shlex.split(re.findall(r"<code>(joulebox ask .*?)</code>", dashed, re.DOTALL)[0].replace("&#39;", "'"))
+    assert words[-2:] == ["--", "-n 5 what?"]
+    assert words[words.index("--max-energy-j") + 1] == "50"
+    ask = getattr(get_command(command_line), "commands")["ask"]  # noqa: B009 - as typer types it
+    assert ask.make_context("ask", words[2:]).params["prompt"] == "-n 5 what?"
     assert "joulebox ask PROMPT --model" in pages.render_receipt(receipt, {**asked, "prompt": None})
     talk = {"asked": {**asked["asked"], "turns": 2}, "prompt": "a"}
     assert "joulebox ask" not in pages.render_receipt(receipt, talk)

@@ -56,7 +56,9 @@ WRONG: list[tuple[dict[str, Any], str, str]] = [
     (GOOD | {"priority": 1}, "bad_request", "priority"),
     (GOOD | {"priority": "control"}, "bad_request", "priority"),
     (GOOD | {"model": "big"}, "model_too_big", "n1, the largest node that has it, has 8.0 GB"),
-    (GOOD | {"max_energy_j": 10.5}, "not_supported", "max_energy_j"),
+    (GOOD | {"max_energy_j": 0}, "bad_request", "max_energy_j"),
+    (GOOD | {"max_energy_j": "10"}, "bad_request", "max_energy_j"),
+    (GOOD | {"max_energy_j": 5.0, "mode": "quiet"}, "bad_request", "a quiet prompt sends none"),
 ]
 
 

@@ -89,3 +89,19 @@ async def test_an_erased_turn_is_gone_from_those_after_it(tmp_path: Path, databa
             kept = on_disk(tmp_path)
             assert not any(gone in kept for gone in (b"first secret", b"system secret"))
             assert b"second words" in kept
+
+
+async def test_a_key_that_is_known_is_answered_whatever_became_of_the_turn_before(tmp_path: Path) -> None:
+    """A prompt sent again with its key gives the earlier one, even where what it goes on from is gone meanwhile."""
+    async with stage(tmp_path) as on:
+        await on.join()
+        first = await on.ask("first")
+        await work(on, "first answer")
+        second = await on.ask("second", follows=first["id"], idempotency_key="k")
+        receipt_id = await work(on, "second answer")
+        erased = await on.http.delete(f"/api/v1/prompts/{first['id']}/texts")
+        assert erased.status_code == 200, erased.text
+        again = await on.ask("second", follows=first["id"], idempotency_key="k")
+        assert (again["id"], again["receipt_id"]) == (second["id"], receipt_id)
+        fresh = {"model": "m", "prompt": "third", "follows": first["id"], "idempotency_key": "other"}
+        assert (await on.http.post("/api/v1/prompts", json=fresh)).json()["code"] == "bad_request"
