@@ -131,7 +131,7 @@ def _rows(told: Mapping[str, Any]) -> Iterable[tuple[str, str, str]]:
         ("Everything", "full", f"{'loading and ' if asked else ''}settling included"),
     ):
         if figure := energy[name]:
-            yield label, quantity(figure["j"], figure["u"], "J"), note
+            yield label, " ".join([quantity(figure["j"], figure["u"], "J"), *marks(told)]), note
     if budget := told.get("budget"):
         yield "Budget", number(budget["max_energy_j"], "J"), budget_words(told) or "above idle"
     if total := carbon["total"]:
