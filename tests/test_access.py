@@ -460,7 +460,6 @@ async def test_a_page_that_refuses_says_when_to_come_again(tmp_path: Path) -> No
             assert (refused.status_code, refused.headers["retry-after"]) == (429, "60"), refused.text
 
 
-
 async def test_quotas(tmp_path: Path, database: Json) -> None:
     """So many prompts of one asker may be in hand, and so many asked in a day; a token may have quotas of its own, an
     idempotent repetition costs none, and the day rolls on."""

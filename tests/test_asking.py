@@ -20,8 +20,7 @@ from joulebox.errors import JouleboxError
 from joulebox.model import UncertaintyPart
 from joulebox.receipt import Receipt, card, held, read
 from joulebox.statistics.ratio import energy_ratio
-from server_stage import Stage, done, stage, story
-
+from server_stage import MODEL, Stage, done, stage, story
 
 pytestmark = pytest.mark.anyio
 HOSTILE = "<script>alert(1)</script> $\\href{javascript:alert(1)}{x}$ & 'quotes'"
@@ -57,10 +56,12 @@ def _own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 async def works(on: Stage, *words: str, models: Sequence[str] = ("m",)) -> str:
     """A node answers what comes next; of which model."""
     lease = await on.lease(models=models)
+    model = str(lease["prompt"]["model"])
     async with on.hold(lease):
         await on.send(lease, story(*words))
-        assert (await on.finish(lease, done(lease, *words))).status_code == 200
-    return str(lease["prompt"]["model"])
+        finish = done(lease, *words, model=replace(MODEL, id=model))
+        assert (await on.finish(lease, finish)).status_code == 200
+    return model
 
 
 # --- asking -----------------------------------------------------------------------------------------------------------
@@ -92,7 +93,7 @@ async def test_an_answer_comes_with_its_receipt(tmp_path: Path) -> None:
 async def test_a_stream_gives_the_text_that_counts(tmp_path: Path) -> None:
     """Pieces come before the receipt; where the node is lost the text begins anew, and the watcher hears of all."""
     seen: list[ServerEvent] = []
-    async with stage(tmp_path, grace_s=0.02) as on:
+    async with stage(tmp_path) as on:
         await on.join()
         with Client(on.url) as client:
             stream = await asyncio.to_thread(client.stream, "hi", model="m", watch=seen.append)
@@ -159,7 +160,8 @@ async def test_models_and_table_are_typed(tmp_path: Path) -> None:
 async def test_a_comparison_runs_in_the_order_of_its_seed(tmp_path: Path) -> None:
     """Quietly, on one node, in an order that the seed alone decides; the ratio of what they took comes with its
     interval."""
-    orders = []
+    orders: list[list[str]] = []
+    found: Comparison | None = None
     async with stage(tmp_path) as on:
         await on.join(models=("big", "small"))
         with Client(on.url) as client:
@@ -176,6 +178,7 @@ async def test_a_comparison_runs_in_the_order_of_its_seed(tmp_path: Path) -> Non
     assert orders[0] == orders[1]
     assert {tuple(one) for one in orders} == {("big", "small"), ("small", "big")}
     assert {one["placement"]["policy"] for one in prompts} == {"node:n1"}
+    assert found is not None
     assert found.ratio is not None
     assert found.ratio.low <= 1.0 <= found.ratio.high
     assert found.headline.startswith("About the same energy: ")
@@ -353,7 +356,6 @@ async def test_the_page_for_python_works_as_it_stands(tmp_path: Path, monkeypatc
             await works(on, word, models=("big", "small"))
         await asyncio.wait_for(reading, 30)
     assert names["total"] == sum(n * n for n in range(100_000))
-
 
 
 def test_a_stream_is_what_the_client_gives() -> None:

@@ -39,6 +39,8 @@ HERE = Machine(node="rig", zone="DE", cores=2, memory_bytes=8_000_000_000)
 TOKEN_S = 0.02
 WAY_S = 0.002
 """From node to server, or back."""
+IDLE_U_W = 0.3
+"""So well a second of guard tells what these machines draw when idle."""
 
 
 class Plug:
@@ -153,17 +155,23 @@ def above_idle_j(machine: SimulatedMachine, twin: SimulatedMachine, found: Measu
     answer = found.trace.span("answer")
     assert answer is not None
     ends_ns = origin_ns + answer.start_ns, origin_ns + answer.end_ns
-    return sum(
-        sign * (drawn_j(one, ends_ns[1]) - drawn_j(one, ends_ns[0])) for sign, one in ((1, machine), (-1, twin))
-    )
+    return sum(sign * (drawn_j(one, ends_ns[1]) - drawn_j(one, ends_ns[0])) for sign, one in ((1, machine), (-1, twin)))
 
 
 @pytest.mark.parametrize(
-    ("kind", "seeds", "below_j"), [("counters", range(24), 2.0), ("plug", range(24, 36), 8.0)], ids=["counters", "plug"]
+    ("kind", "seeds"),
+    [
+        ("counters", range(0, 24, 3)),
+        ("plug", range(24, 48, 6)),
+        pytest.param("counters", range(100, 340), marks=pytest.mark.slow),
+        pytest.param("plug", range(340, 460), marks=pytest.mark.slow),
+    ],
+    ids=["counters", "plug", "many counters", "many plugs"],
 )
-def test_a_budget_is_kept_to_within_tick_and_lag(tmp_path: Path, kind: str, seeds: range, below_j: float) -> None:
+def test_a_budget_is_kept_to_within_tick_and_lag(tmp_path: Path, kind: str, seeds: range) -> None:
     """Over many machines and budgets the answer ends no more than a tick, the lag, a token and the way there and back
-    after its budget is really spent, and not much before; the receipt says by what it was judged, and the overshoot."""
+    after its budget is really spent, and not before, as far as the idle power is known; the receipt says by what it was
+    judged, and the overshoot."""
     worst = [0.0, 0.0]
     for seed in seeds:
         clock, machine = SimulatedClock(), SimulatedMachine(seed)
@@ -179,8 +187,9 @@ def test_a_budget_is_kept_to_within_tick_and_lag(tmp_path: Path, kind: str, seed
         peak_w = 34.0 + 3.0 + 4.0
         over_j = truth_j - max_energy_j
         worst = [min(worst[0], over_j), max(worst[1], over_j)]
-        assert over_j <= peak_w * (slowest_s + TOKEN_S + 2 * WAY_S), seed
-        assert over_j >= -below_j, seed
+        unsure_j = IDLE_U_W * seconds(found.trace.released_ns - found.trace.leased_ns)
+        assert over_j <= peak_w * (slowest_s + TOKEN_S + 2 * WAY_S) + unsure_j, seed
+        assert over_j >= -unsure_j, seed
         made = account(found.trace, factors(), receipt_id="r", placement=PLACEMENT)
         budget, active = made.budget, made.energy.active
         assert made.finish_reason == found.finish_reason == "energy"

@@ -176,8 +176,8 @@ def test_a_session_tells_who_else_was_at_work() -> None:
 
 
 def test_a_block_is_as_right_as_a_command(tmp_path: Path) -> None:
-    """`with measure() as run` lies within 1 % and its interval of the truth, also where the block raises; its receipt is
-    the one that `joulebox measure` makes, with the headline at hand."""
+    """`with measure() as run` lies within 1 % and its interval of the truth, also where the block raises; its receipt
+    is the one that `joulebox measure` makes, with the headline at hand."""
     clock, machine = SimulatedClock(), SimulatedMachine(6)
     rig = RigPowercap(clock, machine, tmp_path)
     for fails in (False, True):

@@ -3,11 +3,15 @@ energy budget, and the server judges it."""
 
 from itertools import pairwise
 from statistics import fmean
+from typing import Final
 
 from joulebox.metering import curve_of, guard_s, headline
 from joulebox.model import Sampling, Series
 from joulebox.node.recorder import Recorder
 from joulebox.units import nanoseconds, seconds
+
+TICKS_LATE: Final = {Sampling.COUNTER: 0.0, Sampling.MEAN: 1.0, Sampling.SNAPSHOT: 0.5}
+"""So many ticks lie between what was drawn and its reading, in the mean."""
 
 
 class Running:
@@ -33,7 +37,7 @@ class Running:
         return {
             "counted": round(sum(count.total for count in self._counts), 6),
             "idle": round(sum(count.idle for count in self._counts), 6),
-            "counted_s": round(max(seconds(count.t_ns - self._start_ns) for count in self._counts), 3),
+            "counted_s": round(max(seconds(count.until_ns - self._start_ns) for count in self._counts), 3),
         }
 
     def _begin(self) -> list["_Count"]:
@@ -67,6 +71,13 @@ class _Count:
         elif not self.broken:
             self._idle_rate = fmean(before.raw) * self.channel.step
         self._begun_ns = self.t_ns
+
+    @property
+    def until_ns(self) -> int:
+        """Up to when the count holds what was drawn: a mean is shown for the tick after it was drawn, and whatever a
+        meter shows is as old as its lag."""
+        late_s = self.channel.lag_s + self.channel.tick_s * TICKS_LATE[self.channel.sampling]
+        return self.t_ns - nanoseconds(late_s)
 
     @property
     def idle(self) -> float:

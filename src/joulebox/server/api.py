@@ -12,10 +12,11 @@ from starlette.exceptions import HTTPException
 
 from joulebox.catalog import about
 from joulebox.model import FINAL_STATES
+from joulebox.server.bodies import PromptBody
 from joulebox.server.events import Seen, seen_until, watch
 from joulebox.server.pages import POLICY_ALONE, render_report
 from joulebox.server.report_words import as_markdown
-from joulebox.server.service import Mine, PromptBody, Service
+from joulebox.server.service import Mine, Service
 
 Json = dict[str, Any]
 Limit = Annotated[int, Query(ge=1, le=100)]

@@ -55,9 +55,9 @@ class Watch:
         if left_j <= 0:
             return Due(0.0, spent)
         rate_w = (spent.j - before.j) / (spent.t_s - before.t_s)
-        if rate_w <= 0:
-            return Due(inf, spent)
         age_s = max(told["t_s"] - spent.t_s, 0.0)
+        if rate_w <= 0 or age_s > spent.t_s:  # nothing is foretold for longer than was seen
+            return Due(inf, spent)
         return Due(max(left_j / rate_w - age_s, 0.0), Spent(self.max_energy_j, spent.t_s + left_j / rate_w))
 
 
