@@ -356,10 +356,10 @@ async def test_budgets_that_nobody_can_keep_are_refused(tmp_path: Path) -> None:
         await on.join()
         body = {"model": "m", "prompt": "hi", "max_energy_j": 5.0}
         quiet = (await on.http.post("/api/v1/prompts", json=body | {"mode": "quiet"})).json()
-        assert (quiet["code"], "quiet prompt sends none" in quiet["detail"]) == ("bad_request", True)
+        assert (quiet["code"], "quiet prompt sends none" in quiet["detail"]) == ("not_supported", True)
         await on.join(node="blind", channels=())
         blind = (await on.http.post("/api/v1/prompts", json=body)).json()
-        assert (blind["code"], blind["nodes"]) == ("bad_request", ["blind"])
+        assert (blind["code"], blind["nodes"]) == ("not_supported", ["blind"])
         assert "Without quick meters on blind" in blind["detail"]
         assert (await on.ask(max_energy_j=5.0, placement="node:n1"))["state"] == "available"
 

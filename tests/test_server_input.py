@@ -58,7 +58,7 @@ WRONG: list[tuple[dict[str, Any], str, str]] = [
     (GOOD | {"model": "big"}, "model_too_big", "n1, the largest node that has it, has 8.0 GB"),
     (GOOD | {"max_energy_j": 0}, "bad_request", "max_energy_j"),
     (GOOD | {"max_energy_j": "10"}, "bad_request", "max_energy_j"),
-    (GOOD | {"max_energy_j": 5.0, "mode": "quiet"}, "bad_request", "a quiet prompt sends none"),
+    (GOOD | {"max_energy_j": 5.0, "mode": "quiet"}, "not_supported", "a quiet prompt sends none"),
 ]
 
 

@@ -28,7 +28,7 @@ REGISTRY: Final[dict[str, Failure]] = {
     "no_node": Failure(status=503, exit_code=1, title="No node has joined yet"),
     "not_found": Failure(status=404, exit_code=2, title="There is no such thing"),
     "not_ready": Failure(status=409, exit_code=1, title="The receipt is not there yet"),
-    "not_supported": Failure(status=422, exit_code=2, title="This is not built yet"),
+    "not_supported": Failure(status=422, exit_code=2, title="This is not supported"),
     "missing_extra": Failure(status=501, exit_code=1, title="An optional part is not installed"),
     "unauthorized": Failure(status=401, exit_code=1, title="A token is needed"),
     "forbidden": Failure(status=403, exit_code=1, title="That is not for you"),

@@ -86,20 +86,20 @@ def watched(channels: Sequence[Channel]) -> bool:
 def check_budget(prompt: Prompt, offers: Mapping[str, LeaseRequest]) -> None:
     """Refuse a budget that nobody can keep; `offers` are those of the nodes that may take the prompt.
 
-    Raises `JouleboxError("bad_request")`.
+    Raises `JouleboxError("not_supported")`.
     """
     if prompt.max_energy_j is None:
         return
     if prompt.mode == "quiet":
         raise JouleboxError(
-            "bad_request",
+            "not_supported",
             "An energy budget needs readings while the answer is written, and a quiet prompt sends none: leave out "
             "max_energy_j, or ask with mode live.",
         )
     blind = sorted(name for name, offer in offers.items() if not watched(offer.channels))
     if blind:
         raise JouleboxError(
-            "bad_request",
+            "not_supported",
             f"Without quick meters on {', '.join(blind)} no energy budget can be kept there: choose another node with "
             "placement node:NAME, or leave out max_energy_j.",
             nodes=blind,

@@ -311,7 +311,7 @@ def check(prompt: Prompt, placement: str, offers: Mapping[str, LeaseRequest]) ->
     """Refuse what no node can ever answer. `offers` are those of every node that ever joined, by node name.
 
     Raises `JouleboxError`: `empty_prompt`, `no_node`, `unknown_model`, `model_too_big`, `prompt_too_long`,
-    `bad_request`.
+    `bad_request`, `not_supported`.
     """
     check_says(prompt)
     if not offers:
