@@ -42,6 +42,7 @@ async def test_from_prompt_to_receipt(tmp_path: Path) -> None:
                 "stop": ["."],
                 "mode": "live",
                 "model_reason": None,
+                "max_energy_j": None,
             }
             async with scene.hold(lease) as words:
                 sent = await scene.send(lease, story("Hel", "lo"))
