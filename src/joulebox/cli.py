@@ -13,7 +13,7 @@ from joulebox.compare_commands import compare
 from joulebox.errors import JouleboxError
 from joulebox.export_commands import receipts_export
 from joulebox.feedback_commands import feedback
-from joulebox.model_commands import DEFAULT_MODEL, DataOption, fetch_default_model, models_app, registry_of_settings
+from joulebox.model_commands import DataOption, fetch_default_model, models_app, registry_of_settings
 from joulebox.node_commands import node_app
 from joulebox.token_commands import JsonOption, ServerOption, client_of, tokens_app
 
