@@ -273,13 +273,17 @@ async def test_priorities(tmp_path: Path) -> None:
 
 
 async def test_models_are_merged_from_nodes(tmp_path: Path) -> None:
-    """Each model is listed once with all its nodes; a node says what it is and what meters it has."""
+    """Each model is listed once with all its nodes and what the catalog knows; a node says what it is and has."""
     async with stage(tmp_path) as scene:
         await scene.join(models=("m", "k"), temperature_c=41.5, loaded="m", missing=("gpu0",))
         await scene.join(node="n2", instance="b", engine=EngineInfo(name="e", version="2"))
         models = (await scene.http.get("/api/v1/models")).json()["models"]
         assert [(model["id"], model["nodes"]) for model in models] == [("k", ["n1"]), ("m", ["n1", "n2"])]
         assert models[0]["context_tokens"] == 512
+        assert (models[0]["family"], models[0]["parameters"], models[0]["licence"]) == (None, None, None)
+        await scene.join(node="n3", instance="c", models=("tinyllama",))
+        tiny = (await scene.http.get("/api/v1/models")).json()["models"][-1]
+        assert (tiny["family"], tiny["parameters"], tiny["licence"]) == ("TinyLlama", "1.1B", "Apache-2.0")
         node = (await scene.http.get("/api/v1/nodes")).json()["nodes"][0]
         assert (node["name"], node["state"], node["temperature_c"], node["loaded"]) == ("n1", "idle", 41.5, "m")
         assert (node["meters"][0]["name"], node["missing"]) == ("package-0", ["gpu0"])
