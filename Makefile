@@ -13,7 +13,7 @@ unexport PYTHONDONTWRITEBYTECODE
 BIN := .venv/bin
 PARTS := pyproject.toml constraints.txt
 RUN := -e '.[models]'
-DEV := -e '.[models,dev]'
+DEV := -e '.[models,dev,docs]'
 INSTALL := uv pip install -q --python $(BIN)/python -c constraints.txt -b constraints.txt
 PYTEST := $(BIN)/python -m pytest -q -rs -n 4 --dist loadfile --no-loadscope-reorder
 
@@ -57,7 +57,7 @@ check: .venv/dev ## format, lint, strict types, layers, the house rules
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(PYTEST) tests/test_tidy.py tests/test_imports.py tests/test_reference.py
+	$(PYTEST) tests/test_tidy.py tests/test_imports.py tests/test_reference.py tests/test_docs.py -m 'not slow'
 
 format: .venv/dev ## put the code into shape
 	$(BIN)/ruff format .
@@ -87,8 +87,9 @@ screenshots: .venv/dev ## every page in both schemes, wide and narrow, in every 
 words: .venv/dev ## bring the translations of the pages up to date; prints what is missing
 	@$(BIN)/python tests/words.py
 
-docs: .venv/dev ## write docs/reference again from the code
+docs: .venv/dev ## the documentation: docs/reference from the code, then the site into build/site; strict, offline
 	$(BIN)/python docs/reference.py
+	$(BIN)/python docs/website.py
 
 dist: .venv/dev ## wheel and sdist into dist, with the list of all that comes along (SBOM, CycloneDX)
 	rm -rf dist build/sbom

@@ -1,7 +1,12 @@
-"""Writes the pages of docs/reference from the code (`make docs`); `tests/test_reference.py` compares them."""
+"""Writes the pages of docs/reference from the code (`make docs`); `tests/test_reference.py` compares them.
 
+What is public and not documented is a gap: `gaps()` names each with what to do, and the build fails.
+"""
+
+import ast
+import sys
 import types
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Final, Literal, Union, get_args, get_origin
 
@@ -9,10 +14,16 @@ from pydantic import SecretStr
 from pydantic.fields import FieldInfo
 
 import dashboard
+import joulebox
+import reference_cli
+import reference_fields
+import reference_http
 import reference_seeing
+from joulebox.accounting.validity import RULES
 from joulebox.catalog import CatalogModel, catalog
 from joulebox.errors import REGISTRY
 from joulebox.node.fitting import need_bytes
+from joulebox.node.meters import KINDS
 from joulebox.settings import Settings
 from joulebox.wording import size
 
@@ -51,6 +62,50 @@ from; what could not be verified is left out. *Memory* is what loading takes at 
 |---|---|---|---|---|--:|--:|--:|---|---|---|
 """
 _CONTEXT_TOKENS: Final = 4096
+_VERDICTS: Final = """# Verdict codes
+
+<!-- Made from the code by `make docs`; edits here are lost. -->
+
+Each receipt has a verdict: `valid`, `suspect` or `invalid`. The worst of its reasons decides; a note changes no
+verdict. A reason has a code, a sentence and what to do, as below (… stands for details). Some codes are graver the more
+there was of it: the level is the usual one, and [the method](../explanation/method.md#the-verdict) says when it is
+another.
+
+| Code | Level | Sentence | What to do |
+|---|---|---|---|
+"""
+_ENVIRONMENT: Final = """# Environment variables
+
+<!-- Made from the code by `make docs`; edits here are lost. -->
+
+Every [setting](settings.md) has a variable: its name in capitals after `JOULEBOX_`. With `_FILE` at its end the
+variable names a file that holds the value, for secrets. Flags win over variables, those over `joulebox.toml`.
+
+"""
+_OTHER: Final = """
+Beside these, other programs' variables that Joulebox heeds, and a few of its own:
+
+| Variable | Who reads it | What it does |
+|---|---|---|
+"""
+VARIABLES: Final[Mapping[str, tuple[str, str]]] = {
+    "XDG_DATA_HOME": ("all", "where the data folder is, if `JOULEBOX_DATA_DIR` does not say so"),
+    "NO_COLOR": ("command line", "prints without colours"),
+    "COLUMNS": ("command line", "how wide tables and receipts may be"),
+    "HF_TOKEN": ("`joulebox models add`", "your token for the Hugging Face Hub, for models whose terms you accepted"),
+    "HF_ENDPOINT": ("`joulebox models add`", "another hub than huggingface.co"),
+    "OLLAMA_HOST": ("`joulebox models add`", "where Ollama answers, where it is not the node's engine"),
+    "DISPLAY": ("`joulebox up --open`", "whether there is a screen to open a browser on; `WAYLAND_DISPLAY` likewise"),
+    "WAYLAND_DISPLAY": ("`joulebox up --open`", "the same, under Wayland"),
+    "JOULEBOX_READY_FD": (
+        "Joulebox itself",
+        "how `joulebox up` learns that a process it started is ready; not for people",
+    ),
+    "JOULEBOX_LIFELINE": ("Joulebox itself", "how such a process ends with `joulebox up`; not for people"),
+    "JOULEBOX_TEST_CACHE": ("tests", "folder of the fetched test model, in place of `.cache`"),
+    "JOULEBOX_FAULTS": ("tests", "`all`: every fault of every instrument (`make faults`)"),
+}
+"""Variables that are no settings. A test looks for others in the code."""
 _FROM_THE_SYSTEM: Final = {
     "data_dir": "`$XDG_DATA_HOME/joulebox`, else `~/.local/share/joulebox`",
     "node": "the machine's name",
@@ -104,12 +159,121 @@ def _cells(model: CatalogModel) -> list[str]:
     ]
 
 
+def verdicts_page() -> str:
+    """Every verdict code with its sentence and what to do."""
+    return _VERDICTS + "".join(
+        f"| `{code}` | {rule.level} | {rule.sentence.replace('{}', '…')} | {rule.remedy} |\n"
+        for code, rule in sorted(RULES.items())
+    )
+
+
+def environment_page() -> str:
+    """Every variable: those of settings, and the others."""
+    names = ", ".join(f"`JOULEBOX_{name.upper()}`" for name in sorted(Settings.model_fields))
+    rows = [f"| `{name}` | {who} | {what} |\n" for name, (who, what) in VARIABLES.items()]
+    return f"{_ENVIRONMENT}{names}.\n{_OTHER}{''.join(rows)}"
+
+
 PAGES: Final[dict[str, Callable[[], str]]] = {
+    "command-line.md": reference_cli.command_line_page,
+    "environment.md": environment_page,
     "errors.md": errors_page,
+    "http-api.md": reference_http.http_page,
     "models.md": models_page,
     **reference_seeing.PAGES,
+    "node-protocol.md": reference_http.protocol_page,
+    "receipt.md": reference_fields.receipt_page,
     "settings.md": settings_page,
+    "verdicts.md": verdicts_page,
 }
+
+
+def gaps() -> list[str]:
+    """Everything public that is not documented, each with what to do."""
+    wrong = [
+        f"settings.py: {name} has no description that ends with a full stop: give its Field one."
+        for name, field in Settings.model_fields.items()
+        if not (field.description or "").endswith(".")
+    ]
+    wrong += [f"errors.py: {code} has no title: write one." for code, row in REGISTRY.items() if not row.title]
+    wrong += [
+        f"accounting/validity.py: {code} has no sentence or no remedy: write both."
+        for code, rule in RULES.items()
+        if not (rule.sentence.endswith(".") and rule.remedy.endswith("."))
+    ]
+    wrong += [*reference_cli.gaps(), *reference_http.gaps(), *reference_fields.gaps()]
+    return [*wrong, *_variables(), *_meters(), *_engines()]
+
+
+def _variables() -> list[str]:
+    """Variables that the code reads by name and that no page knows."""
+    read = {
+        word
+        for path in Path(joulebox.__file__).parent.rglob("*.py")
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        for word in _read_of_environment(node)
+    }
+    known = {*VARIABLES, *(f"JOULEBOX_{name.upper()}" for name in Settings.model_fields)}
+    return [
+        f"{name} is read from the environment: make it a setting, or put it into VARIABLES of docs/reference.py."
+        for name in sorted(read - known)
+    ]
+
+
+def _read_of_environment(node: ast.AST) -> list[str]:
+    match node:
+        case ast.Call(
+            func=ast.Attribute(value=ast.Attribute(attr="environ")), args=[ast.Constant(value=str(name)), *_]
+        ):
+            return [name]
+        case ast.Call(func=ast.Attribute(attr="getenv"), args=[ast.Constant(value=str(name)), *_]):
+            return [name]
+        case ast.Subscript(value=ast.Attribute(attr="environ"), slice=ast.Constant(value=str(name))):
+            return [name]
+    return []
+
+
+def _meters() -> list[str]:
+    """Kinds of meters without a page, or with options that their page does not name."""
+    from importlib import import_module
+
+    index = (FOLDER / "meters" / "README.md").read_text(encoding="utf-8")
+    wrong = []
+    for kind, module in KINDS.items():
+        if f"[{kind}]({kind}.md)" not in index and f"| {kind} |" not in index:
+            wrong.append(f"docs/reference/meters/README.md: give the meter {kind} a row in the table.")
+        page = FOLDER / "meters" / f"{kind}.md"
+        if kind == "none":
+            continue
+        if not page.is_file():
+            wrong.append(
+                f"docs/reference/meters/{kind}.md is missing: say what it covers, its options, how it was tested."
+            )
+            continue
+        text = page.read_text(encoding="utf-8")
+        wrong += [
+            f"docs/reference/meters/{kind}.md: the option `{option}` is not on the page."
+            for option in import_module(module).OPTIONS
+            if f"`{option}`" not in text
+        ]
+    return wrong
+
+
+def _engines() -> list[str]:
+    """Engines that the page on engines does not name."""
+    from importlib import import_module
+    from importlib.util import find_spec
+
+    if find_spec("joulebox.node.driven") is None:
+        return []
+    driven = import_module("joulebox.node.driven")
+    page = FOLDER / "engines.md"
+    text = page.read_text(encoding="utf-8") if page.is_file() else ""
+    return [
+        f"docs/reference/engines.md: the engine `{kind}` is not on the page: give it a row."
+        for kind in driven.KINDS
+        if f"`{kind}" not in text
+    ]
 
 
 def _takes(field: FieldInfo) -> str:
@@ -150,11 +314,25 @@ def _default(name: str, field: FieldInfo) -> str:
     return "none" if field.default in (None, ()) else f"`{field.default}`"
 
 
-def main() -> None:
-    """Write all pages."""
+def write() -> list[str]:
+    """Write all pages; the names of those that were not up to date."""
+    stale = []
     for name, page in PAGES.items():
-        (FOLDER / name).write_text(page(), encoding="utf-8")
+        path, text = FOLDER / name, page()
+        if not path.is_file() or path.read_text(encoding="utf-8") != text:
+            path.write_text(text, encoding="utf-8")
+            stale.append(name)
+    return stale
+
+
+def main() -> None:
+    """Write all pages; exit 1 where something public is not documented."""
+    for name in write():
+        print(f"docs/reference/{name} is written anew: commit it.")
     dashboard.main()
+    if wrong := gaps():
+        print("Not documented:", *wrong, sep="\n  ", file=sys.stderr)
+        sys.exit(1)
 
 
 if __name__ == "__main__":

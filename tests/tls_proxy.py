@@ -65,7 +65,7 @@ def _tool(name: str) -> str | None:
 
 def _location(server: str, idle_s: int) -> str:
     """What people are told to write, with this server and patience in place of those that it names."""
-    told = PAGE.read_text("utf-8").partition("nginx, inside `server`:\n\n")[2].partition("\n\nWith either")[0]
+    told = PAGE.read_text("utf-8").partition("```nginx\n")[2].partition("```")[0]
     assert "http://127.0.0.1:8080;" in told
     assert "proxy_read_timeout 1h;" in told
     return told.replace("http://127.0.0.1:8080", server).replace(

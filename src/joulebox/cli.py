@@ -14,7 +14,7 @@ from joulebox.errors import JouleboxError
 from joulebox.export_commands import receipts_export
 from joulebox.feedback_commands import feedback
 from joulebox.model_commands import DataOption, fetch_default_model, models_app, registry_of_settings
-from joulebox.node_commands import node_app
+from joulebox.node_commands import NodeArgument, node_app
 from joulebox.token_commands import JsonOption, ServerOption, client_of, tokens_app
 
 if TYPE_CHECKING:
@@ -432,7 +432,7 @@ def doctor(meter: MeterOption = None, as_json: JsonOption = False) -> None:
 
 @receipts_app.command("show")
 def receipts_show(
-    receipt_id: str,
+    receipt_id: Annotated[str, typer.Argument(help="A receipt.", metavar="ID")],
     revision: Annotated[int | None, typer.Option("--revision", min=1, help="This one, not the newest.")] = None,
     server: ServerOption = None,
     as_json: JsonOption = False,
@@ -538,7 +538,7 @@ def control_show(server: ServerOption = None, as_json: JsonOption = False) -> No
 
 @control_app.command("rebaseline")
 def control_rebaseline(
-    node: str,
+    node: NodeArgument,
     why: Annotated[str, typer.Option("--why", help="What was changed, and that it is to stay.")],
     server: ServerOption = None,
 ) -> None:

@@ -763,7 +763,7 @@ class Placement:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Receipt:
-    """What an answer cost: a pure, versioned function of (Trace, CarbonFactors). See `docs/receipt.md`.
+    """What an answer cost: a pure, versioned function of (Trace, CarbonFactors).
 
     Work that is no prompt has no `prompt_id`, `model`, `engine` and `seed`.
     """

@@ -101,7 +101,10 @@ def models_add(
 
 
 @models_app.command("remove")
-def models_remove(name: str, data_dir: DataOption = None) -> None:
+def models_remove(
+    name: Annotated[str, typer.Argument(help="Name of a model; see `joulebox models list`.")],
+    data_dir: DataOption = None,
+) -> None:
     """Forget a model; your own file stays where it is."""
     registry_of(data_dir).remove(name)
     print(f"{name} removed.")

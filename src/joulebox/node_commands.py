@@ -7,6 +7,7 @@ import typer
 
 from joulebox.token_commands import JsonOption, ServerOption, client_of
 
+NodeArgument = Annotated[str, typer.Argument(help="Name of a node; see `joulebox node list`.")]
 node_app = typer.Typer(rich_markup_mode=None, invoke_without_command=True)
 
 
@@ -21,7 +22,7 @@ def node_list(server: ServerOption = None, as_json: JsonOption = False) -> None:
 
 
 @node_app.command("idle")
-def node_idle(name: str, server: ServerOption = None, as_json: JsonOption = False) -> None:
+def node_idle(name: NodeArgument, server: ServerOption = None, as_json: JsonOption = False) -> None:
     """Print what a node does while nobody asks, and what it drew meanwhile in the last 24 hours."""
     from joulebox.console import idle_lines
 
@@ -32,7 +33,7 @@ def node_idle(name: str, server: ServerOption = None, as_json: JsonOption = Fals
 
 @node_app.command("drain")
 def node_drain(
-    name: str,
+    name: NodeArgument,
     why: Annotated[str, typer.Option("--why", help="What people who wait for it are told.")] = "maintenance",
     server: ServerOption = None,
 ) -> None:
@@ -43,7 +44,7 @@ def node_drain(
 
 
 @node_app.command("resume")
-def node_resume(name: str, server: ServerOption = None) -> None:
+def node_resume(name: NodeArgument, server: ServerOption = None) -> None:
     """Have a node take prompts again."""
     with client_of(server, admin=True) as client:
         client.resume(name)

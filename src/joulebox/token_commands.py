@@ -80,7 +80,10 @@ def tokens_mine(server: ServerOption = None, as_json: JsonOption = False) -> Non
 
 
 @tokens_app.command("revoke")
-def tokens_revoke(token_id: Annotated[str, typer.Argument(metavar="ID")], server: ServerOption = None) -> None:
+def tokens_revoke(
+    token_id: Annotated[str, typer.Argument(help="A token; see `joulebox tokens list`.", metavar="ID")],
+    server: ServerOption = None,
+) -> None:
     """Have a token open nothing from now on."""
     with client_of(server, admin=True) as client:
         gone = client.revoke_token(token_id)
