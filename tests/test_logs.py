@@ -121,6 +121,9 @@ def test_text_says_once_what_it_is_about(stream: io.StringIO) -> None:
     log = logging.getLogger("joulebox.server")
     log.info("node %s takes prompt %s", "n1", "abc", extra=logs.about(job="abc", node="n1", attempt=1))
     log.debug("not told")
+    assert logs.TextLines("node").format(
+        logging.makeLogRecord({"msg": "works", "about": {"node": "n1", "job": "j"}})
+    ) == ("node: works (job j)")
     try:
         raise ValueError("why")
     except ValueError:

@@ -205,6 +205,7 @@ async def test_gauges_tell_what_nodes_and_the_line_do(tmp_path: Path) -> None:
     async with stage(tmp_path, grid_g_per_kwh=360.0, zone="DE") as scene:
         bands = (TemperatureBand(scope="cpu", min_c=None, max_c=45.0),)
         await scene.join(temperature_c=41.5, bands=bands)
+        await scene.join(node="n2", instance="b", zone=None, models=("other",))
         await scene.ask()
         await scene.ask()
         lease = await scene.lease(temperature_c=41.5, bands=bands)
@@ -220,6 +221,7 @@ async def test_gauges_tell_what_nodes_and_the_line_do(tmp_path: Path) -> None:
         assert states == {"available": 1, "running": 1}
         grid = value(found, "joulebox_grid_intensity_grams_per_joule", zone="DE", bound="central", quality="static")
         assert grid == pytest.approx(1e-4)
+        assert value(found, "joulebox_grid_intensity_grams_per_joule", zone="world", bound="central") > 0
         assert value(found, "joulebox_node_info", node="n1", zone="DE", engine="scripted") == 1
         assert found["process_resident_memory_bytes"][0].value > 1e6
 

@@ -64,7 +64,8 @@ class JsonLines(logging.Formatter):
 
 
 class TextLines(logging.Formatter):
-    """`server: message (job ..., attempt ..., node ...)`: of what the line is about, what it does not say itself."""
+    """`server: message (job ..., attempt ..., node ...)`: of what the line is about, what it does not say itself. A
+    node does not name itself: it is the only one in its terminal."""
 
     def __init__(self, program: str) -> None:
         super().__init__()
@@ -73,7 +74,8 @@ class TextLines(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         message = record.getMessage()
         said = set(re.findall(r"[\w.:-]*\w", message))
-        unsaid = [f"{name} {value}" for name, value in facts_of(record).items() if str(value) not in said]
+        facts = {name: value for name, value in facts_of(record).items() if name != self._program}
+        unsaid = [f"{name} {value}" for name, value in facts.items() if str(value) not in said]
         text = f"{self._program}: {message}" + (f" ({', '.join(unsaid)})" if unsaid else "")
         return f"{text}\n{self.formatException(record.exc_info)}" if record.exc_info else text
 

@@ -133,9 +133,10 @@ class Metrics:
         return found | _nodes(nodes, now) | {"joulebox_grid_intensity_grams_per_joule": self._intensities(nodes)}
 
     def _intensities(self, nodes: Sequence[tuple[NodeRecord, NodeNow]]) -> Values:
-        wanted = {node.offer.zone for node, _ in nodes} | {self._grid.own_zone}
+        own = self._grid.own_zone
+        wanted = {node.offer.zone for node, _ in nodes} | ({own} if own is not None else set())
         found: dict[tuple[tuple[str, str], ...], float] = {}
-        for zone in sorted(zone for zone in wanted if zone is not None):
+        for zone in sorted(wanted, key=str):
             try:
                 grid = self._grid.now(zone)
             except JouleboxError:  # a zone that is no longer in the table

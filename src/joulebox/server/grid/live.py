@@ -103,8 +103,11 @@ class Grid:
 
     # --- at once ------------------------------------------------------------------------------------------------------
 
-    def now(self, zone: str) -> Intensity:
-        """What holds in a zone now, as far as is known. Raises `JouleboxError("unknown_zone")`."""
+    def now(self, zone: str | None) -> Intensity:
+        """What holds in a zone now, as far as is known; without one, in the world.
+
+        Raises `JouleboxError("unknown_zone")`.
+        """
         at = self.clock.utc()
         return run_intensities(zone, at, at, self._known, self._settings)[0].intensity
 
