@@ -140,6 +140,10 @@ class Client:
         found: dict[str, Any] = self.call("DELETE", f"/api/v1/nodes/{_part(node)}/drain")
         return found
 
+    def forget_node(self, node: str) -> None:
+        """Show a node that is away no more, until it comes back."""
+        self.call("DELETE", f"/api/v1/nodes/{_part(node)}")
+
     def rebaseline(self, node: str, why: str) -> dict[str, Any]:
         """Begin a new reference for a node's control prompt; what is then known of it."""
         body = json.dumps({"why": why}).encode()

@@ -453,7 +453,8 @@ def token_line(token: Mapping[str, Any]) -> str:
     """One token on one line."""
     over = f"revoked {token['revoked']}" if token["revoked"] else ""
     ends = f"ends {token['expires']}" if token["expires"] and not over else ""
-    told = (token["id"], token["name"], ",".join(token["scopes"]), f"made {token['created']}", ends or over)
+    used = f"used {token['used']}" if token.get("used") else ""
+    told = (token["id"], token["name"], ",".join(token["scopes"]), f"made {token['created']}", used, ends or over)
     return "  ".join(part for part in told if part)
 
 

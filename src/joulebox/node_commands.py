@@ -49,3 +49,11 @@ def node_resume(name: NodeArgument, server: ServerOption = None) -> None:
     with client_of(server, admin=True) as client:
         client.resume(name)
     print(f"{name} takes prompts again.")
+
+
+@node_app.command("forget")
+def node_forget(name: str, server: ServerOption = None) -> None:
+    """Show a node that is away no more, until it comes back; receipts and reports keep what it did."""
+    with client_of(server, admin=True) as client:
+        client.forget_node(name)
+    print(f"{name} is not shown any more.")

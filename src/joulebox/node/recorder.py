@@ -7,11 +7,13 @@ are kept for `KEEP_S` (they are the next prompt's guard and idle record); while 
 
 import logging
 import threading
+from bisect import bisect_right
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import dropwhile, takewhile
+from operator import itemgetter
 from statistics import median
 from typing import Final
 
@@ -44,6 +46,8 @@ RAW_MAX: Final = 2**62
 LIVE_MIN_S: Final = 0.05
 """The live power is a mean over so long at least, and over two ticks: between readings a moment apart one tick's step
 would show as a spike, and none as nothing."""
+_BACK_NS: Final = nanoseconds(3 * TICK_MAX_S)
+"""So far before a moment lies all that the mean at that moment is made of."""
 
 
 _Row = tuple[int, Sequence[int | None]]
@@ -257,16 +261,41 @@ class Recorder:
         chosen = headline(self.channels)
         if not chosen:
             return None
-        scope = "modelled" if chosen[0].kind is ReadingKind.BUSY_RATIO else chosen[0].scope
         moment_ns, total = 0, 0.0
         with self._lock:
             for log in self._logs:
                 indices = [index for index, channel in enumerate(log.channels) if channel in chosen]
-                latest = _latest(log, indices) if indices else (moment_ns, 0.0)
+                latest = _latest(log.channels, log.rows, indices) if indices else (moment_ns, 0.0)
                 if latest is None:
                     return None
                 moment_ns, total = max(moment_ns, latest[0]), total + latest[1]
-        return moment_ns, total, scope
+        return moment_ns, total, _scope(chosen)
+
+    def power_within(
+        self, start_ns: int, until_ns: int, most: int, apart_ns: int
+    ) -> list[tuple[int, float, str]]:
+        """The same at moments of a stretch of time, oldest first: at least `apart_ns` from one another, so many at
+        most."""
+        chosen = headline(self.channels)
+        with self._lock:
+            kept = [
+                (log.channels, indices, _between(log.rows, start_ns - _BACK_NS, until_ns))
+                for log in self._logs
+                if (indices := [index for index, channel in enumerate(log.channels) if channel in chosen])
+            ]
+        end_ns = min((rows[-1][0] if rows else start_ns for *_, rows in kept), default=start_ns)
+        step_ns = max(apart_ns, (end_ns - start_ns) // most)
+        found: dict[int, float] = {}
+        for moment_ns in range(start_ns + step_ns, end_ns + 1, step_ns):
+            told = [
+                _latest(channels, rows[: bisect_right(rows, moment_ns, key=itemgetter(0))], indices)
+                for channels, indices, rows in kept
+            ]
+            known = [one for one in told if one is not None]
+            latest_ns = max((t_ns for t_ns, _ in known), default=start_ns)
+            if len(known) == len(told) and latest_ns > start_ns:
+                found[latest_ns] = sum(rate for _, rate in known)
+        return [(t_ns, rate, _scope(chosen)) for t_ns, rate in found.items()]
 
     def latest_temperature_c(self) -> float | None:
         """The highest temperature last read."""
@@ -302,13 +331,19 @@ def _series(channel: Channel, index: int, rows: Sequence[_Row], origin_ns: int) 
     return Series(channel=channel, t_ns=tuple(t for t, _ in pairs), raw=tuple(raw for _, raw in pairs))
 
 
-def _latest(log: _Log, indices: Sequence[int]) -> tuple[int, float] | None:
+def _scope(chosen: Sequence[Channel]) -> str:
+    return "modelled" if chosen[0].kind is ReadingKind.BUSY_RATIO else chosen[0].scope
+
+
+def _latest(
+    channels: Sequence[Channel], rows: Sequence[_Row], indices: Sequence[int]
+) -> tuple[int, float] | None:
     """Time of the last reading, and the mean rate of these channels from one far enough before it."""
-    if not log.rows:
+    if not rows:
         return None
-    (end_ns, later), channels = log.rows[-1], log.channels
+    end_ns, later = rows[-1]
     apart_ns = nanoseconds(max(LIVE_MIN_S, *(2 * channels[index].tick_s for index in indices)))
-    before = next((row for row in reversed(log.rows) if end_ns - row[0] >= apart_ns), None)
+    before = next((row for row in reversed(rows) if end_ns - row[0] >= apart_ns), None)
     if before is None:
         return None
     wait_s = seconds(end_ns - before[0])

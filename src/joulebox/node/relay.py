@@ -2,7 +2,8 @@
 
 Nothing waits for it: while the server is away events are kept, and sent again from where the server says it stands. A
 `live` run sends tokens as they come, with the power reading riding on them; a `quiet` run sends nothing between
-request and the end of the post-guard.
+request and the end of the post-guard. While the prompt is read nothing is sent at all: the power of that time goes with
+the first token.
 """
 
 import threading
@@ -20,6 +21,8 @@ from joulebox.protocol import SENDS_PER_S, Batch, BatchReply, EventKind, NodeEve
 from joulebox.units import nanoseconds, seconds
 
 FLUSH_WAIT_S: Final = 10.0
+READING_MAX: Final = 40
+"""So many moments of the time in which the prompt was read are told at most."""
 
 
 class Relay:
@@ -51,6 +54,8 @@ class Relay:
         self._events: list[NodeEvent] = []
         self._pending = ""
         self._pending_n = 0
+        self._first_ns: int | None = None
+        self._answering = False
         self._sent = 0
         self._silent = False
         self._closed = False
@@ -66,6 +71,8 @@ class Relay:
                 self._running = Running(self._recorder, self._start_ns) if self._counts else None
                 self._silent = self._quiet
             if kind == "token":
+                if not self._answering:
+                    self._answering, self._first_ns = True, self._clock.now_ns()
                 self._pending += data["text"]
                 self._pending_n += data["n"]
             else:
@@ -93,17 +100,28 @@ class Relay:
         """Make the text that has come in since the last send one event, with the power reading behind it."""
         if not self._pending_n:
             return
+        self._tell_reading()
         data = {"text": self._pending, "n": self._pending_n}
         self._events.append(NodeEvent(seq=len(self._events), kind="token", data=data))
         self._pending, self._pending_n = "", 0
-        power = self._recorder.latest_power()
-        if power is not None:
-            t_ns, rate, scope = power
-            data = {"t_s": round(seconds(t_ns - self._start_ns), 3), "scope": scope}
-            data |= {"busy_cores": rate, **self._machine} if scope == "modelled" else {"w": round(rate, 3)}
-            if self._running is not None:
-                data |= self._running.so_far(self._clock.now_ns())
-            self._events.append(NodeEvent(seq=len(self._events), kind="power", data=data))
+        latest = self._recorder.latest_power()
+        if latest is not None:
+            more = self._running.so_far(self._clock.now_ns()) if self._running is not None else {}
+            self._tell_power(*latest, **more)
+
+    def _tell_reading(self) -> None:
+        """The power while the prompt was read, once, before the first token."""
+        until_ns, self._first_ns = self._first_ns, None
+        if until_ns is not None and not self._quiet:
+            apart_ns = nanoseconds(1 / SENDS_PER_S)
+            for power in self._recorder.power_within(self._start_ns, until_ns, READING_MAX, apart_ns):
+                self._tell_power(*power)
+
+    def _tell_power(self, t_ns: int, rate: float, scope: str, **more: Any) -> None:
+        data: dict[str, Any] = {"t_s": round(seconds(t_ns - self._start_ns), 3), "scope": scope}
+        data |= {"busy_cores": rate, **self._machine} if scope == "modelled" else {"w": round(rate, 3)}
+        data |= more
+        self._events.append(NodeEvent(seq=len(self._events), kind="power", data=data))
 
     def _run(self) -> None:
         next_send_ns = 0

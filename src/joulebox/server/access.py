@@ -35,6 +35,9 @@ TABLE: Final[Mapping[tuple[str, str], Need]] = {
     ("GET", "/metrics"): "read",
     ("GET", "/static/{name}"): "anyone",
     ("GET", "/language/{tag}"): "anyone",
+    ("GET", "/signin"): "anyone",
+    ("POST", "/signin"): "anyone",
+    ("POST", "/signout"): "anyone",
     ("GET", "/"): "read",
     ("GET", "/report/sci"): "read",
     ("POST", "/ask"): "ask",
@@ -51,11 +54,20 @@ TABLE: Final[Mapping[tuple[str, str], Need]] = {
     ("GET", "/api"): "read",
     ("GET", "/about"): "anyone",
     ("POST", "/about/feedback"): "ask",
+    ("GET", "/admin"): "admin",
+    ("POST", "/admin/nodes/{name}/drain"): "admin",
+    ("POST", "/admin/nodes/{name}/resume"): "admin",
+    ("POST", "/admin/nodes/{name}/forget"): "admin",
+    ("POST", "/admin/messages/{number}/forget"): "admin",
+    ("GET", "/admin/keys"): "tokens",
+    ("POST", "/admin/keys"): "tokens",
+    ("POST", "/admin/keys/{token_id}/revoke"): "tokens",
     ("GET", "/api/v1/preferences"): "read",
     ("GET", "/prompts/{prompt_id}"): "link",
     ("POST", "/prompts/{prompt_id}/stop"): "owner",
     ("GET", "/receipts/{receipt_id}"): "link",
     ("GET", "/receipts/{receipt_id}/badge.svg"): "link",
+    ("GET", "/receipts/{receipt_id}/card.png"): "link",
     ("POST", "/receipts/{receipt_id}/delete"): "owner",
     ("POST", "/receipts/{receipt_id}/share"): "owner",
     ("POST", "/receipts/{receipt_id}/unshare"): "owner",
@@ -88,6 +100,7 @@ TABLE: Final[Mapping[tuple[str, str], Need]] = {
     ("DELETE", "/api/v1/feedback/{number}"): "admin",
     ("POST", "/api/v1/campaigns"): "admin",
     ("DELETE", "/api/v1/campaigns/{campaign_id}"): "admin",
+    ("DELETE", "/api/v1/nodes/{name}"): "admin",
     ("POST", "/api/v1/nodes/{name}/baseline"): "admin",
     ("POST", "/api/v1/nodes/{name}/drain"): "admin",
     ("DELETE", "/api/v1/nodes/{name}/drain"): "admin",
@@ -106,6 +119,8 @@ TABLE: Final[Mapping[tuple[str, str], Need]] = {
 
 TOKEN: Final = re.compile(r"jb_([0-9A-Za-z]{16})_([0-9A-Za-z_-]{43})")
 OWNER: Final = re.compile(r"[0-9A-Za-z_-]{43}")
+SESSION: Final = re.compile(r"([0-9A-Za-z]{1,16})\.(\d{1,12})\.([0-9A-Za-z_-]{43})", re.ASCII)
+"""Whose, until when (Unix seconds), and the seal on both."""
 SECRET_BYTES: Final = 32
 IPV6_PREFIX: Final = 64
 """One household or machine has a whole network of this size to choose addresses from."""
@@ -113,8 +128,8 @@ IPV6_PREFIX: Final = 64
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Token:
-    """A token as it is kept: `hash` is the SHA-256 of its text, which nobody keeps. `outstanding_max`,
-    `prompts_per_day` and `joules_per_day` replace the settings of that name, 0 for no limit."""
+    """A token as it is kept: `hash` is the SHA-256 of its text, which nobody keeps; `used`: when it last was, to the
+    hour. `outstanding_max`, `prompts_per_day` and `joules_per_day` replace the settings of that name, 0: no limit."""
 
     id: str
     name: str
@@ -123,6 +138,7 @@ class Token:
     created: datetime
     expires: datetime | None = None
     revoked: datetime | None = None
+    used: datetime | None = None
     outstanding_max: int | None = None
     prompts_per_day: int | None = None
     joules_per_day: float | None = None
@@ -157,13 +173,15 @@ class Usage:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Caller:
     """Who asks. `asker` is whom fairness and quotas count; `owner` is whom the texts belong to; `unlimited`: no rate
-    and no quota. `cookie` is the owner's secret that this answer is to leave with the browser."""
+    and no quota. `session`: a browser that signed in. `cookie` is the owner's secret that this answer is to leave with
+    the browser."""
 
     name: str
     scopes: frozenset[Scope] = frozenset()
     token_id: str | None = None
     server: bool = False
     unlimited: bool = False
+    session: bool = False
     asker: str | None = None
     owner: str | None = None
     cookie: str | None = None
@@ -219,6 +237,17 @@ def digest(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
+def new_session(secret: str, token: Token, until_s: int) -> str:
+    """What a browser shows that a token has signed in: not the token itself, and of no use once that is revoked."""
+    return f"{token.id}.{until_s}.{seal(secret, token, until_s)}"
+
+
+def seal(secret: str, token: Token, until_s: int) -> str:
+    """The seal on a session, which only servers that share `secret` can make."""
+    told = f"session {token.id} {until_s} {token.hash}"
+    return _unpadded(hmac.new(secret.encode(), told.encode(), hashlib.sha256).digest())
+
+
 def same(one: str, other: str) -> bool:
     """Compared in a time that tells nothing."""
     return hmac.compare_digest(one.encode(), other.encode())
@@ -226,7 +255,11 @@ def same(one: str, other: str) -> bool:
 
 def owner_of(secret: str) -> str:
     """How the owner of this secret is kept."""
-    return "c:" + base64.urlsafe_b64encode(hashlib.sha256(secret.encode()).digest()).decode().rstrip("=")
+    return "c:" + _unpadded(hashlib.sha256(secret.encode()).digest())
+
+
+def _unpadded(digested: bytes) -> str:
+    return base64.urlsafe_b64encode(digested).decode().rstrip("=")
 
 
 def address_hash(secret: str, address: str) -> str:
@@ -270,6 +303,7 @@ def shown(token: Token) -> dict[str, Any]:
         "created": token.created.isoformat(timespec="seconds"),
         "expires": token.expires.isoformat(timespec="seconds") if token.expires else None,
         "revoked": token.revoked.isoformat(timespec="seconds") if token.revoked else None,
+        "used": token.used.isoformat(timespec="seconds") if token.used else None,
         "outstanding_max": token.outstanding_max,
         "prompts_per_day": token.prompts_per_day,
         "joules_per_day": token.joules_per_day,

@@ -45,7 +45,7 @@ from joulebox.server.shortcut import Shortcut
 from joulebox.server.store import Store
 from joulebox.server.waker import Waker
 from joulebox.server.wakes import Wakes
-from joulebox.settings import Settings
+from joulebox.settings import Settings, is_loopback
 
 _log = logging.getLogger(__name__)
 BACKLOG: Final = 1024
@@ -125,7 +125,7 @@ def build_app(settings: Settings, clock: Clock | None = None, listener: Listener
     app.include_router(api.router(service))
     for_nodes = node_api.router(desk, replicas)
     app.include_router(for_nodes)
-    app.include_router(pages.router(service.seen_by, _operator(settings)))
+    app.include_router(pages.router(service.seen_by, gate, _operator(settings), _rules(settings)))
     app.include_router(access_api.router())
     app.include_router(comparing_api.router())
     app.include_router(feedback_api.router())
@@ -145,6 +145,20 @@ def _operator(settings: Settings) -> pages.Operator:
         imprint=settings.imprint,
         privacy=settings.privacy,
         retention_days=settings.retention_days,
+    )
+
+
+def _rules(settings: Settings) -> pages.Rules:
+    """Who may do how much, for the page of those who run the server."""
+    closed = settings.public is None and not is_loopback(settings.host)
+    return pages.Rules(
+        public=() if closed else settings.public,
+        retention_days=settings.retention_days,
+        requests_per_minute=settings.requests_per_minute,
+        asks_per_minute=settings.asks_per_minute,
+        outstanding_max=settings.outstanding_max,
+        prompts_per_day=settings.prompts_per_day,
+        joules_per_day=settings.joules_per_day,
     )
 
 

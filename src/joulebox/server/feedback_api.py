@@ -5,7 +5,6 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Path
 
-from joulebox.errors import JouleboxError
 from joulebox.server.service import Mine
 
 Json = dict[str, Any]
@@ -19,14 +18,13 @@ def router() -> APIRouter:
     @routes.get("/api/v1/feedback")
     async def feedback(mine: Mine) -> Json:
         """What people told the operator on the page About, newest first."""
-        messages = await mine.store.feedback.messages()
+        messages = await mine.operating.messages()
         return {"messages": [asdict(one) | {"at": one.at.isoformat(timespec="seconds")} for one in messages]}
 
     @routes.delete("/api/v1/feedback/{number}")
     async def forget(mine: Mine, number: Number) -> Json:
         """Forget a message."""
-        if not await mine.store.feedback.remove(number):
-            raise JouleboxError("not_found", f"There is no message {number}: `joulebox feedback` shows them.")
+        await mine.operating.forget_message(number)
         return {"number": number, "removed": True}
 
     return routes

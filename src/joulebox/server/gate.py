@@ -9,7 +9,7 @@ import ipaddress
 import logging
 import os
 from dataclasses import replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from math import ceil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Protocol
@@ -24,6 +24,7 @@ from joulebox.server.access import (
     EVERYBODY,
     OWNER,
     SCOPES,
+    SESSION,
     TABLE,
     TOKEN,
     Caller,
@@ -31,11 +32,13 @@ from joulebox.server.access import (
     address_hash,
     digest,
     new_secret,
+    new_session,
     new_token,
     owner_of,
     refusal,
     same,
     scopes_of,
+    seal,
 )
 from joulebox.server.origin import refuse_other_sites
 from joulebox.server.replicas import PASSED
@@ -49,10 +52,18 @@ _log = logging.getLogger(__name__)
 OWNER_COOKIE: Final = "joulebox_owner"
 OWNER_COOKIE_S: Final = int(400 * 24 * S_PER_HOUR)
 """As long as browsers keep any cookie."""
+SESSION_COOKIE: Final = "joulebox_session"
+SESSION_S: Final = int(12 * S_PER_HOUR)
+"""A browser stays signed in so long."""
+SIGN_INS_PER_MINUTE: Final = 10
+USED_EVERY: Final = timedelta(hours=1)
+"""That a token was used is written down so often at most."""
 REMEMBERED_S: Final = 10.0
 """A token revoked through another server opens doors here for so long at most."""
 REMEMBERED_MAX: Final = 10_000
 FORWARDED: Final = ("forwarded", "x-forwarded-for", "x-real-ip", "via")
+LOCAL: Final = "local"
+"""The name of the token that commands on this machine show."""
 _ALL: Final = frozenset(SCOPES)
 
 
@@ -64,6 +75,9 @@ class Books(Protocol):
 
     async def token(self, token_id: str) -> Token | None:
         """One token."""
+
+    async def used(self, token_id: str, now: datetime) -> None:
+        """Note that a token was used."""
 
 
 class Gate:
@@ -78,13 +92,14 @@ class Gate:
         self._proxies = [ipaddress.ip_network(one, strict=False) for one in settings.trusted_proxies]
         self._tokens: dict[str, tuple[Token | None, int]] = {}
         self._rates: _Rates | None = None
-        self._local = ""
+        self._local: Token | None = None
         self.secret = ""
 
     async def open(self) -> None:
         """Take up the secret that servers share, and leave a token for commands on this machine."""
         self.secret = await self._books.secret("access", new_secret())
-        self._local = _local_token(self._settings.data_dir / LOCAL_TOKEN)
+        kept = digest(_local_token(self._settings.data_dir / LOCAL_TOKEN))
+        self._local = Token(id=LOCAL, name=LOCAL, scopes=SCOPES, hash=kept, created=self._now())
 
     def forget(self, token_id: str) -> None:
         """Look a token up anew."""
@@ -99,7 +114,7 @@ class Gate:
             request.state.caller = Caller(name="anyone")
             return
         refuse_other_sites(request)
-        caller = await self._caller(request)
+        caller = request.state.caller = await self._caller(request)
         if not caller.unlimited:
             await self._slow_down("request", caller.asker or "", self._settings.requests_per_minute)
         if not caller.may(need):
@@ -122,17 +137,20 @@ class Gate:
         everybody = self._open and _from_here(request)
         scheme, _, text = request.headers.get("authorization", "").partition(" ")
         if scheme.lower() == "bearer" and (text := text.strip()):
-            if same(text, self._local):
-                return Caller(name="local", scopes=_ALL, token_id="local", unlimited=True, asker=None, owner=None)  # noqa: S106
             token = await self._token(text)
             if token is not None and (not everybody or "admin" in token.scopes):
                 return self._bearer(token)
             if not everybody:
                 await self._slow_down("request", self._asker(request), self._settings.requests_per_minute)
                 raise JouleboxError("unauthorized", "This token is not known, has expired or was revoked: use another.")
+        signed = await self.signed(request)
+        if signed is not None and (signed.admin or not everybody):
+            return signed
         return EVERYBODY if everybody else self._anonymous(request)
 
     def _bearer(self, token: Token) -> Caller:
+        if token is self._local:
+            return Caller(name=LOCAL, scopes=_ALL, token_id=LOCAL, unlimited=True)
         scopes, settings = scopes_of(token.scopes), self._settings
         own, day, energy = token.outstanding_max, token.prompts_per_day, token.joules_per_day
         return Caller(
@@ -179,21 +197,73 @@ class Gate:
 
     async def _token(self, text: str) -> Token | None:
         """The valid token of this text."""
-        parts = TOKEN.fullmatch(text)
-        if parts is None:
+        if (parts := TOKEN.fullmatch(text)) is None:
             return None
-        token, until_ns = self._tokens.get(parts[1], (None, 0))
+        kept = digest(text)
+        if self._local is not None and same(self._local.hash, kept):
+            return self._local
+        token = await self._kept(parts[1])
+        if token is None or not same(token.hash, kept) or not token.valid(self._now()):
+            return None
+        await self._use(token)
+        return token
+
+    async def _kept(self, token_id: str) -> Token | None:
+        """The token of that id, as it was a few seconds ago."""
+        if token_id == LOCAL:
+            return self._local
+        token, until_ns = self._tokens.get(token_id, (None, 0))
         if self._clock.now_ns() >= until_ns:
-            token = await self._books.token(parts[1])
+            token = await self._books.token(token_id)
             if token is not None:
-                if len(self._tokens) >= REMEMBERED_MAX:
-                    self._tokens.clear()
-                self._tokens[parts[1]] = (token, self._clock.now_ns() + nanoseconds(REMEMBERED_S))
-        known = token is not None and same(token.hash, digest(text)) and token.valid(self._now())
-        return token if known else None
+                self._remember(token, self._clock.now_ns() + nanoseconds(REMEMBERED_S))
+        return token
+
+    def _remember(self, token: Token, until_ns: int) -> None:
+        if len(self._tokens) >= REMEMBERED_MAX:
+            self._tokens.clear()
+        self._tokens[token.id] = (token, until_ns)
+
+    async def _use(self, token: Token) -> None:
+        now = self._now()
+        if token is not self._local and (token.used is None or now - token.used >= USED_EVERY):
+            _, until_ns = self._tokens.get(token.id, (None, 0))
+            self._remember(replace(token, used=now), until_ns)
+            await self._books.used(token.id, now)
 
     def _now(self) -> datetime:
         return self._clock.utc()
+
+    # --- by a browser -------------------------------------------------------------------------------------------------
+
+    async def sign_in(self, request: Request, text: str) -> tuple[str, Caller]:
+        """What a browser is to show from now on for a key, and who that is.
+
+        Raises `JouleboxError`: `too_many_requests`, `bad_request`, `unauthorized`, `forbidden`.
+        """
+        await self._slow_down("sign-in", self._asker(request), SIGN_INS_PER_MINUTE)
+        if not text.strip():
+            raise JouleboxError("bad_request", "There is no key: paste the whole of it, from jb_ to its end.")
+        token = await self._token(text.strip())
+        if token is None:
+            raise JouleboxError("unauthorized", "This key is not known, has expired or was revoked: use another.")
+        caller = self._bearer(token)
+        if "read" not in caller.scopes:
+            raise JouleboxError("forbidden", "This key is for nodes and opens no page: use one for people.")
+        return new_session(self.secret, token, int(self._now().timestamp()) + SESSION_S), caller
+
+    async def signed(self, request: Request) -> Caller | None:
+        """Who has signed in with this browser; `None` where nobody has, or no longer."""
+        found = SESSION.fullmatch(request.cookies.get(SESSION_COOKIE, ""))
+        if found is None or int(found[2]) <= self._now().timestamp():
+            return None
+        token = await self._kept(found[1])
+        if token is None or not same(seal(self.secret, token, int(found[2])), found[3]):
+            return None
+        if not token.valid(self._now()):
+            return None
+        await self._use(token)
+        return replace(self._bearer(token), session=True)
 
     # --- not too often ------------------------------------------------------------------------------------------------
 
@@ -230,10 +300,22 @@ def remember(request: Request, response: Response) -> None:
     """Leave the owner's secret with the browser that asked."""
     caller: Caller | None = getattr(request.state, "caller", None)
     if caller is not None and caller.cookie is not None:
-        https = request.url.scheme == "https" or request.headers.get("x-forwarded-proto") == "https"
+        owner, secure = caller.cookie, _https(request)
         response.set_cookie(
-            OWNER_COOKIE, caller.cookie, max_age=OWNER_COOKIE_S, httponly=True, samesite="lax", secure=https
+            OWNER_COOKIE, owner, max_age=OWNER_COOKIE_S, httponly=True, samesite="lax", secure=secure
         )
+
+
+def keep_session(request: Request, response: Response, session: str | None) -> None:
+    """Leave a session with the browser, or (`None`) have it forget the one it has."""
+    lasts_s = 0 if session is None else SESSION_S
+    response.set_cookie(
+        SESSION_COOKIE, session or "", max_age=lasts_s, httponly=True, samesite="strict", secure=_https(request)
+    )
+
+
+def _https(request: Request) -> bool:
+    return request.url.scheme == "https" or request.headers.get("x-forwarded-proto") == "https"
 
 
 def _from_here(request: Request) -> bool:
@@ -280,11 +362,12 @@ def _secure(schema: dict[str, Any]) -> None:
     schema.setdefault("components", {})["securitySchemes"] = {
         "token": {"type": "http", "scheme": "bearer", "description": "A token that `joulebox tokens create` made."},
         "owner": {"type": "apiKey", "in": "cookie", "name": OWNER_COOKIE, "description": "Set where somebody asks."},
+        "session": {"type": "apiKey", "in": "cookie", "name": SESSION_COOKIE, "description": "Set by signing in."},
     }
     for (method, path), need in TABLE.items():
         operation = schema["paths"].get(path, {}).get(method.lower())
         if operation is not None:
             operation["x-joulebox-needs"] = need
-            operation["security"] = [] if need == "anyone" else [{"token": []}]
+            operation["security"] = [] if need == "anyone" else [{"token": []}, {"session": []}]
             if need in ("link", "owner", "read", "ask"):
                 operation["security"] += [{"owner": []}, {}]

@@ -15,7 +15,7 @@ from joulebox.errors import JouleboxError
 from joulebox.model import FINAL_STATES, IdlePolicy, Intensity, JobState, Phase, Prompt
 from joulebox.protocol import pack_trace
 from joulebox.server import control
-from joulebox.server.access import EVERYBODY, Act, Caller, Scope, Token, digest, new_token, not_yours, shown
+from joulebox.server.access import EVERYBODY, Caller, digest, not_yours
 from joulebox.server.bodies import AutoBody, PromptBody
 from joulebox.server.campaigns import AUTO, advise, chosen
 from joulebox.server.comparing import (
@@ -27,7 +27,6 @@ from joulebox.server.comparing import (
     Comparison,
     Preference,
     figure_of,
-    preferences,
     shuffled,
 )
 from joulebox.server.desk import Desk
@@ -36,6 +35,7 @@ from joulebox.server.grid.live import Grid
 from joulebox.server.idle import shares
 from joulebox.server.jobs import FASTEST, NODE_PREFIX, NodeRecord, Record, new_id
 from joulebox.server.node_now import NodeNow
+from joulebox.server.operating import Operating
 from joulebox.server.outlook import Outlook
 from joulebox.server.overview import Overview
 from joulebox.server.paging import moment, number
@@ -79,6 +79,7 @@ class Service:
         self.grid = grid
         self.quotas = Quotas(store.access, store.past_runs)
         self.overview = Overview(desk, store, grid)
+        self.operating = Operating(desk, store, caller, forget)
 
     def seen_by(self, request: Request) -> "Service":
         """The same for the one who asks now."""
@@ -254,7 +255,7 @@ class Service:
 
     async def preferences(self) -> Sequence[Preference]:
         """What all votes add up to, pair by pair."""
-        return preferences(await self.store.talks.votes())
+        return await self.store.talks.preferences()
 
     async def record(self, prompt_id: str) -> Record:
         """One job. Raises `JouleboxError("not_found")`."""
@@ -454,58 +455,9 @@ class Service:
 
     # --- those who run the server -------------------------------------------------------------------------------------
 
-    async def create_token(
-        self,
-        name: str,
-        scopes: Sequence[Scope],
-        expires_days: float | None,
-        *,
-        outstanding_max: int | None,
-        prompts_per_day: int | None,
-        joules_per_day: float | None,
-    ) -> Json:
-        """Make a token; its text is in this answer and nowhere else."""
-        now = self.desk.now()
-        token_id, text, kept = new_token()
-        token = Token(
-            id=token_id,
-            name=name,
-            scopes=tuple(dict.fromkeys(scopes)),
-            hash=kept,
-            created=now,
-            expires=now + timedelta(days=expires_days) if expires_days else None,
-            outstanding_max=outstanding_max,
-            prompts_per_day=prompts_per_day,
-            joules_per_day=joules_per_day,
-        )
-        await self.store.access.add_token(token, self._acted("token_create", token_id, f"{name}: {', '.join(scopes)}"))
-        return shown(token) | {"token": text}
-
-    async def tokens(self) -> list[Json]:
-        """Every token there ever was, without its text."""
-        return [shown(token) for token in await self.store.access.tokens()]
-
-    async def revoke_token(self, token_id: str) -> Json:
-        """Revoke a token; one that is revoked stays so. Raises `JouleboxError("not_found")`."""
-        await self.store.access.revoke(token_id, self._acted("token_revoke", token_id))
-        self._forget(token_id)
-        token = await self.store.access.token(token_id)
-        if token is None:
-            raise JouleboxError("not_found", f"There is no token {token_id}: `joulebox tokens list` shows them.")
-        return shown(token)
-
-    async def acts(self, limit: int, cursor: str | None) -> tuple[Sequence[Act], str | None]:
-        """The audit log, newest first, and the next page's cursor."""
-        acts, following = await self.store.access.acts(limit, number(cursor) if cursor is not None else None)
-        return acts, str(following) if following is not None else None
-
-    def _acted(self, act: str, subject: str, detail: str = "") -> Act:
-        actor = self.caller.token_id or ""
-        return Act(at=self.desk.now(), actor=actor, name=self.caller.name, act=act, subject=subject, detail=detail)
-
     async def note(self, act: str, subject: str, detail: str = "") -> None:
         """Write down in the audit log what who asks does."""
-        await self.store.access.note(self._acted(act, subject, detail))
+        await self.operating.note(act, subject, detail)
 
     async def _act(self, record: Record, act: str) -> None:
         """Let only its owner do something to a prompt; of an administrator it is written down."""
@@ -550,7 +502,7 @@ class Service:
     async def models(self) -> list[Json]:
         """Every model that a node offers, once, with its nodes."""
         merged: dict[tuple[str, str], Json] = {}
-        for node, found in await self.desk.nodes():
+        for node, found in await self.operating.nodes():
             for model in node.offer.models:
                 entry = merged.setdefault(
                     (model.id, model.digest),
@@ -584,8 +536,8 @@ class Service:
         }
 
     async def nodes(self) -> list[Json]:
-        """Every node that ever joined, with what it does now."""
-        return [await self._described(node, found) for node, found in await self.desk.nodes()]
+        """Every node that is there or was not forgotten, with what it does now."""
+        return [await self._described(node, found) for node, found in await self.operating.nodes()]
 
     async def idle(self, name: str) -> Json:
         """What a node does while nobody asks, and what it drew meanwhile, within a day. Raises `not_found`."""
@@ -599,6 +551,7 @@ class Service:
 
     async def drain(self, name: str, why: str | None) -> Json:
         """Have a node take no more prompts, or again; what it then does. Raises `JouleboxError("not_found")`."""
+        await self.operating.node(name)
         await self.desk.drain(name, why)
         await self.note("drain" if why is not None else "resume", name, why or "")
         return next(node for node in await self.nodes() if node["name"] == name)
@@ -612,8 +565,7 @@ class Service:
 
     async def rebaseline(self, name: str, why: str) -> Json:
         """Begin a new reference for a node's control prompt, from now on. Raises `JouleboxError("not_found")`."""
-        if name not in [node.offer.node for node, _ in await self.desk.nodes()]:
-            raise JouleboxError("not_found", f"There is no node {name}.")
+        await self.operating.node(name)
         await self.note("rebaseline", name, why)
         await self.store.rebaseline(control.Baseline(node=name, at=self.desk.now(), why=why))
         self.desk.control.forget(name)

@@ -7,8 +7,21 @@ from collections.abc import Callable
 
 from fastapi import APIRouter, Request, Response
 
-from joulebox.server.pages import about, asking, comparisons, frame, method, nodes, receipts, reference, reports, tables
+from joulebox.server.pages import (
+    about,
+    admin,
+    asking,
+    comparisons,
+    frame,
+    method,
+    nodes,
+    receipts,
+    reference,
+    reports,
+    tables,
+)
 from joulebox.server.pages.about import Operator, render_about
+from joulebox.server.pages.admin import Door, Rules, render_admin, render_keys, render_sign_in
 from joulebox.server.pages.asking import render_ask, render_prompt, sentence
 from joulebox.server.pages.backend import Backend
 from joulebox.server.pages.comparisons import render_compare, render_comparison, render_preferences
@@ -25,15 +38,19 @@ __all__ = [
     "FORM_MAX_BYTES",
     "POLICY_ALONE",
     "Backend",
+    "Door",
     "Operator",
+    "Rules",
     "alike",
     "in_units",
     "problem_of",
     "refused",
     "render_about",
+    "render_admin",
     "render_ask",
     "render_compare",
     "render_comparison",
+    "render_keys",
     "render_method",
     "render_nodes",
     "render_preferences",
@@ -42,18 +59,22 @@ __all__ = [
     "render_receipt",
     "render_reference",
     "render_report",
+    "render_sign_in",
     "render_table",
     "router",
     "sentence",
 ]
 
 
-def router(backend: Callable[[Request], Backend], operator: Operator | None = None) -> APIRouter:
+def router(
+    backend: Callable[[Request], Backend], door: Door, operator: Operator | None = None, rules: Rules | None = None
+) -> APIRouter:
     """The pages over HTTP. Failures are raised: `problems.install` shows them as pages (`refused`)."""
     routes = APIRouter(include_in_schema=False)
     for pages in (asking, comparisons, tables, receipts, reports, nodes, method, reference):
         pages.add(routes, backend)
     about.add(routes, backend, operator or Operator())
+    admin.add(routes, backend, door, rules or Rules())
 
     @routes.get("/language/{tag}")
     async def language(request: Request, tag: str) -> Response:

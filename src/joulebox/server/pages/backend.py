@@ -5,8 +5,10 @@ from datetime import datetime
 from typing import Any, Protocol
 
 from joulebox.model import DatedIntensity
+from joulebox.server.access import Act
 from joulebox.server.campaigns import Campaign, CampaignCell
 from joulebox.server.comparing import Preference
+from joulebox.server.feedback import Message
 from joulebox.server.idle import IdleShare
 from joulebox.statistics.recommending import Advice
 
@@ -30,6 +32,34 @@ class Overviewed(Protocol):
         """Keep a message for the operator."""
 
 
+class Operated(Protocol):
+    """What those who run the server do. Every method may raise `JouleboxError`."""
+
+    def now(self) -> datetime:
+        """Calendar time."""
+
+    async def make_token(self, form: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Make a token, in the fields of `POST /api/v1/tokens`; what that answers."""
+
+    async def tokens(self) -> Sequence[Mapping[str, Any]]:
+        """Every token there ever was, without its text, oldest first."""
+
+    async def revoke_token(self, token_id: str) -> object:
+        """Revoke a token."""
+
+    async def acts(self, limit: int) -> tuple[Sequence[Act], object]:
+        """The newest of what administrators did, and what comes after."""
+
+    async def messages(self) -> Sequence[Message]:
+        """What people told the operator, newest first."""
+
+    async def forget_message(self, number: int) -> None:
+        """Forget one."""
+
+    async def forget_node(self, name: str) -> object:
+        """Show a node that is away no more, until it comes back."""
+
+
 class Backend(Protocol):
     """What the pages ask for. Every method may raise `JouleboxError`, which is shown as its sentence."""
 
@@ -37,11 +67,18 @@ class Backend(Protocol):
     def overview(self) -> Overviewed:
         """What is not of one prompt or receipt."""
 
+    @property
+    def operating(self) -> Operated:
+        """What those who run the server do."""
+
     async def models(self) -> Sequence[Mapping[str, Any]]:
         """The models that can be asked, as `GET /api/v1/models` lists them."""
 
     async def nodes(self) -> Sequence[Mapping[str, Any]]:
         """The nodes that have joined, as `GET /api/v1/nodes` lists them."""
+
+    async def drain(self, name: str, why: str | None) -> object:
+        """Have a node take no more prompts, because `why`, or again (`None`)."""
 
     async def status(self, prompt_id: str) -> Mapping[str, Any]:
         """What `GET /api/v1/prompts/{id}` answers."""

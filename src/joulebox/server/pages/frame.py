@@ -21,6 +21,7 @@ from markupsafe import Markup
 
 from joulebox import wording
 from joulebox.errors import JouleboxError
+from joulebox.server.access import Caller
 from joulebox.server.tongue import NAMES, chosen, tongue
 from joulebox.units import J_PER_WH, S_PER_HOUR
 from joulebox.wording import ENGLISH, Tongue, marked
@@ -59,18 +60,24 @@ BIDI_AND_CONTROL: Final = dict.fromkeys(
 
 @dataclass(frozen=True, slots=True)
 class View:
-    """Who looks: the language, and where they are."""
+    """Who looks: the language, where they are, whether they run the server, and by what key they signed in, if so."""
 
     _: Tongue = ENGLISH
     path: str = "/"
     query: str = ""
+    admin: bool = False
+    signed: str | None = None
+
+    @property
+    def here(self) -> str:
+        """This address."""
+        return self.path + (f"?{self.query}" if self.query else "")
 
     @property
     def languages(self) -> list[tuple[str, str, str]]:
         """Tag, name and address of every other language, which lead back here."""
-        back = self.path + (f"?{self.query}" if self.query else "")
         return [
-            (tag, name, f"/language/{tag}?{urlencode({'to': back})}")
+            (tag, name, f"/language/{tag}?{urlencode({'to': self.here})}")
             for tag, name in NAMES.items()
             if tag != self._.tag
         ]
@@ -83,8 +90,11 @@ def view_of(request: Request) -> View:
     """How this request wants its page."""
     headers = request.headers
     spoken = chosen(request.cookies.get(LANGUAGE_COOKIE), headers.get("accept-language", ""))
-    path = request.url.path if request.method == "GET" else "/"
-    return View(spoken, path, request.url.query if request.method == "GET" else "")
+    caller: Caller | None = getattr(request.state, "caller", None)
+    admin, signed = (caller.admin, caller.name if caller.session else None) if caller else (False, None)
+    if request.method != "GET":
+        return View(spoken, admin=admin, signed=signed)
+    return View(spoken, request.url.path, request.url.query, admin, signed)
 
 
 def render(template: str, view: View, **context: object) -> str:
@@ -291,8 +301,9 @@ def refused(request: Request, error: JouleboxError) -> Response:
 
 
 def render_problem(problem: Mapping[str, Any], view: View = NOWHERE) -> str:
-    """An RFC 9457 problem as a page: what is wrong, what to do."""
-    return render("problem.html", view, problem=problem)
+    """An RFC 9457 problem as a page: what is wrong, what to do; where a key opens it, the way to show one."""
+    sign_in = f"/signin?{urlencode({'to': view.here})}" if problem["code"] == "unauthorized" else None
+    return render("problem.html", view, problem=problem, sign_in=sign_in)
 
 
 def problem_of(error: JouleboxError) -> Json:
@@ -310,13 +321,24 @@ def see_other(address: str) -> Response:
     return Response(status_code=303, headers={"Location": address})
 
 
+def own_address(text: str, otherwise: str = "/") -> str:
+    """An address of this server that somebody is to be led back to; any other is not followed."""
+    here = re.fullmatch(r"/(?![/\\])[^\s\\]*", text)
+    return quote(text, safe="/?&=%+:,;~-_.") if here else otherwise
+
+
+def origin_of(request: Request) -> str:
+    """Where this server is found, as whoever asks found it; a proxy in between may have brought TLS."""
+    base = str(request.base_url).rstrip("/")
+    behind_tls = request.headers.get("x-forwarded-proto") == "https" and base.startswith("http:")
+    return f"https:{base.removeprefix('http:')}" if behind_tls else base
+
+
 def language(request: Request, tag: str) -> Response:
     """Remember a language, and back to where it was chosen. Raises `JouleboxError("not_found")`."""
     if tag not in NAMES:
         raise JouleboxError("not_found", f"There is no language {one_line(tag)[:20]} here.")
-    back = request.query_params.get("to", "/")
-    here = re.fullmatch(r"/(?![/\\])[^\s\\]*", back)
-    answer = see_other(quote(back, safe="/?&=%+:,;~-_.") if here else "/")
+    answer = see_other(own_address(request.query_params.get("to", "/")))
     https = request.url.scheme == "https" or request.headers.get("x-forwarded-proto") == "https"
     answer.set_cookie(LANGUAGE_COOKIE, tag, max_age=LANGUAGE_COOKIE_S, httponly=True, samesite="lax", secure=https)
     return answer

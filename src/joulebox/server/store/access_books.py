@@ -57,6 +57,12 @@ class AccessBooks:
             return True
 
     @whole
+    async def used(self, token_id: str, now: datetime) -> None:
+        """Note that a token was used."""
+        async with self._database.write() as connection:
+            await connection.execute(queries.use(token_id, now))
+
+    @whole
     async def usage(self, asker: str, since: datetime) -> Usage:
         """What an asker has in hand, and has asked since a moment."""
         async with self._database.read() as connection:

@@ -755,6 +755,12 @@ def revoke(token_id: str, now: datetime) -> Update:
     return update(tokens).where(tokens.c.id == token_id, tokens.c.revoked.is_(None)).values(revoked=now)
 
 
+def use(token_id: str, now: datetime) -> Update:
+    """A token was used."""
+    earlier = tokens.c.used.is_(None) | (tokens.c.used < now)
+    return update(tokens).where(tokens.c.id == token_id, earlier).values(used=now)
+
+
 def acts(limit: int, before: int | None) -> Rows:
     """Lines of the audit log, newest first; one more than `limit`."""
     rows = select(audit).order_by(audit.c.number.desc()).limit(limit + 1)

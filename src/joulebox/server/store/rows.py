@@ -16,6 +16,8 @@ _PROMPT: Final = TypeAdapter(Prompt)
 _OFFER: Final = TypeAdapter(LeaseRequest)
 _PLAN: Final = TypeAdapter(Plan)
 _COUNTED: Final = TypeAdapter(tuple[Counted, ...])
+_OWN: Final = frozenset({"name", "seen", "replica", "drained", "drained_why", "forgotten"})
+"""What the server itself notes of a node."""
 
 
 def plan_column(plan: Plan | None) -> Any:
@@ -92,7 +94,7 @@ def attempt_of(row: Row) -> Attempt:
 
 def node_of(row: Row, own: int | None) -> NodeRecord:
     """A node as it last described itself; `own` is the number of the server that looks."""
-    known = {name: row[name] for name in row if name not in {"name", "seen", "replica", "drained", "drained_why"}}
+    known = {name: row[name] for name in row if name not in _OWN}
     offer = _OFFER.validate_python(known | {"version": VERSION, "node": row["name"]})
     drain = Drain(at=row["drained"], why=row["drained_why"] or "") if row["drained"] else None
     return NodeRecord(offer=offer, seen=row["seen"], elsewhere=row["replica"] not in {None, own}, drain=drain)

@@ -45,6 +45,7 @@ from joulebox.server.store.access_books import AccessBooks
 from joulebox.server.store.campaign_books import CampaignBooks
 from joulebox.server.store.database import database_at, settled, whole
 from joulebox.server.store.feedback_books import FeedbackBooks
+from joulebox.server.store.node_books import NodeBooks
 from joulebox.server.store.rows import (
     attempt_of,
     baseline_of,
@@ -80,6 +81,7 @@ class Store:
         self.seeing = SeeingBooks(self._database)
         self.ended: Callable[[Record], None] = lambda _: None
         """Called where a prompt has come to its end through this server."""
+        self.hidden = NodeBooks(self._database)
         self._replica: int | None = None
         self._claims: Counter[str] = Counter()
 

@@ -97,6 +97,8 @@ nodes = Table(
     # Since when and why it is to take no more prompts.
     Column("drained", UtcTime),
     Column("drained_why", String(200)),
+    # Since when an operator wants to see it no more, unless it comes back.
+    Column("forgotten", UtcTime),
 )
 
 replicas = Table(
@@ -385,6 +387,7 @@ tokens = Table(
     Column("created", UtcTime, nullable=False),
     Column("expires", UtcTime),
     Column("revoked", UtcTime),
+    Column("used", UtcTime),
     Column("outstanding_max", Integer),
     Column("prompts_per_day", Integer),
     Column("joules_per_day", Float),

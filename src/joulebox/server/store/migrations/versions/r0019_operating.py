@@ -1,0 +1,21 @@
+"""When a token was last used, and which nodes an operator wants to see no more."""
+
+import sqlalchemy as sa
+from alembic import op
+
+from joulebox.server.store.tables import UtcTime
+
+revision = "0019"
+down_revision = "0018"
+branch_labels = None
+depends_on = None
+
+
+def upgrade() -> None:
+    op.add_column("tokens", sa.Column("used", UtcTime()))
+    op.add_column("nodes", sa.Column("forgotten", UtcTime()))
+
+
+def downgrade() -> None:
+    op.drop_column("nodes", "forgotten")
+    op.drop_column("tokens", "used")
