@@ -104,6 +104,7 @@ def past_run(receipt: Receipt, charged_j: float | None = None) -> PastRun | None
         output_tokens=tokens,
         charged_j=charged_j,
         answer_j=receipt.energy.answer.j if receipt.energy.answer is not None else None,
+        answer_u=receipt.energy.answer.u if receipt.energy.answer is not None else None,
         grade=receipt.energy.answer.grade if receipt.energy.answer is not None else None,
         simulated=receipt.simulated,
     )

@@ -84,7 +84,8 @@ def _again_j(receipt: Mapping[str, Any] | None, before: Mapping[str, Any] | None
 
 
 def expected(runs: Sequence[PastRun]) -> dict[str, Any] | None:
-    """The energy of a model's newest answers on one node, oldest first; `None` where none is known."""
+    """The energy of a model's newest answers on one node, oldest first; `None` where none is known. Of an only
+    answer there is no range, but its own uncertainty `u_j`."""
     known = [run for run in runs if run.answer_j is not None and run.scope == runs[-1].scope][-FEW:]
     if not known:
         return None
@@ -94,6 +95,7 @@ def expected(runs: Sequence[PastRun]) -> dict[str, Any] | None:
         "low_j": joules[0],
         "median_j": joules[len(joules) // 2],
         "high_j": joules[-1],
+        "u_j": known[0].answer_u if len(known) == 1 else None,
         "grade": max((run.grade for run in known if run.grade), default=None),
         "modelled": known[-1].scope == "modelled",
         "simulated": any(run.simulated for run in known),

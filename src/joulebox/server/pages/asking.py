@@ -107,23 +107,26 @@ def render_prompt(
 
 
 def model_told(model: Mapping[str, Any], nodes: Sequence[Mapping[str, Any]], _: Tongue) -> Json:
-    """A model with the range of its answers so far and what the next one is expected to take, in words."""
+    """A model with the range of its answers so far, or the interval of the only one, and what the next is expected to
+    take, in words."""
     known, wait_s = model.get("expected"), model.get("wait_s")
     parts = [_("No answer of it was measured well here yet.")]
     span = ""
     if known:
         low, high = (quantity(known[name], None, "J", _) for name in ("low_j", "high_j"))
-        span = _("{low} to {high}", low=low, high=high) if known["answers"] > 1 else low
+        middle = quantity(known["median_j"], known.get("u_j"), "J", _)
         marks = [_(word) for word in (marked("modelled"), marked("simulated")) if known[word]]
-        middle = ", ".join([quantity(known["median_j"], None, "J", _), *marks])
+        grade = known["grade"] or "D"
+        told = _("{low} to {high}", low=low, high=high) if known["answers"] > 1 else middle
+        span = ", ".join([told, *marks, f"{_('grade')} {grade}"])
         parts = [
             _.many(
                 "Expect about {figure} (its only answer so far; grade {grade}).",
                 "Expect about {figure} (its last {n} answers took {span}; grade {grade}).",
                 known["answers"],
-                figure=middle,
-                span=span,
-                grade=known["grade"] or "D",
+                figure=", ".join([middle, *marks]),
+                span=told,
+                grade=grade,
             )
         ]
     if model.get("first_node"):

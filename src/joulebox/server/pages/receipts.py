@@ -17,10 +17,12 @@ from joulebox.errors import JouleboxError
 from joulebox.server.origin import refuse_other_sites
 from joulebox.server.pages.backend import Backend
 from joulebox.server.pages.badge import badge
+from joulebox.server.pages.card import card_of, drawable, png_of
 from joulebox.server.pages.frame import (
     NOWHERE,
     POLICY_ALONE,
     View,
+    origin_of,
     page,
     plain,
     quantity,
@@ -106,11 +108,20 @@ def render_receipt(
         revision=beside.revision,
         revisions=range(1, beside.newest + 1),
         origin=beside.origin,
+        social=_social(receipt, beside.origin) if (texts or {}).get("shared") and beside.origin else None,
         command=_command(receipt, texts or {}, _),
         provenance=_provenance(receipt, _),
         **told(receipt, _),
         **elsewhere,
     )
+
+
+def _social(receipt: Mapping[str, Any], origin: str) -> Json:
+    """What other sites show of a link to a shared receipt."""
+    card, address = card_of(receipt), f"{origin}/receipts/{quote(receipt['id'], safe='')}"
+    title = f"{card.headline} for one answer" if card.grade else f"A receipt: {card.headline}"
+    picture = f"{address}/card.png" if drawable() else None
+    return {"title": title, "words": card.words, "address": address, "picture": picture}
 
 
 def _legend(trace: TraceChart, _: Tongue) -> list[Json]:
@@ -238,7 +249,7 @@ def add(routes: APIRouter, backend: Callable[[Request], Backend]) -> None:
             zoomed=t0_s is not None or t1_s is not None,
             revision=number,
             newest=newest["revision"],
-            origin=str(request.base_url).rstrip("/"),
+            origin=origin_of(request),
         )
         texts, whatif = await fetch.texts(receipt_id), await fetch.whatif(receipt_id)
         html = render_receipt(receipt, texts, whatif=whatif, beside=beside, view=view_of(request))
@@ -249,6 +260,17 @@ def add(routes: APIRouter, backend: Callable[[Request], Backend]) -> None:
         svg = badge(await backend(request).receipt(receipt_id), view_of(request)._)
         headers = {"Content-Security-Policy": POLICY_ALONE, "Cache-Control": "public, max-age=3600"}
         return Response(svg, 200, headers | {"Vary": "Accept-Language, Cookie"}, media_type="image/svg+xml")
+
+    @routes.get("/receipts/{receipt_id}/card.png")
+    async def card_picture(request: Request, receipt_id: str) -> Response:
+        fetch = backend(request)
+        receipt, texts = await fetch.receipt(receipt_id), await fetch.texts(receipt_id)
+        if not texts["shared"]:
+            raise JouleboxError("not_found", "Only a receipt whose owner shares it has a picture: press Share on it.")
+        if not drawable():
+            raise JouleboxError("not_found", "This server draws no pictures: its operator can install joulebox[card].")
+        png = await asyncio.to_thread(png_of, card_of(receipt))
+        return Response(png, 200, {"Cache-Control": "public, max-age=300"}, media_type="image/png")
 
     @routes.post("/receipts/{receipt_id}/delete")
     async def delete(request: Request, receipt_id: str) -> Response:
