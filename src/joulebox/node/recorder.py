@@ -274,8 +274,8 @@ class Recorder:
     def power_within(
         self, start_ns: int, until_ns: int, most: int, apart_ns: int
     ) -> list[tuple[int, float, str]]:
-        """The same at moments of a stretch of time, oldest first: at least `apart_ns` from one another, so many at
-        most."""
+        """The same at moments of a stretch of time, its beginning included, oldest first: `apart_ns` or further from one
+        another, about `most` of them at most."""
         chosen = headline(self.channels)
         with self._lock:
             kept = [
@@ -283,19 +283,18 @@ class Recorder:
                 for log in self._logs
                 if (indices := [index for index, channel in enumerate(log.channels) if channel in chosen])
             ]
-        end_ns = min((rows[-1][0] if rows else start_ns for *_, rows in kept), default=start_ns)
+        end_ns = max(start_ns, min((rows[-1][0] for *_, rows in kept if rows), default=start_ns))
         step_ns = max(apart_ns, (end_ns - start_ns) // most)
         found: dict[int, float] = {}
-        for moment_ns in range(start_ns + step_ns, end_ns + 1, step_ns):
+        for moment_ns in range(start_ns, end_ns + 1, step_ns):
             told = [
                 _latest(channels, rows[: bisect_right(rows, moment_ns, key=itemgetter(0))], indices)
                 for channels, indices, rows in kept
             ]
             known = [one for one in told if one is not None]
-            latest_ns = max((t_ns for t_ns, _ in known), default=start_ns)
-            if len(known) == len(told) and latest_ns > start_ns:
-                found[latest_ns] = sum(rate for _, rate in known)
-        return [(t_ns, rate, _scope(chosen)) for t_ns, rate in found.items()]
+            if known and len(known) == len(told):
+                found[max(t_ns for t_ns, _ in known)] = sum(rate for _, rate in known)
+        return [(t_ns, rate, _scope(chosen)) for t_ns, rate in found.items() if t_ns > start_ns - apart_ns]
 
     def latest_temperature_c(self) -> float | None:
         """The highest temperature last read."""

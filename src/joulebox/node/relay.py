@@ -118,7 +118,7 @@ class Relay:
                 self._tell_power(*power)
 
     def _tell_power(self, t_ns: int, rate: float, scope: str, **more: Any) -> None:
-        data: dict[str, Any] = {"t_s": round(seconds(t_ns - self._start_ns), 3), "scope": scope}
+        data: dict[str, Any] = {"t_s": max(round(seconds(t_ns - self._start_ns), 3), 0.0), "scope": scope}
         data |= {"busy_cores": rate, **self._machine} if scope == "modelled" else {"w": round(rate, 3)}
         data |= more
         self._events.append(NodeEvent(seq=len(self._events), kind="power", data=data))

@@ -9,7 +9,7 @@ import secrets
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from statistics import median
+from statistics import fmean
 from typing import Any, Final, TypeVar
 
 MODELS_MIN: Final = 2
@@ -55,6 +55,21 @@ class Preference:
         return self.large_wins + self.small_wins + self.ties
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tally:
+    """The votes on two models as the books add them up: how often each was better, what of their ratios, the energy of
+    `one` over that of `other`, is in the middle (two where their number is even), and what was thought worth it."""
+
+    one: str
+    other: str
+    one_wins: int
+    other_wins: int
+    ties: int
+    worth_yes: int
+    worth_told: int
+    ratios: tuple[float, ...] = ()
+
+
 def shuffled(items: Iterable[T]) -> list[T]:
     """In an order that nobody can know."""
     mixed = list(items)
@@ -80,34 +95,24 @@ def figure_of(model: str, receipt: Mapping[str, Any] | None) -> dict[str, Any]:
     }
 
 
-def preferences(votes: Sequence[Comparison]) -> list[Preference]:
+def preferences(tallies: Iterable[Tally]) -> list[Preference]:
     """Every pair of models that was voted on, most votes first. In a pair the one that took more energy in most of its
     comparisons is the large one."""
-    pairs: dict[tuple[str, str], list[tuple[Mapping[str, Any], Mapping[str, Any], str, str | None]]] = {}
-    for vote in votes:
-        if len(vote.figures) == 2 and vote.choice is not None:
-            first, second = vote.figures
-            winner = str(vote.figures[int(vote.choice)]["model"]) if vote.choice.isdecimal() else vote.choice
-            one, other = sorted((first, second), key=lambda figure: str(figure["model"]))
-            if one["model"] != other["model"]:
-                pairs.setdefault((one["model"], other["model"]), []).append((one, other, winner, vote.worth))
-    return sorted((_preference(pair, told) for pair, told in pairs.items()), key=lambda one: (-one.n, one.large))
+    return sorted(map(_preference, tallies), key=lambda one: (-one.n, one.large, one.small))
 
 
-def _preference(
-    pair: tuple[str, str], told: Sequence[tuple[Mapping[str, Any], Mapping[str, Any], str, str | None]]
-) -> Preference:
-    ratios = [one["j"] / other["j"] for one, other, _, _ in told if (one["j"] or 0) > 0 and (other["j"] or 0) > 0]
-    middle = math.exp(median(map(math.log, ratios))) if ratios else None
-    large, small = pair if middle is None or middle >= 1 else pair[::-1]
-    worths = [worth for *_, worth in told if worth in {"yes", "no"}]
+def _preference(tally: Tally) -> Preference:
+    middle = math.exp(fmean(map(math.log, tally.ratios))) if tally.ratios else None
+    models, wins = (tally.one, tally.other), (tally.one_wins, tally.other_wins)
+    if middle is not None and middle < 1:
+        models, wins = models[::-1], wins[::-1]
     return Preference(
-        large=large,
-        small=small,
-        large_wins=sum(winner == large for _, _, winner, _ in told),
-        small_wins=sum(winner == small for _, _, winner, _ in told),
-        ties=sum(winner in {TIE, NONE} for _, _, winner, _ in told),
+        large=models[0],
+        small=models[1],
+        large_wins=wins[0],
+        small_wins=wins[1],
+        ties=tally.ties,
         ratio=None if middle is None else max(middle, 1 / middle),
-        worth_yes=sum(worth == "yes" for worth in worths),
-        worth_told=len(worths),
+        worth_yes=tally.worth_yes,
+        worth_told=tally.worth_told,
     )

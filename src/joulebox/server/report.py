@@ -31,7 +31,7 @@ from joulebox.server.grid.live import Grid
 from joulebox.server.grid.table import check_zone
 from joulebox.server.jobs import NodeRecord
 from joulebox.server.period import NOT_METERED, Books, Gathered, NodeTime, Period, gather, node_times
-from joulebox.wording import lasting
+from joulebox.wording import lasting, marked
 
 Json = dict[str, Any]
 SCHEMA: Final = "joulebox.sci-report/1"
@@ -59,16 +59,16 @@ LICENCES: Final = (
 )
 OWN: Final = "the operator's own"
 PARTS: Final = {
-    "answer": ("Answers", "request to last token, idle power included"),
-    "load": ("Loading models", ""),
-    "around": ("Settling, guards and tails", "before and after answers"),
-    "failed": ("Attempts without an answer", "failed, cancelled, tried again"),
-    "control": ("Control prompts", "nodes that check themselves"),
-    "idle": ("Waiting between prompts", "idle nodes"),
-    "server": ("The server", "its processor time above idle"),
-    "making": ("Making the machines: at work", "their time for prompts"),
-    "making-control": ("Making the machines: control", "their time for control prompts"),
-    "waiting": ("Making the machines: waiting", "the rest of their time in service"),
+    "answer": (marked("Answers"), marked("request to last token, idle power included")),
+    "load": (marked("Loading models"), ""),
+    "around": (marked("Settling, guards and tails"), marked("before and after answers")),
+    "failed": (marked("Attempts without an answer"), marked("failed, cancelled, tried again")),
+    "control": (marked("Control prompts"), marked("nodes that check themselves")),
+    "idle": (marked("Waiting between prompts"), marked("idle nodes")),
+    "server": (marked("The server"), marked("its processor time above idle")),
+    "making": (marked("Making the machines: at work"), marked("their time for prompts")),
+    "making-control": (marked("Making the machines: control"), marked("their time for control prompts")),
+    "waiting": (marked("Making the machines: waiting"), marked("the rest of their time in service")),
 }
 
 

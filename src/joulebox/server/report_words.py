@@ -1,83 +1,90 @@
-"""The SCI report in words: what the page says of its figures, and all of it as Markdown. No figure is made here."""
+"""The SCI report in words: what the page says of its figures in the reader's language, and all of it as Markdown, which
+is English. No figure is made here."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, Final
 
 from joulebox.server.report import PARTS
-from joulebox.wording import NOT_MEASURED, SIMULATED, lasting, plain, quantity, ranged
+from joulebox.wording import ENGLISH, NOT_MEASURED, SIMULATED, Tongue, lasting, marked, plain, quantity, ranged
 
 Json = Mapping[str, Any]
 
 
-def told(report: Json) -> dict[str, Any]:
+def told(report: Json, _: Tongue = ENGLISH) -> dict[str, Any]:
     """What template and Markdown say of the report's figures."""
-    score, counts, waiting = report["score"], report["counts"], report["waiting"]
-    least = "at least " if report["at_least"] and score["per_token"] is not None else ""
+    score, waiting = report["score"], report["waiting"]
+    vague = report["at_least"] and score["per_token"] is not None
+    start, until = _when(report["period"]["start"]), _when(report["period"]["until"])
+    zone, model = report["zone"], report["model"]
+    what = [_("zone {zone}", zone=zone) if zone else "", _("model {model}", model=model) if model else ""]
+    scores = (
+        (_("per token"), "per_token"),
+        (_("per output token"), "per_output_token"),
+        (_("per answer"), "per_answer"),
+    )
     return {
-        "period": f"{_when(report['period']['start'])} to {_when(report['period']['until'])} UTC",
-        "what": ", ".join(
-            part
-            for part in (
-                f"zone {report['zone']}" if report["zone"] else "",
-                f"model {report['model']}" if report["model"] else "",
-            )
-            if part
-        ),
-        "headline": _score(score["per_million_tokens"]),
-        "least": least,
-        "scores": [
-            (label, *_score(score[name]))
-            for label, name in (
-                ("per token", "per_token"),
-                ("per output token", "per_output_token"),
-                ("per answer", "per_answer"),
-            )
-        ],
-        "counts": [
-            ("Answers", str(counts["answers"])),
-            ("Tokens read", _count(counts["input_tokens"])),
-            ("Tokens written", _count(counts["output_tokens"])),
-            ("Prompts without an answer", str(counts["fruitless"])),
-            ("Control prompts", str(counts["control_runs"])),
-            ("Nodes in service", str(counts["nodes"])),
-            ("Their time in service", lasting(counts["service_s"])),
-            ("of it unknown", lasting(counts["unknown_s"])),
-        ],
-        "waiting": _waiting(waiting, score["per_answer"]),
-        "rows": list(_rows(report)),
-        "parts": PARTS,
+        "period": _("{start} to {until} UTC", start=start, until=until),
+        "what": ", ".join(part for part in what if part),
+        "headline": _score(score["per_million_tokens"], _),
+        "least": _("at least") + " " if vague else "",
+        "scores": [(label, *_score(score[name], _)) for label, name in scores],
+        "counts": _counts(report["counts"], _),
+        "waiting": _waiting(waiting, score["per_answer"], _),
+        "rows": list(_rows(report, _)),
     }
 
 
-def _waiting(waiting: Json, per_answer: Json | None) -> str:
+def _counts(counts: Json, _: Tongue) -> list[tuple[str, str]]:
+    return [
+        (_("Answers"), str(counts["answers"])),
+        (_("Tokens read"), _count(counts["input_tokens"], _)),
+        (_("Tokens written"), _count(counts["output_tokens"], _)),
+        (_("Prompts without an answer"), str(counts["fruitless"])),
+        (_("Control prompts"), str(counts["control_runs"])),
+        (_("Nodes in service"), str(counts["nodes"])),
+        (_("Their time in service"), _.number(lasting(counts["service_s"]))),
+        (_("of it unknown"), _.number(lasting(counts["unknown_s"]))),
+    ]
+
+
+def _waiting(waiting: Json, per_answer: Json | None, _: Tongue) -> str:
     if waiting["per_answer"] is None or per_answer is None:
-        return "No answer was given, so there is none that waiting could be counted with."
+        return _("No answer was given, so there is none that waiting could be counted with.")
     share = 100 * waiting["per_answer"]["g"] / per_answer["g"] if per_answer["g"] else 0.0
-    grams = quantity(waiting["per_answer"]["g"], None, "g")
-    energy = quantity(waiting["kwh_per_answer"] * 1000, None, "Wh")
-    return (
-        f"Waiting for prompts adds {grams} CO2e to each answer, {plain(share, '%', 2)} of its score: {energy} of idle "
-        "electricity, and the making of machines that wait."
+    return _(
+        "Waiting for prompts adds {grams} CO2e to each answer, {share} of its score: {energy} of idle electricity, and "
+        "the making of machines that wait.",
+        grams=_.number(quantity(waiting["per_answer"]["g"], None, "g")),
+        share=_.number(plain(share, "%", 2)),
+        energy=_.number(quantity(waiting["kwh_per_answer"] * 1000, None, "Wh")),
     )
 
 
-def _rows(report: Json) -> Iterable[dict[str, Any]]:
+def _rows(report: Json, _: Tongue) -> Iterable[dict[str, Any]]:
     terms = {(one["part"], one["method"]): one["term"] for one in report["components"]}
     for one in report["shown"]["components"]:
         name, note = PARTS[one["part"]]
-        yield {**one, "name": name, "note": note, "term": terms[one["part"], one["method"]]}
+        figures = {key: _.number(one[key]) if one[key] else one[key] for key in ("g", "low", "high", "energy")}
+        words = {"name": _(name), "note": _(note), "term": terms[one["part"], one["method"]]}
+        yield {**one, **figures, **words, "method": _(one["method"])}
 
 
-def _score(grams: Json | None) -> tuple[str, str]:
+def _score(grams: Json | None, _: Tongue) -> tuple[str, str]:
     if grams is None:
-        return NOT_MEASURED, ""
+        return _(NOT_MEASURED), ""
     shown, span = ranged(grams["g"], grams["low"], grams["high"], "g")
-    return shown, span or ""
+    return _.number(shown), _span(span, _)
 
 
-def _count(count: int | None) -> str:
-    return "unknown" if count is None else str(count)
+def _span(span: str | None, _: Tongue) -> str:
+    """`12 to 32 mg` in this language."""
+    low, to, high = (span or "").partition(" to ")
+    return _("{low} to {high}", low=_.number(low), high=_.number(high)) if to else low
+
+
+def _count(count: int | None, _: Tongue) -> str:
+    return _("unknown") if count is None else str(count)
 
 
 def _when(text: str) -> str:
@@ -121,23 +128,42 @@ def as_markdown(report: Json) -> str:
     return "\n".join(lines)
 
 
-NODE_HEAD: Final = ("Node", "Zone", "In service", "At work", "Control", "Waiting", "Unknown", "Meters cover")
-FACTOR_HEAD: Final = ("Term", "Factor", "Value", "Range", "How", "Source", "Licence")
+NODE_HEAD: Final = (
+    marked("Node"),
+    marked("Zone"),
+    marked("In service"),
+    marked("At work"),
+    marked("Control"),
+    marked("Waiting"),
+    marked("Unknown"),
+    marked("Meters cover"),
+)
+FACTOR_HEAD: Final = (
+    marked("Term"),
+    marked("Factor"),
+    marked("Value"),
+    marked("Range"),
+    marked("How"),
+    marked("Source"),
+    marked("Licence"),
+)
 
 
-def node_row(one: Json) -> tuple[str, ...]:
+def node_row(one: Json, _: Tongue = ENGLISH) -> tuple[str, ...]:
     """A node as a row under `NODE_HEAD`."""
-    times = (lasting(one[name]) for name in ("service_s", "asked_s", "control_s", "idle_s", "unknown_s"))
-    scopes = ", ".join(one["scopes"]) or "nothing"
-    return (one["name"], one["zone"] or "none", *times, scopes + (", simulated" if one["simulated"] else ""))
+    names = ("service_s", "asked_s", "control_s", "idle_s", "unknown_s")
+    times = (_.number(lasting(one[name])) for name in names)
+    scopes = ", ".join(one["scopes"]) or _("nothing")
+    simulated = f", {_('simulated')}" if one["simulated"] else ""
+    return (one["name"], one["zone"] or _("none"), *times, scopes + simulated)
 
 
-def factor_row(one: Json) -> tuple[str, ...]:
+def factor_row(one: Json, _: Tongue = ENGLISH) -> tuple[str, ...]:
     """A factor as a row under `FACTOR_HEAD`."""
-    span = f"{plain(one['low'])} to {plain(one['high'])}" if one["low"] is not None else ""
-    how = ", ".join(part for part in (one["method"], one["quality"]) if part)
-    value = plain(one["value"], one["unit"])
-    return one["symbol"], one["name"], value, span, how, one["source"], one["licence"]
+    span = _span(f"{plain(one['low'])} to {plain(one['high'])}", _) if one["low"] is not None else ""
+    how = ", ".join(_(part) for part in (one["method"], one["quality"]) if part)
+    value = _.number(plain(one["value"], one["unit"]))
+    return one["symbol"], _.said(one["name"]), value, span, how, _.said(one["source"]), _.said(one["licence"])
 
 
 def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:

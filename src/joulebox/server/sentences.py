@@ -7,6 +7,7 @@ fills its translation. One that is not here is shown in English.
 from typing import Final
 
 from joulebox.accounting.validity import RULES
+from joulebox.server.report import BOUNDARY, UNIT
 from joulebox.wording import marked
 
 LINE: Final = (
@@ -46,6 +47,14 @@ REFUSALS: Final = (
     marked("Choose {least} to {most} models to compare."),
     marked("The deadline {deadline} is over: it is {now} now."),
     marked("More than {count} asks a minute: try again in {wait} s."),
+    marked("More than {count} requests a minute: try again in {wait} s."),
+    marked("More than {count} sign-ins a minute: try again in {wait} s."),
+    marked("There is no key: paste the whole of it, from jb_ to its end."),
+    marked("This key is not known, has expired or was revoked: use another."),
+    marked("This key is for nodes and opens no page: use one for people."),
+    marked("This needs a token with the scope {scope}, sent as Authorization: Bearer. Make one with {how}."),
+    marked("This token does not have the scope {scope}: make one with {how}."),
+    marked("{node} is {state}: stop it first, so that it does not come back."),
     marked("The message is empty: write what you want to say."),
     marked("A message has at most {count} characters, an address {length}: shorten it."),
 )
@@ -78,6 +87,66 @@ STATES: Final = (
     marked("control prompt: {doing}"),
     marked("{why}; finishes its prompt"),
 )
+REPORT: Final = (
+    BOUNDARY,
+    UNIT,
+    marked("{count} answers: their energy is unknown and not in the sum."),
+    marked("{count} attempts left no evidence: what they drew is unknown and not in the sum."),
+    marked("{node}: no meter covers {scopes}."),
+    marked("The server ran on {nodes}: its electricity is in that node's figures."),
+    marked("The server's machine: its idle power and its making are not known here and not in the sum."),
+    marked("The server's own electricity: its processor time was not noted in this period."),
+    marked("The network, and the devices people ask from, are not in the sum."),
+    marked("{node}: what it drew in {unknown} of its {service} in service is unknown, not zero."),
+    marked(
+        "{node}: what it drew in {unknown} of its {service} in service is unknown, not zero. Waiting as it last did it "
+        "would have emitted {grams} g more (modelled)."
+    ),
+    marked("grid {zone}, {kind}, {factor}, mean by energy"),
+    marked("making {node}, over EL = {years} years"),
+    marked("energy of the building per energy of the machine"),
+    marked("share of the machine"),
+    marked("power of an idle thread"),
+    marked("power a busy thread adds"),
+    marked("a node runs one prompt at a time"),
+    marked("mean of {count} processor generations, Cloud Carbon Footprint"),
+    marked("not metered: taken as 1.0"),
+    marked("the operator's own"),
+    marked("named with each part on the receipts"),
+    marked("terms of the operator's plan"),
+    marked("CC BY 4.0 unless its answer says otherwise"),
+    marked("measured"),
+    marked("modelled"),
+    marked("sourced"),
+    marked("simulated"),
+    marked("estimated"),
+    marked("forecast"),
+    marked("yearly"),
+    marked("static"),
+)
+ADVICE: Final = (
+    marked("No model was measured here: run a campaign first."),
+    marked("No model surely stays below {most} J an answer: {model} takes least, {energy} an answer."),
+    marked("Cannot tell yet: {model} was right in {share}; about {count} more prompts would settle it."),
+    marked("Cannot tell yet: the best, {model}, was right in {share}."),
+    marked("No model is that good: the best, {model}, was right in {share}."),
+    marked("{told}: the only one measured."),
+    marked("{told}: the cheapest that is surely good enough."),
+    marked("{told}: the cheapest that is surely good enough. Cheaper, but not surely good enough: {cheaper}."),
+    marked(
+        "{told}: the cheapest that is surely good enough. {model} is cheaper and was right in {share}: more prompts "
+        "would tell."
+    ),
+    marked(
+        "{told}: the cheapest that is surely good enough. Cheaper, but not surely good enough: {cheaper}. {model} is "
+        "cheaper and was right in {share}: more prompts would tell."
+    ),
+    marked("{model} was right in {share}, at least {least} for 95 % certain, and takes {energy} an answer"),
+    marked("{model} was right in {share}, and takes {energy} an answer"),
+    marked("{right} of {count} prompts ({low} to {high})"),
+    marked("{energy} J ({low} to {high})"),
+)
+"""Parts of sentences that stand in others are found too."""
 KINDS: Final = (marked("average"), marked("marginal"), marked("lifecycle"), marked("direct"))
 SOURCES: Final = (
     marked("gain of the counters, found at the wall"),
@@ -122,5 +191,7 @@ SENTENCES: Final = (
     *SOURCES,
     *CONTROL,
     *ELSEWHERE,
+    *REPORT,
+    *ADVICE,
     *(f"{rule.sentence} {rule.remedy}" for rule in RULES.values()),
 )

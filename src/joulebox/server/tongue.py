@@ -20,8 +20,8 @@ from joulebox.wording import ENGLISH, Tongue
 NAMES: Final[Mapping[str, str]] = {"en": "English", "de": "Deutsch"}
 """Every language of the pages, under its own name, the first being that of whoever asks for none of them."""
 HOLE: Final = re.compile(r"\\\{(\w*)\\\}")
-DECIMAL: Final = re.compile(r"(?<=\d)\.(?=\d)")
-VERSION: Final = re.compile(r"\d[\w.]*\.\d+\.\d")
+DECIMAL: Final = re.compile(r"(?<![\w.-])(\d+)\.(\d+)(?!\w|\.\d)")
+"""A figure by itself; not what is part of a name or a version."""
 MO_MAGIC: Final = 0x950412DE
 MO_HEAD: Final = struct.Struct("<7I")
 
@@ -49,7 +49,7 @@ class Catalogued(Tongue):
         return self._texts.ngettext(one, more, n).format(n=n, **values)
 
     def number(self, text: str) -> str:
-        return text if VERSION.fullmatch(text) else DECIMAL.sub(",", text)
+        return DECIMAL.sub(r"\1,\2", text)
 
     def said(self, sentence: str) -> str:
         told = self(sentence)
@@ -57,11 +57,13 @@ class Catalogued(Tongue):
             return told
         for pattern, other in self._patterns:
             if found := pattern.fullmatch(sentence):
-                holes = [self.number(self(hole)) for hole in found.groups()]
-                return other.format(
-                    *holes, **{name: self.number(self(hole)) for name, hole in found.groupdict().items()}
-                )
+                holes = [self._part(hole) for hole in found.groups()]
+                return other.format(*holes, **{name: self._part(hole) for name, hole in found.groupdict().items()})
         return sentence
+
+    def _part(self, hole: str) -> str:
+        """What stands in a sentence, which may be one itself."""
+        return self.number(self.said(hole) if " " in hole else self(hole))
 
 
 def _group(hole: re.Match[str]) -> str:

@@ -1,6 +1,6 @@
 """The SCI report of a period as a page."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 from urllib.parse import urlencode
 
@@ -13,14 +13,19 @@ from joulebox.server.pages.frame import NOWHERE, View, page, render, text_of, vi
 
 def render_report(report: Mapping[str, Any], query: str = "", *, standalone: bool = False, view: View = NOWHERE) -> str:
     """The SCI report of a period, which `query` asks for. `standalone` makes one file that needs no server."""
+    _, factors = view._, report["coefficients"]
+
+    def head(names: Sequence[str]) -> list[str]:
+        return [_(name) for name in names]
+
     return render(
         "report.html",
         view,
         report=report,
-        words=report_words.told(report),
+        words=report_words.told(report, _),
         tables={
-            "Nodes": (report_words.NODE_HEAD, [report_words.node_row(one) for one in report["nodes"]]),
-            "Factors": (report_words.FACTOR_HEAD, [report_words.factor_row(one) for one in report["coefficients"]]),
+            "Nodes": (head(report_words.NODE_HEAD), [report_words.node_row(one, _) for one in report["nodes"]]),
+            "Factors": (head(report_words.FACTOR_HEAD), [report_words.factor_row(one, _) for one in factors]),
         },
         query=query,
         style=text_of("app.css") if standalone else None,

@@ -49,6 +49,7 @@ let tokens;
 let begun;
 let counted;
 let readings;
+let begins;
 let scope;
 let simulated = "";
 
@@ -70,20 +71,24 @@ export const area = (points) => points.reduce((sum, [t, w], n) => {
   return sum + (t - before) * (w + at) / 2;
 }, 0);
 
-/** The curve's paths, before the first word and after; so many points at most, every second one left out until then. */
+/** The curve's paths, before the first word and after; what nothing was read of is hatched, not drawn. */
 export const draw = (points, first) => {
   const end = points.at(-1)[0] || 1;
   let top = 0;
   for (const [, w] of points) if (w > top) top = w;
-  let read = "";
-  let written = "";
+  const across = (t) => (t / end * WIDE).toFixed(1);
+  const ends = { read: [], written: [] };
   for (const [t, w] of points) {
-    const at = `${(t / end * WIDE).toFixed(1)} ${(HIGH - 2 - w / (top || 1) * (HIGH - 6)).toFixed(1)}`;
-    if (t <= first) read += `${read ? "L" : "M"}${at}`;
-    if (t >= first) written += `${written ? "L" : "M"}${at}`;
+    const at = `${across(t)} ${(HIGH - 2 - w / (top || 1) * (HIGH - 6)).toFixed(1)}`;
+    if (t <= first) ends.read.push(at);
+    if (t >= first) ends.written.push(at);
   }
-  $("read").setAttribute("d", read && `${read}V${HIGH}H0V${read.slice(1).split(/[ L]/)[1]}Z`);
-  $("written").setAttribute("d", written && `${written}V${HIGH}H${(first / end * WIDE).toFixed(1)}Z`);
+  for (const [part, of] of Object.entries(ends)) {
+    const path = of.length && `M${of.join("L")}V${HIGH}H${of[0].split(" ")[0]}Z`;
+    $(part).setAttribute("d", path || "");
+  }
+  $("unread").setAttribute("width", across(points[0][0]));
+  show($("gap"), points[0][0] > end / 50);
   return top;
 };
 
@@ -97,7 +102,8 @@ const power = ({ t_s: t, w, scope: of }) => {
   const name = scope === "modelled" ? "" : `${scope.toUpperCase()} `;
   $("power").textContent = `${name}${plain(w, "W")}${mark}`;
   $("joules").textContent = fill(_("about {figure} so far"), { figure: plain(area(readings), "J", 2) });
-  const top = draw(readings, readings[0][0]);
+  if (begun === undefined) begins = t; // told before the first word: the prompt was still being read
+  const top = draw(readings, begins ?? readings[0][0]);
   $("curve").setAttribute("aria-label", fill(_("Power, {scope}, from 0 to {top}"),
     { scope: scope + simulated, top: plain(top, "W") }));
   show($("live"));
@@ -115,7 +121,7 @@ const waiting = ({ position, expected_start: start, reason }) => {
 const blank = () => {
   text.data = "";
   tokens = 0;
-  begun = scope = undefined;
+  begun = scope = begins = undefined;
   readings = [];
   for (const part of ["answer", "live"]) show($(part), false);
   for (const part of ["pace", "power", "joules"]) $(part).textContent = "";

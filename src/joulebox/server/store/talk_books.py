@@ -3,16 +3,16 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from datetime import datetime
-from typing import Any
+from typing import Any, Final
 
-from sqlalchemy import RowMapping, insert, select, update
+from sqlalchemy import CTE, ColumnElement, RowMapping, Select, case, func, insert, select, update
 
-from joulebox.server.comparing import Comparison
+from joulebox.server.comparing import Comparison, Preference, Tally, preferences
 from joulebox.server.store.database import Database, whole
 from joulebox.server.store.tables import comparisons, jobs, turns
 
-VOTES_MAX = 10_000
-"""So many of the newest comparisons are counted."""
+VOTES_MAX: Final = 10_000
+"""So many of the newest votes are counted."""
 
 
 class TalkBooks:
@@ -95,12 +95,86 @@ class TalkBooks:
             return (await connection.execute(change)).rowcount == 1
 
     @whole
-    async def votes(self) -> Sequence[Comparison]:
-        """The newest comparisons that somebody has voted on."""
-        query = select(comparisons).where(comparisons.c.choice.is_not(None))
+    async def preferences(self) -> Sequence[Preference]:
+        """What the newest votes add up to, pair by pair; the database adds."""
+        middle: dict[tuple[str, str], list[float]] = {}
         async with self._database.read() as connection:
-            rows = (await connection.execute(query.order_by(comparisons.c.chosen.desc()).limit(VOTES_MAX))).mappings()
-            return [_comparison(row) for row in rows]
+            for row in await connection.execute(_middle_ratios()):
+                middle.setdefault((row.one, row.other), []).append(row.ratio)
+            tallies = [
+                Tally(**row, ratios=tuple(middle.get((row["one"], row["other"]), ())))
+                for row in (await connection.execute(_tallies())).mappings()
+            ]
+        return preferences(tallies)
+
+
+def _votes() -> CTE:
+    """The newest votes on two models: both in an order of their own, what each took, which was better, if one was."""
+    first, second, third = (comparisons.c.figures[(place, "model")].as_string() for place in range(3))
+    first_j, second_j = (comparisons.c.figures[(place, "j")].as_float() for place in range(2))
+    newest = (
+        select(
+            first.label("first"),
+            second.label("second"),
+            first_j.label("first_j"),
+            second_j.label("second_j"),
+            comparisons.c.choice,
+            comparisons.c.worth,
+        )
+        .where(comparisons.c.choice.is_not(None), second.is_not(None), third.is_(None), first != second)
+        .order_by(comparisons.c.chosen.desc())
+        .limit(VOTES_MAX)
+        .subquery()
+        .c
+    )
+    turned = newest.second < newest.first
+    return select(
+        case((turned, newest.second), else_=newest.first).label("one"),
+        case((turned, newest.first), else_=newest.second).label("other"),
+        case((turned, newest.second_j), else_=newest.first_j).label("one_j"),
+        case((turned, newest.first_j), else_=newest.second_j).label("other_j"),
+        case((newest.choice == "0", newest.first), (newest.choice == "1", newest.second)).label("better"),
+        newest.worth,
+    ).cte("votes")
+
+
+def _tallies() -> Select[Any]:
+    """Each pair with its votes counted."""
+    votes = _votes().c
+
+    def count(which: ColumnElement[bool]) -> ColumnElement[int]:
+        return func.sum(case((which, 1), else_=0))
+
+    return select(
+        votes.one,
+        votes.other,
+        count(votes.better == votes.one).label("one_wins"),
+        count(votes.better == votes.other).label("other_wins"),
+        count(votes.better.is_(None)).label("ties"),
+        count(votes.worth == "yes").label("worth_yes"),
+        count(votes.worth.in_(("yes", "no"))).label("worth_told"),
+    ).group_by(votes.one, votes.other)
+
+
+def _middle_ratios() -> Select[Any]:
+    """The ratio in the middle of each pair, or the two of them: nothing in either database is a median."""
+    votes = _votes().c
+    ratio, pair = 1.0 * votes.one_j / votes.other_j, (votes.one, votes.other)
+    place = func.row_number().over(partition_by=pair, order_by=ratio)
+    known = (
+        select(
+            votes.one,
+            votes.other,
+            ratio.label("ratio"),
+            place.label("place"),
+            func.count().over(partition_by=pair).label("total"),
+        )
+        .where(votes.one_j > 0, votes.other_j > 0)
+        .subquery()
+        .c
+    )
+    middle = (known.place * 2).between(known.total, known.total + 2)
+    return select(known.one, known.other, known.ratio).where(middle)
 
 
 def _comparison(row: RowMapping) -> Comparison:
