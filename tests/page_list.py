@@ -37,4 +37,7 @@ PAGES: Final = (
     Listed("method", "/method"),
     Listed("reference", "/api"),
     Listed("about", "/about"),
+    Listed("sign-in", "/signin"),
+    Listed("admin", "/admin"),
+    Listed("keys", "/admin/keys"),
 )

@@ -22,12 +22,13 @@ from joulebox.accounting.embodied import embodied_of_parts
 from joulebox.errors import JouleboxError
 from joulebox.evidence import encode_trace
 from joulebox.server.campaigns import Campaign, CampaignCell, advise
-from joulebox.server.comparing import Comparison, Preference, preferences
+from joulebox.server.comparing import Preference, Tally, preferences
 from joulebox.server.feedback import checked
 from joulebox.server.idle import IdleShare
 from joulebox.server.pages import Operator, problem_of, refused, router
 from joulebox.server.problems import install
 from joulebox.statistics.recommending import Advice
+from operating_stage import NOW, RULES, StageDoor, StageOperating
 from traces import S, channel, series, trace
 
 Json = dict[str, Any]
@@ -289,11 +290,19 @@ def unmeasured_receipt() -> nouns.Receipt:
 
 
 RECEIPTS = {"modelled": modelled_receipt, "powercap": powercap_receipt, "nothing": unmeasured_receipt}
+
+def _expected(answers: int, low_j: float, median_j: float, high_j: float, **more: Any) -> Json:
+    told = {"answers": answers, "low_j": low_j, "median_j": median_j, "high_j": high_j, "u_j": None, "grade": "C"}
+    return told | {"modelled": False, "simulated": True} | more
+
+
 MODELS: Sequence[Json] = (
-    {"id": "modelled", "quantization": "Q4_1", "size_bytes": 98_000_000},
-    {"id": "powercap", "quantization": "Q4_K_M", "size_bytes": 1_117_320_736},
+    {"id": "modelled", "quantization": "Q4_1", "size_bytes": 98_000_000,
+     "expected": _expected(1, 13.41, 13.41, 13.41, u_j=7.2, grade="D", modelled=True, simulated=False)},
+    {"id": "powercap", "quantization": "Q4_K_M", "size_bytes": 1_117_320_736,
+     "expected": _expected(12, 71.2, 86.4, 103.0), "first_node": "atelier", "wait_s": 0.0},
     {"id": "nothing", "quantization": "Q8_0", "size_bytes": 491_400_032},
-)
+)  # fmt: skip
 NODES: Sequence[Json] = (
     {
         "name": "atelier",
@@ -343,7 +352,6 @@ FIGURES: tuple[Json, ...] = (
 )
 
 
-NOW = datetime(2026, 11, 23, 10, 20, tzinfo=UTC)
 CAMPAIGN = Campaign(
     id="c1",
     title="Campaign c1 of 2026-11-22: code 1, math 1, sql 1",
@@ -450,6 +458,7 @@ class Stage:
         self.worth: str | None = None
         self.connections: dict[str, int] = {}
         self.overview = StageOverview()
+        self.operating = StageOperating()
         self._ids = count(1)
 
     async def models(self) -> Sequence[Mapping[str, Any]]:
@@ -457,6 +466,9 @@ class Stage:
 
     async def nodes(self) -> Sequence[Mapping[str, Any]]:
         return [{**node, "control": CONTROL} for node in NODES]
+
+    async def drain(self, name: str, why: str | None) -> None:
+        raise JouleboxError("not_found", f"There is no node {name}.")
 
     async def advice(self, category: str, min_accuracy: float, max_energy_j: float | None) -> Advice:
         offered = {(cell.model, cell.digest) for cell in CELLS}
@@ -522,14 +534,18 @@ class Stage:
         self.worth = worth
 
     async def preferences(self) -> Sequence[Preference]:
-        votes = [(FIGURES, "0", "yes"), (FIGURES, "1", "no"), (FIGURES[::-1], "1", None), (FIGURES, "tie", "unsure")]
-        now = datetime(2026, 11, 23, tzinfo=UTC)
         return preferences(
             [
-                Comparison(
-                    id=str(n), created=now, node="n", jobs=(), figures=two, choice=choice, chosen=now, worth=worth
+                Tally(
+                    one="qwen3-4b",
+                    other="smollm2-135m",
+                    one_wins=2,
+                    other_wins=1,
+                    ties=1,
+                    worth_yes=1,
+                    worth_told=2,
+                    ratios=(9.1, 9.7),
                 )
-                for n, (two, choice, worth) in enumerate(votes)
             ]
         )
 
@@ -597,12 +613,13 @@ class Stage:
         words = [part + " " for part in ANSWER.split(" ")]
         if "hostile" in prompt:
             words = ["<script>alert(1)</script>\n  ", "<img src=x onerror=alert(1)> ", "\u202eabc ", "&amp;"]
-        tokens: list[tuple[str, Json]] = []
+        reading = ((0.0, 26.1), (0.25, 61.0), (0.5, 64.5))
+        tokens: list[tuple[str, Json]] = [("power", {"t_s": t_s, "w": w, "scope": "cpu"}) for t_s, w in reading]
         for n, word in enumerate(words):
             tokens.append(("token", {"text": word, "n": 1}))
             if n % 4 == 1:
                 watts = 26 + 42 * min(1, n / 6) + (n * 7) % 5
-                tokens.append(("power", {"t_s": n / 10, "w": watts, "scope": "cpu"}))
+                tokens.append(("power", {"t_s": 0.6 + n / 10, "w": watts, "scope": "cpu"}))
         half = len(tokens) // 2
         if "restart" in prompt:
             tokens[half:half] = [("gate", {}), ("restarted", {"attempt": 2}), ("gate", {}), *tokens[:half]]
@@ -661,7 +678,7 @@ def application() -> FastAPI:
     app, stage = FastAPI(docs_url=None, redoc_url=None, openapi_url=None), Stage()
     install(app, refused)
     app.state.stage = stage
-    app.include_router(router(lambda _: stage, OPERATOR))
+    app.include_router(router(lambda _: stage, StageDoor(), OPERATOR, RULES))
 
     @app.post("/api/v1/prompts")
     async def submit(request: Request) -> Response:
