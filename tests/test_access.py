@@ -46,6 +46,7 @@ MAY: Final[dict[str, set[Need]]] = {
     "revoked": {"anyone"},
     "wrong": {"anyone"},
     "server": {"anyone", "link", "node", "server"},
+    "session": {"anyone", "link", "read", "ask", "owner", "admin", "tokens"},
 }
 SCOPES: Final = {"reader": "read", "stranger": "ask", "owner": "ask", "node": "node", "admin": "admin"}
 
@@ -106,6 +107,14 @@ async def another(on: Stage, **headers: str) -> AsyncIterator[httpx2.AsyncClient
     """Somebody else, with cookies of their own."""
     async with httpx2.AsyncClient(base_url=on.url, headers=headers, timeout=2 * WAIT_S, verify=False) as http:
         yield http
+
+
+async def session(on: Stage, key: str) -> str:
+    """The cookie of a browser that signs in with a key."""
+    async with another(on) as http:
+        reply = await http.post("/signin", content=f"key={key}")
+        assert reply.status_code == 303, reply.text
+        return str(reply.headers["set-cookie"]).partition(";")[0]
 
 
 async def work(on: Stage, *words: str) -> str:
@@ -176,6 +185,7 @@ async def test_every_route_for_every_role(tmp_path: Path) -> None:
         headers: dict[str, dict[str, str]] = {role: bearer(text) for role, text in tokens.items()}
         headers |= {"nobody": {}, "local": local(tmp_path)}
         headers["server"] = {"joulebox-passed": await on.store.access.secret("access", "")}
+        headers["session"] = {"Cookie": await session(on, tokens["admin"])}
         assert headers.keys() == MAY.keys()
         for role, needs in MAY.items():
             async with another(on, **headers[role]) as http:

@@ -1,13 +1,16 @@
 """Comparing models: one node, one order for all, blind until the vote; and what votes add up to."""
 
 import re
-from datetime import UTC, datetime
+from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from joulebox.server.comparing import Comparison, figure_of, preferences, shuffled
+import databases
+from joulebox.server.comparing import Comparison, Preference, figure_of, shuffled
+from joulebox.server.store import Store
 from server_stage import Stage, done, stage, story
 
 Json = dict[str, Any]
@@ -15,31 +18,70 @@ FORM = {"content-type": "application/x-www-form-urlencoded"}
 NOW = datetime(2026, 11, 23, tzinfo=UTC)
 
 
-def _vote(choice: str, large_j: float = 90.0, small_j: float = 10.0, **changes: Any) -> Comparison:
-    figures = ({"model": "big", "j": large_j}, {"model": "small", "j": small_j})
-    fields: Json = {"id": "c", "created": NOW, "node": "n", "jobs": ("a", "b"), "choice": choice, "figures": figures}
-    return Comparison(**(fields | changes))
+@pytest.fixture(params=["sqlite", "postgres"])
+def url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
+    """A database of each kind."""
+    if request.param == "sqlite":
+        databases.prepare(tmp_path)
+        yield f"sqlite+aiosqlite:///{tmp_path / 'joulebox.db'}"
+    else:
+        with databases.postgres() as address:
+            yield address
 
 
-def test_votes_add_up_by_pair() -> None:
-    """Wins go to models whatever their place; the ratio is the median; who took more is the large one."""
-    swapped = ({"model": "small", "j": 20.0}, {"model": "big", "j": 80.0})
-    votes = [
-        _vote("0", worth="yes"),
-        _vote("1", worth="no"),
-        _vote("tie", figures=swapped),
-        _vote("0", figures=swapped),
-    ]
-    (one,) = preferences(votes)
+BIG_FIRST = ({"model": "big", "j": 90.0}, {"model": "small", "j": 10.0})
+SMALL_FIRST = ({"model": "small", "j": 20.0}, {"model": "big", "j": 80.0})
+
+
+async def _added_up(url: str, *votes: tuple[str, Sequence[Json], str | None]) -> Sequence[Preference]:
+    """What the books make of votes: the choice, on what, and whether it was worth it."""
+    store = Store(url)
+    await store.open()
+    try:
+        for n, (choice, figures, worth) in enumerate(votes):
+            asked = Comparison(id=str(n), created=NOW, node="n", jobs=tuple("ab"))
+            await store.talks.compare(asked, ())
+            await store.talks.choose(asked.id, choice, figures, NOW + timedelta(seconds=n))
+            if worth is not None:
+                await store.talks.judge(asked.id, worth)
+        return await store.talks.preferences()
+    finally:
+        await store.close()
+
+
+@pytest.mark.anyio
+async def test_votes_add_up_by_pair(url: str) -> None:
+    """Wins go to models whatever their place; the ratio is the median; who took more is the large one; comparisons of
+    more than two models count for no pair."""
+    three = (*BIG_FIRST, {"model": "third", "j": 1.0})
+    one, other = await _added_up(
+        url,
+        ("0", BIG_FIRST, "yes"),
+        ("1", BIG_FIRST, "no"),
+        ("tie", SMALL_FIRST, "unsure"),
+        ("0", SMALL_FIRST, None),
+        ("2", three, "yes"),
+        ("1", ({"model": "a", "j": 3}, {"model": "b", "j": 2}), None),
+    )
     assert (one.large, one.small, one.n) == ("big", "small", 4)
     assert (one.large_wins, one.small_wins, one.ties) == (1, 2, 1)
     assert one.ratio == pytest.approx(6.0)
     assert (one.worth_yes, one.worth_told) == (1, 2)
+    assert (other.large, other.small_wins, other.ratio) == ("a", 1, pytest.approx(1.5))
 
 
-def test_unknown_energy_is_no_zero() -> None:
+@pytest.mark.anyio
+async def test_the_ratio_of_an_odd_number_is_the_middle_one(url: str) -> None:
+    """Of three comparisons the second ratio counts, however far off the others are."""
+    votes = [("none", ({"model": "a", "j": j}, {"model": "b", "j": 1.0}), None) for j in (1000.0, 2.0, 3.0)]
+    (one,) = await _added_up(url, *votes)
+    assert (one.ratio, one.ties) == (pytest.approx(3.0), 3)
+
+
+@pytest.mark.anyio
+async def test_unknown_energy_is_no_zero(url: str) -> None:
     """A vote on answers whose energy nobody knows counts as a vote and says nothing about joules."""
-    (one,) = preferences([_vote("0", figures=({"model": "a", "j": None}, {"model": "b", "j": 1.0}))])
+    (one,) = await _added_up(url, ("0", ({"model": "a", "j": None}, {"model": "b", "j": 1.0}), None))
     assert (one.n, one.ratio) == (1, None)
     assert figure_of("a", None) == {"model": "a", "j": None, "u": None, "modelled": False, "simulated": False}
 

@@ -15,7 +15,7 @@ import pytest
 
 from joulebox.accounting import account, receipt_bytes
 from joulebox.client import Client
-from joulebox.clock import SimulatedClock, SystemClock
+from joulebox.clock import Clock, SimulatedClock, SystemClock
 from joulebox.model import Channel, Message, ModelFile, Prompt, Receipt
 from joulebox.node.engine import Event, Finished, LocalModel
 from joulebox.node.engines.scripted import Script, Scripted
@@ -42,7 +42,7 @@ class Counter:
 
     def __init__(
         self,
-        clock: SimulatedClock,
+        clock: Clock,
         busy_s: Sequence[tuple[float, float]] = (),
         idle_w: float = 8.0,
         channels: Sequence[Channel] = (channel(),),
@@ -178,6 +178,21 @@ def test_live_power_shows_no_ticks() -> None:
     silent = Counter(clock, channels=(channel("package-1"),))
     silent.says = lambda _, raw: None
     assert recording(clock, Counter(clock), silent, until_s=7.0).latest_power() is None
+
+
+def test_live_power_of_a_stretch() -> None:
+    """Moments of it, its beginning among them, as far apart as asked and no more than asked; a meter that is silent
+    leaves none, and one that is slow no moment before its first reading."""
+    clock = SimulatedClock()
+    recorder = recording(clock, Counter(clock, [(3.0, 9.0)]), until_s=5.0)
+    found = recorder.power_within(nanoseconds(2.0), nanoseconds(4.0), 40, nanoseconds(0.25))
+    assert [seconds(t_ns) for t_ns, *_ in found] == pytest.approx([2.0, 2.2, 2.5, 2.7, 3.0, 3.2, 3.5, 3.7, 4.0])
+    assert [watts for _, watts, _ in found] == pytest.approx([8.0] * 5 + [48.0] * 4, rel=0.01)
+    assert len(recorder.power_within(nanoseconds(2.0), nanoseconds(4.0), 4, 1)) == 5
+    silent = Counter(clock, channels=(channel("package-1"),))
+    silent.says = lambda _, raw: None
+    later = recording(clock, Counter(clock), silent, until_s=7.0)
+    assert later.power_within(nanoseconds(5.0), nanoseconds(7.0), 40, 1) == []
 
 
 def test_missing_is_what_no_meter_covers() -> None:
@@ -328,6 +343,8 @@ class Server:
     url: str = ""
     forgets_at: int = -1
     sends: list[tuple[int, list[int]]] = field(default_factory=list)
+    told: list[tuple[str, float | None]] = field(default_factory=list)
+    """Each event's kind, and its time where it has one."""
 
     @contextmanager
     def listening(self) -> Iterator["Server"]:
@@ -337,6 +354,7 @@ class Server:
             def do_POST(self) -> None:
                 body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
                 seqs = [event["seq"] for event in body["events"]]
+                server.told += [(event["kind"], event["data"].get("t_s")) for event in body["events"]]
                 forgot = len(server.sends) == server.forgets_at
                 server.sends.append((clock.now_ns(), seqs))
                 reply = json.dumps({"next_seq": 0 if forgot else seqs[-1] + 1, "cancel": False}).encode()
@@ -391,6 +409,25 @@ def test_a_live_answer_sends_four_times_a_second() -> None:
     gaps_s = [seconds(later - earlier) for earlier, later in pairwise(times[:-1])]
     assert len(times) >= 5
     assert min(gaps_s) >= 0.9 / SENDS_PER_S
+
+
+def test_the_power_while_the_prompt_is_read_goes_with_the_first_token() -> None:
+    """A live run sends nothing between request and first token; what was drawn meanwhile is told just before that."""
+    clock = SystemClock()
+    recorder = Recorder([Counter(clock)], clock, reading_hz=50.0)
+    recorder.start()
+    clock.sleep_until(clock.now_ns() + nanoseconds(0.2))
+    with Server().listening() as server, Client(server.url) as client:
+        relay = Relay(client, "t", "live", MACHINE, recorder, clock, lambda: None)
+        relay("started")
+        clock.sleep_until(clock.now_ns() + nanoseconds(0.6))
+        relay("token", text="a", n=1)
+        relay.close()
+    recorder.stop()
+    assert [kind for kind, _ in server.told] == ["started", "power", "power", "power", "token", "power"]
+    times = [t_s for kind, t_s in server.told if kind == "power"]
+    assert times[:3] == pytest.approx([0.0, 0.25, 0.5], abs=0.1)
+    assert len(server.sends) == 2
 
 
 def test_a_restarted_server_is_told_everything_again() -> None:

@@ -339,6 +339,20 @@ def test_a_page_that_is_not_final_asks_again_without_javascript() -> None:
     assert refresh not in pages.render_prompt({**status, "state": "completed"}, _receipt("modelled"))
 
 
+def test_the_picker_says_how_sure_it_is() -> None:
+    """A model with one answer is offered with its interval, one with several with their range, each with grade and
+    whether it was modelled or simulated; without any no figure stands there."""
+    html = pages.render_ask(stage.MODELS, stage.NODES)
+    offered = re.findall(r"<option value=\"(?:modelled|powercap|nothing)\".*?</option>", html)
+    options = [Shown(one).text for one in offered]
+    assert options == [
+        "modelled · Q4_1 · 98 MB · 13.4 ± 7.2 J, modelled, grade D",
+        "powercap · Q4_K_M · 1.1 GB · 71.2 J to 103 J, simulated, grade C",
+        "nothing · Q8_0 · 491 MB",
+    ]
+    assert "Expect about 13.4 ± 7.2 J, modelled (its only answer so far; grade D)." in html
+
+
 def test_empty_states_say_what_to_do() -> None:
     """Without a model or a node, the page names the command that helps instead of showing a form that cannot work."""
     alone, bare = pages.render_ask([], []), pages.render_ask([], stage.NODES)
@@ -512,6 +526,8 @@ def test_a_prompt_streams_and_leaves_its_receipt(page: Page) -> None:
     expect(state).to_have_text("Answering.")
     expect(page.get_by_role("log")).to_contain_text("Energy is what it takes")
     expect(page.get_by_role("img", name=re.compile("^Power, cpu simulated, from 0 to .* W$"))).to_be_visible()
+    expect(page.locator("#read")).to_have_attribute("d", re.compile(r"^M0\.0 .*L"))
+    expect(page.locator("#gap")).to_be_hidden()
     advance(page)
     expect(state).to_have_text("The answer is complete. Measuring until the machine is calm again.")
     assert page.get_by_role("log").text_content() == stage.ANSWER + " "
@@ -742,6 +758,7 @@ def test_a_live_curve_is_cheap(page: Page) -> None:
         }"""
     )
     assert took_ms <= 1.0
+    expect(page.locator("#gap")).to_be_visible()  # the first reading came after half a second
 
 
 def _serving(html: str) -> Callable[[Route], None]:

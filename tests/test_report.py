@@ -1,6 +1,7 @@
 """The SCI report of a period: parts that add up to the last digit, everything once, what is unknown called unknown."""
 
 import json
+import re
 from collections.abc import Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -374,3 +375,22 @@ async def test_every_factor_names_its_source(tmp_path: Path) -> None:
     assert all(one["source"] and one["licence"] and one["method"] for one in found["coefficients"])
     grid = next(one for one in found["coefficients"] if one["symbol"] == "I")
     assert (grid["quality"], grid["licence"]) == ("yearly", "ODbL 1.0")
+
+
+async def test_the_page_speaks_the_readers_language(tmp_path: Path) -> None:
+    """In German every heading, column, sentence and figure of the report is German; the file and Markdown stay
+    English."""
+    clock = SimulatedClock(NOW)
+    async with stage(tmp_path, clock=clock) as scene:
+        await a_day(scene, clock)
+        clock.sleep_until(clock.now_ns() + 7200 * 1_000_000_000)
+        page = (await scene.http.get("/report/sci", headers={"Accept-Language": "de"})).text
+        markdown = (await scene.http.get("/api/v1/report/sci?format=markdown")).text
+    told = unescape(page.partition("<article")[2].partition("</article>")[0])
+    for words in ("Woraus es sich zusammensetzt", "mindestens", "Herstellung der Maschinen: Warten", "In Betrieb",
+                  "Stromnetz DE", "über den Lebensweg", "ist unbekannt, nicht null", "Grenze „Consumer“ von SCI for AI"):  # fmt: skip
+        assert words in told
+    english = r"\b(the|answers|waiting|energy|unknown|factors|licence|making|their)\b"
+    assert re.findall(english, re.sub(r"<[^>]+>|[A-Z][\w-]* \([\w ]+\)", " ", told)) == []
+    assert not re.search(r"\d\.\d+ (mg|g|kg|Wh|mWh|kWh)\b", told)
+    assert "## What it adds up from" in markdown

@@ -12,6 +12,8 @@ from joulebox import wording
 from joulebox.server import pages
 from joulebox.server.pages.frame import View
 from joulebox.server.tongue import NAMES, chosen, mo, read_po, tongue
+from joulebox.statistics import Interval
+from joulebox.statistics.recommending import Candidate, recommend
 from page_call import call
 
 OTHERS = [tag for tag in NAMES if tag != "en"]
@@ -127,3 +129,30 @@ def test_scripts_speak_it_too() -> None:
     assert '"Starting again."' in english
     assert '"Es beginnt von vorn."' in german
     assert "_(" not in english + german
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("0.6 % above, 1.5 below", "0,6 % above, 1,5 below"),
+        ("(94.5 to 113.7)", "(94,5 to 113,7)"),
+        ("qwen3-1.7b and Qwen2.5-0.5B-Instruct", "qwen3-1.7b and Qwen2.5-0.5B-Instruct"),
+        ("method 2026.11.22", "method 2026.11.22"),
+    ],
+)
+def test_only_figures_get_a_comma(text: str, shown: str) -> None:
+    """Points in names and versions stay."""
+    assert tongue("de").number(text) == shown
+
+
+def test_advice_is_told_again_with_its_parts() -> None:
+    """Which model to take and why stands in the reader's language, the figures in it too."""
+    found = [
+        Candidate(model="qwen3-1.7b", prompts=100, right=95, answer_j=Interval(240.5, 230.0, 251.0)),
+        Candidate(model="smollm2-135m", prompts=100, right=40, answer_j=Interval(21.5, 20.0, 23.0)),
+    ]
+    told = tongue("de").said(recommend(found, 0.7).reason)
+    assert told.startswith("qwen3-1.7b lag richtig bei 95 von 100 Fragen (89% bis 98%), zu 95 % sicher bei mindestens")
+    assert "braucht 240 J (230 bis 251) je Antwort: das sparsamste, das sicher gut genug ist." in told
+    assert "Sparsamer, aber nicht sicher gut genug: smollm2-135m 40%." in told
+    assert tongue("de").said(recommend([], 0.7).reason).startswith("Hier wurde kein Modell gemessen")
