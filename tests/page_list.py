@@ -36,6 +36,7 @@ PAGES: Final = (
     Listed("nodes", "/nodes"),
     Listed("method", "/method"),
     Listed("reference", "/api"),
+    Listed("report", "/report/sci"),
     Listed("about", "/about"),
     Listed("sign-in", "/signin"),
     Listed("admin", "/admin"),

@@ -29,6 +29,7 @@ from joulebox.server.pages import Operator, problem_of, refused, router
 from joulebox.server.problems import install
 from joulebox.statistics.recommending import Advice
 from operating_stage import NOW, RULES, StageDoor, StageOperating
+from report_stage import REPORT
 from traces import S, channel, series, trace
 
 Json = dict[str, Any]
@@ -497,7 +498,7 @@ class Stage:
     async def report(
         self, start: str | None, until: str | None, zone: str | None, model: str | None
     ) -> Mapping[str, Any]:
-        raise JouleboxError("not_found", "This stage keeps no books.")
+        return REPORT
 
     async def before(self, prompt_id: str) -> Sequence[Mapping[str, Any]]:
         return []
