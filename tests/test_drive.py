@@ -9,6 +9,8 @@ import pytest
 from playwright.sync_api import Browser, Page, expect
 
 from joulebox.node.models import Registry
+from joulebox.server.access import TOKEN
+from joulebox.settings import LOCAL_TOKEN
 from screenshots import chromium
 from screenshots import stage as staged
 from stage import MODEL, SYSTEM, Service
@@ -149,6 +151,29 @@ def test_without_scripts_it_works_too(browser: Browser, service: Service) -> Non
     context.close()
 
 
+def test_who_runs_it_makes_a_key_and_revokes_it(browser: Browser, service: Service) -> None:
+    """Without scripts: the page of keys leads to signing in, and back; a key is made, shown once, and revoked."""
+    context = browser.new_context(base_url=service.url, java_script_enabled=False)
+    context.set_default_timeout(20_000)
+    page = context.new_page()
+    page.goto("/admin/keys")
+    page.get_by_role("link", name="Sign in with a key").click()
+    page.get_by_label("Key").fill((service.folder / LOCAL_TOKEN).read_text().strip())
+    page.get_by_role("button", name="Sign in").click()
+    page.get_by_label("Whose it is, or what for").fill("Anna")
+    page.get_by_role("button", name="Make the key").click()
+    expect(page.get_by_role("status").locator("code")).to_have_text(TOKEN)
+    page.goto("/admin/keys")
+    expect(page.get_by_text(TOKEN)).to_have_count(0)
+    page.get_by_role("row", name="Anna").locator("summary").click()
+    page.get_by_role("button", name="Revoke Anna").click()
+    expect(page.get_by_text("1 key that opens nothing any more")).to_be_visible()
+    page.get_by_role("button", name="Sign out").click()
+    page.goto("/admin/keys")
+    expect(page.get_by_role("link", name="Sign in with a key")).to_be_visible()
+    context.close()
+
+
 def test_a_slow_phone_can_use_it_within_a_second(page: Page) -> None:
     """At a quarter of the processor and 1.6 Mbit/s the ask page is ready within a second, the best of five visits."""
     session = page.context.new_cdp_session(page)
@@ -160,6 +185,7 @@ def test_a_slow_phone_can_use_it_within_a_second(page: Page) -> None:
     for _ in range(5):
         page.goto("/")
         took_ms.append(page.evaluate("performance.getEntriesByType('navigation')[0].domContentLoadedEventEnd"))
+    print(f"ready after {min(took_ms):.0f} ms, the best of {len(took_ms)} visits")
     assert min(took_ms) <= READY_MAX_MS, took_ms
 
 
