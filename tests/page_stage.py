@@ -292,6 +292,7 @@ def unmeasured_receipt() -> nouns.Receipt:
 
 RECEIPTS = {"modelled": modelled_receipt, "powercap": powercap_receipt, "nothing": unmeasured_receipt}
 
+
 def _expected(answers: int, low_j: float, median_j: float, high_j: float, **more: Any) -> Json:
     told = {"answers": answers, "low_j": low_j, "median_j": median_j, "high_j": high_j, "u_j": None, "grade": "C"}
     return told | {"modelled": False, "simulated": True} | more

@@ -92,8 +92,10 @@ REPORT: Final[Json] = {
                 method="modelled", licence="the operator's own"),
     ],
     "unknown": [
-        "atelier: what it drew in 1.5 h of its 24 h in service is unknown, not zero. Waiting as it last did it would "
-        "have emitted 13.4 g more (modelled).",
+        (
+            "atelier: what it drew in 1.5 h of its 24 h in service is unknown, not zero. Waiting as it last did it "
+            "would have emitted 13.4 g more (modelled)."
+        ),
         "atelier: no meter covers wall.",
         "The network, and the devices people ask from, are not in the sum.",
     ],

@@ -67,7 +67,8 @@ async def test_votes_add_up_by_pair(url: str) -> None:
     assert (one.large_wins, one.small_wins, one.ties) == (1, 2, 1)
     assert one.ratio == pytest.approx(6.0)
     assert (one.worth_yes, one.worth_told) == (1, 2)
-    assert (other.large, other.small_wins, other.ratio) == ("a", 1, pytest.approx(1.5))
+    assert (other.large, other.small_wins) == ("a", 1)
+    assert other.ratio == pytest.approx(1.5)
 
 
 @pytest.mark.anyio
@@ -75,7 +76,8 @@ async def test_the_ratio_of_an_odd_number_is_the_middle_one(url: str) -> None:
     """Of three comparisons the second ratio counts, however far off the others are."""
     votes = [("none", ({"model": "a", "j": j}, {"model": "b", "j": 1.0}), None) for j in (1000.0, 2.0, 3.0)]
     (one,) = await _added_up(url, *votes)
-    assert (one.ratio, one.ties) == (pytest.approx(3.0), 3)
+    assert one.ratio == pytest.approx(3.0)
+    assert one.ties == 3
 
 
 @pytest.mark.anyio

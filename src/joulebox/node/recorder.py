@@ -271,11 +271,9 @@ class Recorder:
                 moment_ns, total = max(moment_ns, latest[0]), total + latest[1]
         return moment_ns, total, _scope(chosen)
 
-    def power_within(
-        self, start_ns: int, until_ns: int, most: int, apart_ns: int
-    ) -> list[tuple[int, float, str]]:
-        """The same at moments of a stretch of time, its beginning included, oldest first: `apart_ns` or further from one
-        another, about `most` of them at most."""
+    def power_within(self, start_ns: int, until_ns: int, most: int, apart_ns: int) -> list[tuple[int, float, str]]:
+        """The same at moments of a stretch of time, its beginning included, oldest first: `apart_ns` or further from
+        one another, about `most` of them at most."""
         chosen = headline(self.channels)
         with self._lock:
             kept = [
@@ -334,9 +332,7 @@ def _scope(chosen: Sequence[Channel]) -> str:
     return "modelled" if chosen[0].kind is ReadingKind.BUSY_RATIO else chosen[0].scope
 
 
-def _latest(
-    channels: Sequence[Channel], rows: Sequence[_Row], indices: Sequence[int]
-) -> tuple[int, float] | None:
+def _latest(channels: Sequence[Channel], rows: Sequence[_Row], indices: Sequence[int]) -> tuple[int, float] | None:
     """Time of the last reading, and the mean rate of these channels from one far enough before it."""
     if not rows:
         return None

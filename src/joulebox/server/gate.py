@@ -301,9 +301,7 @@ def remember(request: Request, response: Response) -> None:
     caller: Caller | None = getattr(request.state, "caller", None)
     if caller is not None and caller.cookie is not None:
         owner, secure = caller.cookie, _https(request)
-        response.set_cookie(
-            OWNER_COOKIE, owner, max_age=OWNER_COOKIE_S, httponly=True, samesite="lax", secure=secure
-        )
+        response.set_cookie(OWNER_COOKIE, owner, max_age=OWNER_COOKIE_S, httponly=True, samesite="lax", secure=secure)
 
 
 def keep_session(request: Request, response: Response, session: str | None) -> None:

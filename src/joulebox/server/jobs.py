@@ -92,8 +92,8 @@ class Place:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PastRun:
     """What an answered prompt took from lease to release: E with PUE, time and tokens, by the scope of its meters; and
-    what it cost its asker (`quota.charged_j`). Newer ones also tell the answer's own energy, its expanded uncertainty and
-    grade, and whether the machine was a simulated one."""
+    what it cost its asker (`quota.charged_j`). Newer ones also tell the answer's own energy, its expanded uncertainty
+    and grade, and whether the machine was a simulated one."""
 
     scope: str
     energy_kwh: float

@@ -64,10 +64,10 @@ def _waiting(waiting: Json, per_answer: Json | None, _: Tongue) -> str:
 def _rows(report: Json, _: Tongue) -> Iterable[dict[str, Any]]:
     terms = {(one["part"], one["method"]): one["term"] for one in report["components"]}
     for one in report["shown"]["components"]:
-        name, note = PARTS[one["part"]]
+        (name, note), how = PARTS[one["part"]], one["method"]
         figures = {key: _.number(one[key]) if one[key] else one[key] for key in ("g", "low", "high", "energy")}
-        words = {"name": _(name), "note": _(note), "term": terms[one["part"], one["method"]]}
-        yield {**one, **figures, **words, "method": _(one["method"])}
+        words = {"name": _(name), "note": _(note), "term": terms[one["part"], how]}
+        yield {**one, **figures, **words, "method": _(how)}
 
 
 def _score(grams: Json | None, _: Tongue) -> tuple[str, str]:

@@ -52,6 +52,7 @@ LIMITS: Final = {
     "joules_per_day": marked("Joules within 24 hours"),
 }
 """What a key may have its own of, as the form calls it."""
+UNITS: Final = {"joules_per_day": "J"}
 KINDS: Final[Mapping[str, Callable[[str], float]]] = {
     "expires_days": float,
     "outstanding_max": int,
@@ -136,10 +137,8 @@ def _rules(rules: Rules, _: Tongue) -> list[tuple[str, str, str]]:
         ),
         (_("Requests a minute"), most(rules.requests_per_minute), "requests_per_minute"),
         (_("Prompts a minute"), most(rules.asks_per_minute), "asks_per_minute"),
-        (_(LIMITS["outstanding_max"]), most(rules.outstanding_max), "outstanding_max"),
-        (_(LIMITS["prompts_per_day"]), most(rules.prompts_per_day), "prompts_per_day"),
-        (_(LIMITS["joules_per_day"]), most(rules.joules_per_day, "J"), "joules_per_day"),
     ]
+    told += [(_(words), most(getattr(rules, name), UNITS.get(name, "")), name) for name, words in LIMITS.items()]
     return [(label, value, f"JOULEBOX_{name.upper()}") for label, value, name in told]
 
 
@@ -314,4 +313,3 @@ def _add_keys(routes: APIRouter, backend: Callable[[Request], Backend]) -> None:
         refuse_other_sites(request)
         await backend(request).operating.revoke_token(token_id)
         return see_other("/admin/keys")
-
