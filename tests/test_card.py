@@ -54,7 +54,7 @@ def test_the_picture_is_one(kind: str) -> None:
     png = png_of(card_of(receipt))
     assert png[:8] == b"\x89PNG\r\n\x1a\n"
     assert struct.unpack(">2I", png[16:24]) == (1200, 630)
-    assert len(png) < 40_000
+    assert len(png) < 30_000
 
 
 def test_only_a_shared_receipt_has_a_card() -> None:

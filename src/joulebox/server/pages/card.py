@@ -3,7 +3,6 @@
 The picture takes Pillow, the extra `card`. It is in English, as are those who fetch it: they say no language.
 """
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
@@ -24,10 +23,9 @@ MARGIN_PX: Final = 80
 PAPER, INK, SOFT, LINE, LEAF, WARN = "#fffdf8", "#211e19", "#625b50", "#d9d2c4", "#1f6b4a", "#8a4b00"
 BOLT: Final = ((9, 2), (4, 9), (7, 9), (6, 14), (12, 6), (8, 6))
 """The mark of the pages, in a square of 16."""
-PLUS_MINUS_EM: Final = 0.55
 NAME_MAX: Final = 44
 PLAIN: Final = str.maketrans({"\N{MINUS SIGN}": "-", "\N{MICRO SIGN}": "u", "₂": "2", "…": "..."})
-"""What the font that Pillow brings may lack."""
+"""What stands for what the font lacks."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -89,16 +87,16 @@ def png_of(card: Card) -> bytes:
     image = Image.new("RGB", (WIDE_PX, HIGH_PX), PAPER)
     draw = ImageDraw.Draw(image)
     _brand(draw, card.marks)
-    _write(draw, (MARGIN_PX, 222), "Energy of one answer", 38, SOFT)
-    _write(draw, (MARGIN_PX, 352), card.headline, 150, INK)
-    _write(draw, (MARGIN_PX, 420), card.between, 38, SOFT)
+    _write(draw, (MARGIN_PX, 214), "Energy of one answer", 38, SOFT)
+    _write(draw, (MARGIN_PX, 356), card.headline, 150, INK)
+    _write(draw, (MARGIN_PX, 424), card.between, 38, SOFT)
     draw.line((MARGIN_PX, 466, WIDE_PX - MARGIN_PX, 466), LINE, 3)
     if card.grade is not None:
         _grade(draw, card.grade)
     _write(draw, (MARGIN_PX + (84 if card.grade else 0), 535), card.grade_words, 36, INK)
     _write(draw, (MARGIN_PX, 596), card.facts, 30, SOFT)
     kept = BytesIO()
-    image.save(kept, "PNG", optimize=True)
+    image.quantize(64, dither=Image.Dither.NONE).save(kept, "PNG", optimize=True)
     return kept.getvalue()
 
 
@@ -121,34 +119,20 @@ def _grade(draw: "ImageDraw.ImageDraw", grade: str) -> None:
 
 
 def _write(draw: "ImageDraw.ImageDraw", at: tuple[float, float], text: str, size_px: float, fill: str) -> None:
-    """Text from a point on its baseline, smaller where it would be too long. The sign of plus and minus is drawn: the
-    font may lack it."""
+    """Text from a point on its baseline, smaller where it would be too long."""
     from PIL import ImageFont
 
-    text = text.translate(PLAIN).encode("latin-1", "replace").decode("latin-1")
-    left, base = at
-    size_px *= min(1.0, (WIDE_PX - MARGIN_PX - left) / max(_length(text, size_px), 1.0))
-    font = ImageFont.load_default(size_px)
-    for part in re.split("(±)", text):
-        if part == "±":
-            _plus_minus(draw, left, base, size_px, fill)
-            left += PLUS_MINUS_EM * size_px
-        else:
-            draw.text((left, base), part, fill, font, anchor="ls")
-            left += font.getlength(part)
-
-
-def _plus_minus(draw: "ImageDraw.ImageDraw", left: float, base: float, em: float, fill: str) -> None:
-    thick, width = max(0.08 * em, 1.0), PLUS_MINUS_EM * em
-    right, middle = left + width, left + width / 2
-    draw.rectangle((left, base - 0.42 * em, right, base - 0.42 * em + thick), fill)
-    top = base - 0.38 * em - width / 2
-    draw.rectangle((middle - thick / 2, top, middle + thick / 2, top + width), fill)
-    draw.rectangle((left, base - thick, right, base), fill)
+    room = WIDE_PX - MARGIN_PX - at[0]
+    size_px *= min(1.0, room / max(_length(text, size_px), 1.0))
+    draw.text(at, _plain(text), fill, ImageFont.load_default(size_px), anchor="ls")
 
 
 def _length(text: str, size_px: float) -> float:
     from PIL import ImageFont
 
-    signs = text.count("±")
-    return float(ImageFont.load_default(size_px).getlength(text.replace("±", ""))) + signs * PLUS_MINUS_EM * size_px
+    return float(ImageFont.load_default(size_px).getlength(_plain(text)))
+
+
+def _plain(text: str) -> str:
+    """What the font that Pillow brings has letters for."""
+    return "".join(one if one.isascii() or one == "±" else "?" for one in text.translate(PLAIN))
