@@ -40,7 +40,7 @@ FOOT: Final = (("/method", marked("Method")), ("/api", marked("API")), ("/about"
 """The same, at its foot."""
 SCRIPT: Final = "text/javascript; charset=utf-8"
 STYLE: Final = "text/css; charset=utf-8"
-STATIC: Final = {"app.css": STYLE, "overview.css": STYLE, "app.js": SCRIPT, "page.js": SCRIPT}
+STATIC: Final = {"app.css": STYLE, "overview.css": STYLE, "admin.css": STYLE, "app.js": SCRIPT, "page.js": SCRIPT}
 LANGUAGE_COOKIE: Final = "joulebox_language"
 LANGUAGE_COOKIE_S: Final = int(400 * 24 * S_PER_HOUR)
 POLICY: Final = "default-src 'self'; img-src 'self' data:; base-uri 'none'; form-action 'self'; frame-ancestors 'none'"
