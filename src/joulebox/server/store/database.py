@@ -21,7 +21,7 @@ _T = TypeVar("_T")
 How = Literal["look", "change", "single"]
 """To look only, each statement by itself; to change all of it or nothing; or one statement, kept as soon as it is
 carried out."""
-HEAD: Final = "0019"
+HEAD: Final = "0020"
 """The newest schema. Alembic, a quarter of a second to import, is only asked when a database has another one."""
 
 _UNDER_WAY: Final[set[asyncio.Task[Any]]] = set()
