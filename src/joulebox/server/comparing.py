@@ -6,7 +6,7 @@ Pure but for `shuffled`. Who votes first sees nothing but the answers; models an
 import hashlib
 import math
 import secrets
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from statistics import fmean
