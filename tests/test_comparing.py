@@ -40,7 +40,7 @@ async def _added_up(url: str, *votes: tuple[str, Sequence[Json], str | None]) ->
     try:
         for n, (choice, figures, worth) in enumerate(votes):
             asked = Comparison(id=str(n), created=NOW, node="n", jobs=tuple("ab"))
-            await store.talks.compare(asked, ())
+            await store.talks.compare(asked)
             await store.talks.choose(asked.id, choice, figures, NOW + timedelta(seconds=n))
             if worth is not None:
                 await store.talks.judge(asked.id, worth)

@@ -7,7 +7,7 @@ the first token.
 """
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 from joulebox.client import Client
@@ -107,7 +107,7 @@ class Relay:
         latest = self._recorder.latest_power()
         if latest is not None:
             more = self._running.so_far(self._clock.now_ns()) if self._running is not None else {}
-            self._tell_power(*latest, **more)
+            self._tell_power(*latest, more)
 
     def _tell_reading(self) -> None:
         """The power while the prompt was read, once, before the first token."""
@@ -117,10 +117,10 @@ class Relay:
             for power in self._recorder.power_within(self._start_ns, until_ns, READING_MAX, apart_ns):
                 self._tell_power(*power)
 
-    def _tell_power(self, t_ns: int, rate: float, scope: str, **more: Any) -> None:
+    def _tell_power(self, t_ns: int, rate: float, scope: str, more: Mapping[str, float] | None = None) -> None:
         data: dict[str, Any] = {"t_s": max(round(seconds(t_ns - self._start_ns), 3), 0.0), "scope": scope}
         data |= {"busy_cores": rate, **self._machine} if scope == "modelled" else {"w": round(rate, 3)}
-        data |= more
+        data |= more or {}
         self._events.append(NodeEvent(seq=len(self._events), kind="power", data=data))
 
     def _run(self) -> None:
