@@ -52,7 +52,7 @@ def node_resume(name: NodeArgument, server: ServerOption = None) -> None:
 
 
 @node_app.command("forget")
-def node_forget(name: str, server: ServerOption = None) -> None:
+def node_forget(name: NodeArgument, server: ServerOption = None) -> None:
     """Show a node that is away no more, until it comes back; receipts and reports keep what it did."""
     with client_of(server, admin=True) as client:
         client.forget_node(name)
