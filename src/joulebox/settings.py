@@ -270,6 +270,10 @@ class Settings(BaseModel):
     greener_wait_s: Annotated[
         float, Field(ge=0, description="So long a prompt that asks for the greenest node waits for it at most.")
     ] = 600.0
+    receipt_wait_s: Annotated[
+        float,
+        Field(ge=0, le=600, description="So long OpenAI's and Ollama's clients wait for the receipt after an answer."),
+    ] = 30.0
     grace_s: Annotated[float, Field(gt=0, description="How long a silent node keeps its job until rescue.")] = 15.0
     attempt_max_s: Annotated[
         float,

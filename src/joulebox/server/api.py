@@ -74,6 +74,13 @@ def _prompts(routes: APIRouter, service: Service) -> None:
         """Remove the texts of a prompt that is over, also where it has no receipt; what was measured is kept."""
         return await mine.erase_prompt(prompt_id)
 
+    @routes.get("/api/v1/prompts/{prompt_id}/receipt")
+    async def receipt_of(prompt_id: str, mine: Mine) -> Response:
+        """The newest receipt of a prompt, as soon as there is one."""
+        record = await mine.record(prompt_id)
+        body = await mine.receipt_body(record.job.receipt_id or prompt_id)
+        return Response(body, media_type="application/json")
+
     async def place(
         mine: Mine, prompt_id: str, last_event_id: Annotated[str | None, Header(alias="Last-Event-ID")] = None
     ) -> Seen:

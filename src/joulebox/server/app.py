@@ -28,6 +28,9 @@ from joulebox.server import (
     feedback_api,
     metrics,
     node_api,
+    ollama_api,
+    openai_api,
+    openai_responses,
     pages,
 )
 from joulebox.server.desk import Desk
@@ -132,6 +135,8 @@ def build_app(settings: Settings, clock: Clock | None = None, listener: Listener
     app.include_router(campaigns_api.router(service))
     app.include_router(metrics.router(metrics.Metrics(desk, store.seeing, grid)))
     app.include_router(export.router())
+    for foreign in (openai_api, openai_responses, ollama_api):
+        app.include_router(foreign.router(settings.receipt_wait_s))
     document(app)
     app.state.entrance = Shortcut(app, gate, for_nodes.routes, [node_api.LARGE])
     return app

@@ -363,7 +363,8 @@ def _secure(schema: dict[str, Any]) -> None:
         "session": {"type": "apiKey", "in": "cookie", "name": SESSION_COOKIE, "description": "Set by signing in."},
     }
     for (method, path), need in TABLE.items():
-        operation = schema["paths"].get(path, {}).get(method.lower())
+        shown = path.replace(":path}", "}")  # as the document writes a parameter that may hold a slash
+        operation = schema["paths"].get(shown, {}).get(method.lower())
         if operation is not None:
             operation["x-joulebox-needs"] = need
             operation["security"] = [] if need == "anyone" else [{"token": []}, {"session": []}]

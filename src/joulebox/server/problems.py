@@ -21,6 +21,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from joulebox.errors import REGISTRY, JouleboxError
 from joulebox.logs import about
 from joulebox.protocol import VERSION
+from joulebox.server.foreign_problems import REFUSED, form_of
 
 _log = logging.getLogger(__name__)
 
@@ -79,6 +80,12 @@ def problem(error: JouleboxError) -> Problem:
     return Problem({**error.extra, **document}, error.failure.status, headers_of(error))
 
 
+def answered(error: JouleboxError, path: str) -> Response:
+    """The failure in the form that whoever uses this address reads."""
+    form = form_of(path)
+    return problem(error) if form is None else form(error, headers_of(error))
+
+
 def headers_of(error: JouleboxError) -> dict[str, str]:
     """What a failure says in headers: when to come again, and that a token is the way in."""
     wait_s = error.extra.get("retry_after_s")
@@ -114,12 +121,12 @@ def install(app: FastAPI, page: Callable[[Request, JouleboxError], Response]) ->
             answer = page(request, error)
             answer.headers.update(headers_of(error))
             return answer
-        return problem(error)
+        return answered(error, request.url.path)
 
     @app.exception_handler(RequestValidationError)
-    async def invalid(_request: Request, error: Exception) -> Response:
+    async def invalid(request: Request, error: Exception) -> Response:
         assert isinstance(error, RequestValidationError)
-        return problem(bad_request(error))
+        return answered(bad_request(error), request.url.path)
 
     @app.exception_handler(HTTPException)
     async def http(request: Request, error: Exception) -> Response:
@@ -132,7 +139,7 @@ def told(request: Request, error: JouleboxError | HTTPException) -> Response:
     if isinstance(error, HTTPException):
         return _of_http(request, error)
     _note(error)
-    return problem(error)
+    return answered(error, request.url.path)
 
 
 def _note(error: JouleboxError) -> None:
@@ -143,7 +150,7 @@ def _note(error: JouleboxError) -> None:
 def _of_http(request: Request, error: HTTPException) -> Response:
     if error.status_code < 400:
         return Response(status_code=error.status_code)
-    answer = problem(_of_status(request, error))
+    answer = answered(_of_status(request, error), request.url.path)
     answer.headers.update(error.headers or {})
     return answer
 
@@ -151,6 +158,8 @@ def _of_http(request: Request, error: HTTPException) -> Response:
 def _of_status(request: Request, error: HTTPException) -> JouleboxError:
     match error.status_code:
         case 404:
+            if (why := REFUSED.get(request.url.path)) is not None:
+                return JouleboxError("not_supported", why)
             return JouleboxError("not_found", f"There is nothing at {request.url.path}.")
         case 405:
             allowed = Headers(error.headers or {}).get("allow", "another method")
@@ -189,7 +198,7 @@ class Shell:
         try:
             if _declared_bytes(scope) > limit_bytes:
                 await _sent(receive)
-                await problem(_too_large(limit_bytes))(scope, receive, send_with_headers)
+                await answered(_too_large(limit_bytes), scope["path"])(scope, receive, send_with_headers)
                 return
             await self._app(scope, _bounded(receive, limit_bytes), send_with_headers)
         except ClientDisconnect:
@@ -199,7 +208,7 @@ class Shell:
             if begun:
                 raise
             broken = JouleboxError("internal", "Something broke inside Joulebox; the server's log says what.")
-            await problem(broken)(scope, receive, send_with_headers)
+            await answered(broken, scope["path"])(scope, receive, send_with_headers)
 
 
 def _place(scope: Scope) -> str:

@@ -9,6 +9,7 @@ from typing import Any, Final
 from fastapi import APIRouter, Request, Response
 
 from joulebox.server.access import Need
+from joulebox.server.foreign_problems import OLLAMA, OPENAI
 from joulebox.server.pages.backend import Backend
 from joulebox.server.pages.frame import NOWHERE, View, page, render, view_of
 from joulebox.wording import Tongue, marked
@@ -52,9 +53,11 @@ def _operations(schema: Mapping[str, Any]) -> Iterator[tuple[str, str, Mapping[s
 
 
 def _group(path: str) -> str:
-    """`prompts` of `/api/v1/prompts/{prompt_id}`; what lies outside is of the server itself."""
+    """`prompts` of `/api/v1/prompts/{prompt_id}`; whose words a route speaks, or `server`, where it is not ours."""
     found = re.match(r"/api/v1/(\w+)", path)
-    return found[1] if found else "server"
+    if found is not None:
+        return found[1]
+    return "openai" if path.startswith(OPENAI) else "ollama" if path.startswith(OLLAMA) else "server"
 
 
 def _told(path: str, method: str, operation: Mapping[str, Any], _: Tongue) -> Json:

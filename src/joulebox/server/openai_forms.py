@@ -1,0 +1,244 @@
+"""What OpenAI's clients send and read: the forms of `/v1/chat/completions`, `/v1/completions` and `/v1/models`.
+
+Fields of a request that ask for nothing here are not listed: they do no harm.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any, Final, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from joulebox.errors import JouleboxError
+from joulebox.server.foreign_asking import Form, TermsBody, turn
+from joulebox.server.receipt_fields import EnergyObject, JouleboxObject
+
+Json = dict[str, Any]
+Unsupported = Annotated[Any, Field(description="Not supported: leave it out.")]
+Tokens = Annotated[int, Field(ge=1)]
+COMPLETION_TOKENS: Final = 16
+"""As long is a completion of which nobody says how long it may be."""
+HARMLESS: Final[Mapping[str, Sequence[object]]] = {
+    "n": (1,),
+    "presence_penalty": (0,),
+    "frequency_penalty": (0,),
+    "logit_bias": ({},),
+}
+"""Values that ask for nothing."""
+CHAT_HARMLESS: Final[Mapping[str, Sequence[object]]] = HARMLESS | {
+    "logprobs": (False,),
+    "tools": ([],),
+    "functions": ([],),
+    "response_format": ({"type": "text"},),
+    "modalities": (["text"],),
+    "audio": (),
+    "prediction": (),
+    "web_search_options": (),
+}
+COMPLETION_HARMLESS: Final[Mapping[str, Sequence[object]]] = HARMLESS | {
+    "best_of": (1,),
+    "echo": (False,),
+    "logprobs": (),
+    "suffix": ("",),
+}
+
+
+class StreamOptions(Form):
+    """What a stream tells beside."""
+
+    include_usage: bool | None = None
+
+
+class _Sampling(Form):
+    """What both kinds of completion take."""
+
+    model: Annotated[str, Field(max_length=200, description="Id of a model, as `GET /v1/models` lists it.")]
+    max_tokens: Annotated[Tokens | None, Field(description="The answer ends here at the latest.")] = None
+    temperature: Annotated[float | None, Field(ge=0, le=2, description="0 where nothing is said.")] = None
+    top_p: Annotated[float | None, Field(description="1; where temperature is 0 it has no effect.")] = None
+    seed: int | None = None
+    stop: str | list[str] | None = None
+    stream: bool | None = None
+    stream_options: StreamOptions | None = None
+    n: Annotated[Any, Field(description="1.")] = None
+    presence_penalty: Unsupported = None
+    frequency_penalty: Unsupported = None
+    logit_bias: Unsupported = None
+    logprobs: Unsupported = None
+    joulebox: TermsBody | None = None
+
+    @property
+    def with_usage(self) -> bool:
+        """Whether the end of a stream is to tell tokens."""
+        return self.stream_options is not None and bool(self.stream_options.include_usage)
+
+    def sampling(self) -> Json:
+        """Its part of a prompt of ours. Raises `JouleboxError("not_supported")`."""
+        if self.temperature:
+            self.refuse({"top_p": (1,)})
+        return {
+            "temperature": self.temperature,
+            "seed": self.seed,
+            "stop": [self.stop] if isinstance(self.stop, str) else self.stop,
+        }
+
+
+class ChatMessage(Form):
+    """One turn."""
+
+    role: Literal["system", "developer", "user", "assistant", "tool", "function"]
+    content: Annotated[
+        str | list[Json] | None, Field(description="Text, or parts of the type text.")
+    ] = None
+
+
+class ChatBody(_Sampling):
+    """A request for a chat completion."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [{"model": "small", "messages": [{"role": "user", "content": "Why is the sky blue?"}]}]
+        }
+    )
+
+    messages: Annotated[list[ChatMessage], Field(max_length=1_000)]
+    max_completion_tokens: Annotated[Tokens | None, Field(description="The newer name of max_tokens.")] = None
+    tools: Unsupported = None
+    functions: Unsupported = None
+    response_format: Annotated[Any, Field(description='`{"type": "text"}`.')] = None
+    modalities: Unsupported = None
+    audio: Unsupported = None
+    prediction: Unsupported = None
+    web_search_options: Unsupported = None
+
+    def to_fields(self) -> Json:
+        """The fields of our own prompt. Raises `JouleboxError`: `not_supported`, `bad_request`."""
+        self.refuse(CHAT_HARMLESS)
+        return self.sampling() | {
+            "messages": [turn(one.role, one.content, f"messages.{at}") for at, one in enumerate(self.messages)],
+            "max_tokens": self.max_completion_tokens or self.max_tokens,
+        }
+
+
+class CompletionBody(_Sampling):
+    """A request for a completion. Nodes take conversations: the prompt is put to the model as a question."""
+
+    model_config = ConfigDict(
+        json_schema_extra={"examples": [{"model": "small", "prompt": "Say hello.", "max_tokens": 16}]}
+    )
+
+    prompt: Annotated[str | list[Any], Field(description="One text.")]
+    best_of: Unsupported = None
+    echo: Unsupported = None
+    suffix: Unsupported = None
+
+    def to_fields(self) -> Json:
+        """The fields of our own prompt. Raises `JouleboxError`: `not_supported`, `bad_request`."""
+        self.refuse(COMPLETION_HARMLESS)
+        prompt = self.prompt[0] if isinstance(self.prompt, list) and len(self.prompt) == 1 else self.prompt
+        if not isinstance(prompt, str):
+            sentence = "prompt must be one text here: send several one after the other, and text instead of tokens."
+            raise JouleboxError("not_supported", sentence, field="prompt")
+        return self.sampling() | {"prompt": prompt, "max_tokens": self.max_tokens or COMPLETION_TOKENS}
+
+
+# --- answers ----------------------------------------------------------------------------------------------------------
+
+
+class UsageObject(BaseModel):
+    """Tokens as the engine counted them."""
+
+    prompt_tokens: int
+    completion_tokens: int
+    total_tokens: int
+    prompt_tokens_details: dict[str, int] | None
+    completion_tokens_details: dict[str, int] | None
+
+
+class _Measured(BaseModel):
+    """What every answer has. `energy` is null where it is not known, or not yet."""
+
+    id: str
+    created: int
+    model: str
+    usage: UsageObject | None
+    energy: EnergyObject | None
+    joulebox: JouleboxObject
+
+
+class AnswerMessage(BaseModel):
+    """What the model said."""
+
+    role: Literal["assistant"]
+    content: str
+
+
+class ChatChoice(BaseModel):
+    """The one answer."""
+
+    index: int
+    message: AnswerMessage
+    logprobs: None
+    finish_reason: Literal["stop", "length"]
+
+
+class ChatCompletion(_Measured):
+    """The answer to a chat."""
+
+    object: Literal["chat.completion"]
+    choices: list[ChatChoice]
+
+
+class CompletionChoice(BaseModel):
+    """The one answer."""
+
+    index: int
+    text: str
+    logprobs: None
+    finish_reason: Literal["stop", "length"]
+
+
+class Completion(_Measured):
+    """The answer to a prompt."""
+
+    object: Literal["text_completion"]
+    choices: list[CompletionChoice]
+
+
+class ModelFileObject(BaseModel):
+    """A file of a model, and the nodes that have it."""
+
+    digest: str
+    quantization: str
+    size_bytes: int
+    memory_bytes: int
+    context_tokens: int
+    nodes: list[str]
+    available: bool
+
+
+class ModelFiles(BaseModel):
+    """What stands behind the name of a model."""
+
+    files: list[ModelFileObject]
+
+
+class ModelObject(BaseModel):
+    """A model that can be asked. `created` is not known, which OpenAI's form cannot say: 0."""
+
+    id: str
+    object: Literal["model"]
+    created: int
+    owned_by: str
+    joulebox: ModelFiles
+
+
+class ModelList(BaseModel):
+    """All of them."""
+
+    object: Literal["list"]
+    data: list[ModelObject]
+
+
+def reason_of(reason: str) -> str:
+    """OpenAI knows two ends: whatever cut the answer short is `length`; the receipt has the very word."""
+    return "stop" if reason == "stop" else "length"

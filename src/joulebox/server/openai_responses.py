@@ -1,0 +1,227 @@
+"""OpenAI's newer way to ask, `/v1/responses`, for text: whole, or as events. `previous_response_id` goes on from an
+earlier answer, as `follows` does.
+"""
+
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from contextlib import aclosing
+from dataclasses import dataclass
+from typing import Annotated, Any, Final, Literal
+
+from fastapi import APIRouter, Request
+from fastapi.responses import Response
+from pydantic import BaseModel, ConfigDict, Field
+
+from joulebox.errors import JouleboxError
+from joulebox.server.following import Answer, Ended, Following, Piece, Settled, Waits, spoken
+from joulebox.server.foreign_asking import Form, TermsBody, begin, turn
+from joulebox.server.foreign_problems import OPENAI_PROBLEMS, openai_error
+from joulebox.server.openai_api import SSE, WAITING, packed, said_in_pieces, said_whole, sse, streamed
+from joulebox.server.openai_forms import Tokens, Unsupported, reason_of
+from joulebox.server.receipt_fields import EnergyObject, JouleboxObject, openai_usage
+from joulebox.server.service import Mine
+
+Json = dict[str, Any]
+PREFIX: Final = "resp_"
+HARMLESS: Final[Mapping[str, Sequence[object]]] = {
+    "tools": ([],),
+    "background": (False,),
+    "conversation": (),
+    "prompt": (),
+    "text": ({"format": {"type": "text"}}, {}),
+}
+
+
+class ResponseBody(Form):
+    """A request for a response."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [{"model": "small", "input": "Why is the sky blue?"}]})
+
+    model: Annotated[str, Field(max_length=200, description="Id of a model, as `GET /v1/models` lists it.")]
+    input: Annotated[str | list[Json], Field(description="A text, or messages of text.")]
+    instructions: Annotated[str | None, Field(description="How the model is to behave.")] = None
+    max_output_tokens: Annotated[Tokens | None, Field(description="The answer ends here at the latest.")] = None
+    temperature: Annotated[float | None, Field(ge=0, le=2, description="0 where nothing is said.")] = None
+    top_p: Annotated[float | None, Field(description="1; where temperature is 0 it has no effect.")] = None
+    previous_response_id: Annotated[str | None, Field(description="This one goes on from there.")] = None
+    stream: bool | None = None
+    metadata: Annotated[Json | None, Field(description="Given back as it is.")] = None
+    text: Annotated[Any, Field(description='`{"format": {"type": "text"}}`.')] = None
+    tools: Unsupported = None
+    background: Unsupported = None
+    conversation: Unsupported = None
+    prompt: Unsupported = None
+    joulebox: TermsBody | None = None
+
+    def to_fields(self) -> Json:
+        """The fields of our own prompt. Raises `JouleboxError`: `not_supported`, `bad_request`."""
+        if isinstance(self.text, dict):
+            self.text.pop("verbosity", None)
+        self.refuse(HARMLESS if not self.temperature else {**HARMLESS, "top_p": (1,)})
+        items = [{"role": "user", "content": self.input}] if isinstance(self.input, str) else self.input
+        earlier = self.previous_response_id
+        return {
+            "messages": [_turn(item, f"input.{at}") for at, item in enumerate(items)],
+            "system": self.instructions,
+            "max_tokens": self.max_output_tokens,
+            "temperature": self.temperature,
+            "follows": earlier.removeprefix(PREFIX) if earlier is not None else None,
+        }
+
+
+def _turn(item: Json, place: str) -> Json:
+    kind, role = item.get("type") or "message", item.get("role")
+    if kind != "message" or not isinstance(role, str):
+        raise JouleboxError("not_supported", f"{place} is no message: only messages are supported here.", field="input")
+    return turn(role, item.get("content"), place)
+
+
+class ResponseObject(BaseModel):
+    """The answer; `output` holds one message. Many fields say what was asked."""
+
+    model_config = ConfigDict(extra="allow")
+
+    id: str
+    object: Literal["response"]
+    created_at: int
+    status: Literal["in_progress", "completed", "incomplete", "failed"]
+    model: str
+    output: list[Json]
+    usage: Json | None
+    energy: EnergyObject | None
+    joulebox: JouleboxObject | None
+
+
+def router(receipt_wait_s: float) -> APIRouter:
+    """The one route; `receipt_wait_s` is waited for a receipt after an answer."""
+    routes = APIRouter(responses=OPENAI_PROBLEMS)
+
+    @routes.post("/v1/responses", responses=streamed("The answer with its energy.", ResponseObject))
+    async def respond(request: Request, mine: Mine, body: ResponseBody) -> Response:
+        """Ask a model as those of OpenAI's clients do that use responses. `energy` and `joulebox` are in the response,
+        where it is streamed in that of the last event."""
+        asked = await begin(request, mine, body.model, body.to_fields(), body.joulebox, receipt_wait_s)
+        shown = _Shown(asked, body)
+        if body.stream:
+            return said_in_pieces(request, asked, _events(asked, shown), SSE)
+        return await said_whole(request, asked, shown.whole)
+
+    return routes
+
+
+@dataclass(frozen=True, slots=True)
+class _Shown:
+    """How a response is written."""
+
+    asked: Following
+    body: ResponseBody
+
+    def response(self, status: str, **changes: Any) -> Json:
+        """The object, as far as it is known."""
+        body = self.body
+        return {
+            "id": f"{PREFIX}{self.asked.prompt_id}",
+            "object": "response",
+            "created_at": self.asked.created_s,
+            "status": status,
+            "background": False,
+            "error": None,
+            "incomplete_details": {"reason": "max_output_tokens"} if status == "incomplete" else None,
+            "instructions": body.instructions,
+            "max_output_tokens": body.max_output_tokens,
+            "model": self.asked.model,
+            "output": [],
+            "parallel_tool_calls": False,
+            "previous_response_id": body.previous_response_id,
+            "store": True,
+            "temperature": body.temperature or 0.0,
+            "text": {"format": {"type": "text"}},
+            "tool_choice": "none",
+            "tools": [],
+            "top_p": body.top_p,
+            "truncation": "disabled",
+            "usage": None,
+            "metadata": body.metadata or {},
+            "energy": None,
+            "joulebox": None,
+            **changes,
+        }
+
+    def item(self, text: str, status: str) -> Json:
+        """The message."""
+        content = [self.part(text)] if status != "in_progress" else []
+        return {
+            "type": "message",
+            "id": f"msg_{self.asked.prompt_id}",
+            "status": status,
+            "role": "assistant",
+            "content": content,
+        }
+
+    def part(self, text: str) -> Json:
+        """Its one part."""
+        return {"type": "output_text", "text": text, "annotations": [], "logprobs": []}
+
+    def whole(self, answer: Answer) -> Json:
+        """All of it."""
+        energy, told = self.asked.told(answer.settled)
+        status = _status(answer.reason)
+        found = {"energy": energy, "joulebox": told, "usage": _usage(answer.settled)}
+        return self.response(status, output=[self.item(answer.text, status)], **found)
+
+
+def _status(reason: str) -> str:
+    return "completed" if reason_of(reason) == "stop" else "incomplete"
+
+
+def _usage(settled: Settled) -> Json | None:
+    used = openai_usage(settled.receipt)
+    if used is None:
+        return None
+    return {
+        "input_tokens": used["prompt_tokens"],
+        "input_tokens_details": used["prompt_tokens_details"],
+        "output_tokens": used["completion_tokens"],
+        "output_tokens_details": used["completion_tokens_details"],
+        "total_tokens": used["total_tokens"],
+    }
+
+
+async def _events(asked: Following, shown: _Shown) -> AsyncGenerator[bytes, None]:
+    """The events, numbered. The message is complete at once, the response when its energy is known."""
+    number, text, ending = 0, "", "stop"
+
+    def told(kind: str, **data: Any) -> bytes:
+        nonlocal number
+        number += 1
+        return sse({"type": kind, "sequence_number": number - 1, **data}, kind)
+
+    place = {"output_index": 0, "item_id": f"msg_{asked.prompt_id}", "content_index": 0}
+    begun = False
+    yield told("response.created", response=shown.response("in_progress"))
+    yield told("response.in_progress", response=shown.response("in_progress"))
+    try:
+        async with aclosing(asked.hear()) as heard:
+            async for one in spoken(heard):
+                if isinstance(one, Piece | Ended) and not begun:
+                    begun = True
+                    yield told("response.output_item.added", output_index=0, item=shown.item("", "in_progress"))
+                    yield told("response.content_part.added", **place, part=shown.part(""))
+                match one:
+                    case Waits():
+                        yield WAITING
+                    case Piece(piece):
+                        text += piece
+                        yield told("response.output_text.delta", **place, delta=piece, logprobs=[])
+                    case Ended(reason):
+                        ending, item = reason, shown.item(text, _status(reason))
+                        yield told("response.output_text.done", **place, text=text, logprobs=[])
+                        yield told("response.content_part.done", **place, part=shown.part(text))
+                        yield told("response.output_item.done", output_index=0, item=item)
+                    case Settled():
+                        answer = shown.whole(Answer(text, ending, one))
+                        yield b": energy " + packed(answer["energy"]) + b"\n\n"
+                        yield told(f"response.{_status(ending)}", response=answer)
+    except JouleboxError as error:
+        said = openai_error(error)
+        failed = {"code": said["code"], "message": said["message"]}
+        yield told("response.failed", response=shown.response("failed", error=failed))
