@@ -1,0 +1,139 @@
+"""Real clients, unmodified but for their base URL, against a real server, node and small model: each gets an answer and
+reads its energy."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import httpx2
+import ollama
+import openai
+import pytest
+from langchain_openai import ChatOpenAI
+from pydantic import SecretStr
+
+from stage import MODEL, Service
+
+QUESTION = "What is the capital of France?"
+TURNS: list[Any] = [{"role": "user", "content": QUESTION}]
+
+
+@pytest.fixture(scope="module")
+def service(tmp_path_factory: pytest.TempPathFactory, smollm2: Any) -> Iterator[Service]:
+    service = Service(tmp_path_factory.mktemp("clients"), smollm2, {"JOULEBOX_METERS": "model:", "JOULEBOX_ZONE": "DE"})
+    yield service
+    service.stop()
+
+
+@pytest.fixture
+def client(service: Service) -> Iterator[openai.OpenAI]:
+    with openai.OpenAI(base_url=f"{service.url}/v1", api_key="none") as client:
+        yield client
+
+
+def joules(service: Service, told: Any) -> float:
+    """The energy that a client read, which is that of the receipt it names."""
+    energy, receipt = told["energy"], httpx2.get(told["joulebox"]["receipt_url"], trust_env=False).json()
+    assert energy["energy_joules"] == receipt["energy"]["answer"]["j"] > 0
+    assert energy["attribution_method"] == "exclusive, modelled"
+    return float(energy["energy_joules"])
+
+
+def test_the_openai_package(service: Service, client: openai.OpenAI) -> None:
+    """A chat, whole and streamed, says the same and has its energy; models are listed; failures are its own errors."""
+    whole = client.chat.completions.create(model=MODEL, messages=TURNS, max_tokens=24)
+    said = whole.choices[0].message.content
+    assert said is not None
+    assert "Paris" in said
+    assert whole.usage is not None
+    assert 1 < whole.usage.completion_tokens <= 24
+    assert joules(service, whole.model_extra) > 0
+    stream = client.chat.completions.create(
+        model=MODEL, messages=TURNS, max_tokens=24, stream=True, stream_options={"include_usage": True}
+    )
+    pieces = list(stream)
+    assert "".join(one.choices[0].delta.content or "" for one in pieces if one.choices) == said
+    assert pieces[-1].usage == whole.usage
+    assert joules(service, pieces[-1].model_extra) > 0
+    assert [model.id for model in client.models.list()] == [MODEL]
+    with pytest.raises(openai.NotFoundError, match=f"There is {MODEL}"):
+        client.chat.completions.create(model="gpt-4o", messages=TURNS)
+
+
+@pytest.mark.slow
+def test_the_openai_package_in_its_other_ways(service: Service, client: openai.OpenAI) -> None:
+    """Completions, responses (whole, streamed, gone on from), raw headers and the extension answer with energy too."""
+    completion = client.completions.create(model=MODEL, prompt=QUESTION, max_tokens=12)
+    assert completion.choices[0].text
+    assert joules(service, completion.model_extra) > 0
+    response = client.responses.create(model=MODEL, input=QUESTION, max_output_tokens=24)
+    assert "Paris" in response.output_text
+    assert joules(service, response.model_extra) > 0
+    with client.responses.stream(
+        model=MODEL, input="And of Italy?", previous_response_id=response.id, max_output_tokens=24
+    ) as events:
+        kinds = [event.type for event in events]
+        last = events.get_final_response()
+    assert "response.output_text.delta" in kinds
+    assert last.output_text
+    assert joules(service, last.model_extra) > 0
+    raw = client.chat.completions.with_raw_response.create(
+        model=MODEL, messages=TURNS, max_tokens=8, extra_body={"joulebox": {"mode": "quiet", "placement": "node:stage"}}
+    )
+    receipt = httpx2.get(raw.headers["x-joulebox-receipt"], trust_env=False).json()
+    assert float(raw.headers["x-joulebox-joules"]) == receipt["energy"]["answer"]["j"]
+    assert receipt["placement"]["policy"] == "node:stage"
+    with pytest.raises(openai.BadRequestError, match="tools is not supported"):
+        client.chat.completions.create(
+            model=MODEL, messages=TURNS, tools=[{"type": "function", "function": {"name": "f", "parameters": {}}}]
+        )
+
+
+def test_the_ollama_package(service: Service) -> None:
+    """Chat answers; what the package leaves out of its objects stands in the headers of the answer."""
+    seen: list[Any] = []
+    client = ollama.Client(host=service.url, event_hooks={"response": [seen.append]})
+    answer = client.chat(model=MODEL, messages=TURNS, options={"num_predict": 24})
+    assert "Paris" in (answer.message.content or "")
+    assert (answer.done_reason, answer.done) in {("stop", True), ("length", True)}
+    assert (answer.eval_count or 0) > 1
+    assert (answer.eval_duration or 0) > 0
+    assert float(seen[-1].headers["x-joulebox-joules"]) > 0
+
+
+@pytest.mark.slow
+def test_the_ollama_package_in_its_other_ways(service: Service) -> None:
+    """Streams, generate, lists and failures are as the package expects them."""
+    client = ollama.Client(host=service.url)
+    pieces = list(client.chat(model=f"{MODEL}:latest", messages=TURNS, stream=True, options={"num_predict": 24}))
+    assert "Paris" in "".join(one.message.content or "" for one in pieces)
+    assert pieces[-1].done
+    told = client.generate(model=MODEL, prompt=QUESTION, system="Be brief.", options={"num_predict": 24, "seed": 1})
+    assert "Paris" in told.response
+    (listed,) = client.list().models
+    assert listed.model == MODEL
+    assert listed.details is not None
+    assert listed.details.quantization_level
+    assert client.show(MODEL).modelinfo
+    assert [one.model for one in client.ps().models] == [MODEL]
+    with pytest.raises(ollama.ResponseError, match="embeddings") as refused:
+        client.embed(MODEL, "x")
+    assert refused.value.status_code == 400
+
+
+@pytest.mark.slow
+def test_langchain(service: Service) -> None:
+    """LangChain's chat model answers, whole and streamed, counts tokens, and keeps the energy where it is asked to."""
+    model = ChatOpenAI(
+        model=MODEL,
+        base_url=f"{service.url}/v1",
+        api_key=SecretStr("none"),
+        max_completion_tokens=24,
+        include_response_headers=True,
+    )
+    whole = model.invoke(QUESTION)
+    assert "Paris" in str(whole.content)
+    assert whole.usage_metadata is not None
+    assert whole.usage_metadata["output_tokens"] > 1
+    assert float(whole.response_metadata["headers"]["x-joulebox-joules"]) > 0
+    pieces = list(model.stream(QUESTION, stream_usage=True))
+    assert "".join(str(piece.content) for piece in pieces) == whole.content

@@ -1,0 +1,63 @@
+"""The OpenAPI document: valid, and true of every route, as schemathesis finds out."""
+
+import asyncio
+import os
+import re
+import sys
+from pathlib import Path
+
+import pytest
+from openapi_spec_validator import validate
+
+from answering import answering
+from joulebox.server.app import build_app
+from joulebox.settings import LOCAL_TOKEN, Settings
+from server_stage import stage
+
+CASES_MIN = 2_000
+CHECKS = (
+    "not_a_server_error",
+    "status_code_conformance",
+    "content_type_conformance",
+    "response_headers_conformance",
+    "response_schema_conformance",
+)
+EXAMPLES = "40"
+LIMIT_S = 1_500
+
+
+def test_the_document_is_valid(tmp_path: Path) -> None:
+    """`/openapi.json` is an OpenAPI document by the rules of its version."""
+    validate(build_app(Settings(data_dir=tmp_path)).openapi())
+
+
+@pytest.mark.slow
+@pytest.mark.anyio
+@pytest.mark.timeout(LIMIT_S + 60)
+async def test_every_route_does_what_the_document_says(tmp_path: Path) -> None:
+    """At least 2,000 requests made up from the document, on a server whose node answers at once: no server error, and
+    every status, content type and body is one that the document names."""
+    free = {"asks_per_minute": 0, "requests_per_minute": 0, "outstanding_max": 0, "prompts_per_day": 0}
+    async with stage(tmp_path / "data", receipt_wait_s=5.0, **free) as scene, answering(scene, "Hel", "lo"):
+        key = (tmp_path / "data" / LOCAL_TOKEN).read_text().strip()
+        options = ["--checks", ",".join(CHECKS), "--max-examples", EXAMPLES, "--phases", "examples,coverage,fuzzing"]
+        options += ["--header", f"Authorization: Bearer {key}", "--request-timeout", "60", "--no-color", "--seed", "1"]
+        process = await asyncio.create_subprocess_exec(
+            sys.executable,
+            *("-m", "schemathesis.cli", "run", f"{scene.url}/openapi.json", *options),
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.STDOUT,
+            cwd=tmp_path,
+            env=os.environ | {"NO_PROXY": "*"},
+        )
+        told, _ = await asyncio.wait_for(process.communicate(), LIMIT_S)
+    text = told.decode()
+    assert process.returncode == 0, text[-20_000:]
+    cases = re.search(r"([\d,]+) generated", text)
+    assert cases is not None, text[-2_000:]
+    assert int(cases[1].replace(",", "")) >= CASES_MIN, text[-2_000:]
+
+
+@pytest.fixture
+def anyio_backend() -> str:
+    return "asyncio"
