@@ -210,31 +210,47 @@ async def test_a_late_receipt_is_fetched(tmp_path: Path) -> None:
             assert (await scene.http.get(url)).json()["prompt_id"] == lease["job_id"]
 
 
-async def test_a_lost_node_goes_on_elsewhere(tmp_path: Path) -> None:
-    """A stream takes up where it was cut when the next attempt says the same, and breaks off when it does not; who waits
-    for the whole answer gets the later one."""
-    async with stage(tmp_path, grace_s=0.05) as scene:
+async def second_attempt(scene: Stage, *words: str) -> None:
+    """Another attempt at what a node was lost at."""
+    lease = await scene.lease()
+    assert lease["attempt"] == 2
+    async with scene.hold(lease):
+        await scene.send(lease, story(*words))
+        await scene.finish(lease, done(lease, *words))
+
+
+@pytest.mark.parametrize("words", [("Hel", "lo"), ("Bye",), ("He",)])
+async def test_a_stream_goes_on_after_a_lost_node(tmp_path: Path, words: tuple[str, ...]) -> None:
+    """A stream takes up where it was cut when the next attempt says the same, and breaks off when it does not."""
+    async with stage(tmp_path) as scene:
         await scene.join()
-        for streams, second in ((True, ("Hel", "lo")), (True, ("Bye",)), (False, ("Bye",))):
-            asking = asyncio.create_task(scene.http.post("/v1/chat/completions", json=CHAT | {"stream": streams}))
+        async with scene.http.stream("POST", "/v1/chat/completions", json=CHAT | {"stream": True}) as reply:
             lease = await scene.lease()
+            lines = reply.aiter_lines()
             async with scene.hold(lease):
                 await scene.send(lease, story("Hell")[:3])
-            lease = await scene.lease()
-            assert lease["attempt"] == 2
-            async with scene.hold(lease):
-                await scene.send(lease, story(*second))
-                await scene.finish(lease, done(lease, *second))
-            reply = await asking
-            told = chunks(reply.text) if streams else []
-            if not streams:
-                assert reply.json()["choices"][0]["message"]["content"] == "Bye"
-            elif second == ("Bye",):
-                assert told[-1]["error"]["code"] == "energy_interrupted"
-                assert not reply.text.endswith("data: [DONE]\n\n")
-            else:
-                assert [one["choices"][0]["delta"].get("content") for one in told] == ["Hell", "o", None, None]
-                assert told[-1]["energy"]["energy_joules"] > 0
+                first = await anext(lines)
+            await second_attempt(scene, *words)
+            text = "\n".join([first, *[line async for line in lines]])
+        told = chunks(text)
+        if words == ("Hel", "lo"):
+            assert [one["choices"][0]["delta"].get("content") for one in told] == ["Hell", "o", None, None]
+            assert told[-1]["energy"]["energy_joules"] > 0
+        else:
+            assert [one["error"]["code"] for one in told[1:]] == ["energy_interrupted"]
+            assert "[DONE]" not in text
+
+
+async def test_who_waits_for_all_of_it_gets_the_later_attempt(tmp_path: Path) -> None:
+    """An answer that was not streamed is that of the attempt which was completed."""
+    async with stage(tmp_path) as scene:
+        await scene.join()
+        asking = asyncio.create_task(scene.http.post("/v1/chat/completions", json=CHAT))
+        lease = await scene.lease()
+        async with scene.hold(lease):
+            await scene.send(lease, story("Hell")[:3])
+        await second_attempt(scene, "Bye")
+        assert (await asking).json()["choices"][0]["message"]["content"] == "Bye"
 
 
 @pytest.mark.parametrize("path", ["/v1/chat/completions", "/api/chat"])

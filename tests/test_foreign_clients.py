@@ -1,7 +1,13 @@
 """Real clients, unmodified but for their base URL, against a real server, node and small model: each gets an answer and
 reads its energy."""
 
+import json
+import os
+import re
+import subprocess
+import sys
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import httpx2
@@ -11,8 +17,10 @@ import pytest
 from langchain_openai import ChatOpenAI
 from pydantic import SecretStr
 
+from accuracy_peers import environment
 from stage import MODEL, Service
 
+HOW_TO = Path(__file__).parents[1] / "docs" / "how-to"
 QUESTION = "What is the capital of France?"
 TURNS: list[Any] = [{"role": "user", "content": QUESTION}]
 
@@ -137,3 +145,50 @@ def test_langchain(service: Service) -> None:
     assert float(whole.response_metadata["headers"]["x-joulebox-joules"]) > 0
     pieces = list(model.stream(QUESTION, stream_usage=True))
     assert "".join(str(piece.content) for piece in pieces) == whole.content
+
+
+LITELLM = """
+import sys, litellm
+url, model, question = sys.argv[1:]
+common = {"model": f"openai/{model}", "api_base": f"{url}/v1", "api_key": "none", "max_tokens": 24}
+turns = [{"role": "user", "content": question}]
+answer = litellm.completion(messages=turns, **common)
+headers = answer._hidden_params["additional_headers"]
+print(answer.choices[0].message.content, headers["llm_provider-x-joulebox-joules"], sep="|")
+pieces = list(litellm.completion(messages=turns, stream=True, **common))
+print("".join(piece.choices[0].delta.content or "" for piece in pieces), answer.usage.completion_tokens, sep="|")
+"""
+
+
+@pytest.mark.slow
+def test_litellm(service: Service) -> None:
+    """LiteLLM, in an environment of its own since its pins are its own, answers whole and streamed, and hands on the
+    energy."""
+    python = environment("litellm")
+    if python is None:
+        pytest.skip("LiteLLM cannot be installed here: the package registry does not answer")
+    words = [str(python), "-c", LITELLM, service.url, MODEL, QUESTION]
+    quiet = os.environ | {"LITELLM_LOCAL_MODEL_COST_MAP": "True", "LITELLM_TELEMETRY": "False"}
+    done = subprocess.run(words, capture_output=True, text=True, timeout=120, check=False, env=quiet)
+    assert done.returncode == 0, done.stderr[-4_000:]
+    (whole, joules), (streamed, tokens) = (line.rsplit("|", 1) for line in done.stdout.strip().splitlines())
+    assert "Paris" in whole
+    assert whole == streamed
+    assert float(joules) > 0
+    assert int(tokens) > 1
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("page", ["openai-clients.md", "ollama-clients.md"])
+def test_the_blocks_of_a_page_run(service: Service, page: str) -> None:
+    """Every block of shell and Python on the page runs as it stands, against this server, and tells an energy."""
+    text = (HOW_TO / page).read_text("utf-8").replace("http://127.0.0.1:8080", service.url)
+    blocks = re.findall(r"^```(sh|python)\n(.*?)^```$", text, re.DOTALL | re.MULTILINE)
+    assert {kind for kind, _ in blocks} == {"sh", "python"}
+    for kind, block in blocks:
+        shown = block.replace("smollm2-135m-instruct", MODEL)
+        command = ["sh", "-c", shown] if kind == "sh" else [sys.executable, "-c", shown]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+        assert done.returncode == 0, done.stderr
+        told = done.stdout
+        assert " J" in told if kind == "python" else json.loads(told)["energy"]["energy_joules"] > 0, told

@@ -11,6 +11,7 @@ import pytest
 from joulebox.errors import REGISTRY
 from joulebox.model import EngineInfo
 from joulebox.protocol import NodeEvent, to_json
+from joulebox.server.foreign_problems import form_of
 from server_stage import MODEL, done, offer, stage, story
 
 pytestmark = pytest.mark.anyio
@@ -172,11 +173,12 @@ async def test_a_place_in_the_stream_that_is_none(tmp_path: Path) -> None:
 
 
 async def test_the_description_names_problems(tmp_path: Path) -> None:
-    """`/openapi.json` says for every route that it may answer a problem document."""
+    """`/openapi.json` says for every route in what form it tells a failure."""
     async with stage(tmp_path) as scene:
         for path, methods in (await scene.http.get("/openapi.json")).json()["paths"].items():
             for method in methods.values():
-                assert "application/problem+json" in method["responses"]["default"]["content"], path
+                kind = "application/problem+json" if form_of(path) is None else "application/json"
+                assert list(method["responses"]["default"]["content"]) == [kind], path
 
 
 async def test_wrong_nodes(tmp_path: Path) -> None:

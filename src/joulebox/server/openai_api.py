@@ -5,7 +5,7 @@ in comments; who does not stream waits for the answer and for its receipt.
 """
 
 import json
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Any, Final
@@ -131,7 +131,7 @@ def said_in_pieces(
     return response
 
 
-async def said_whole(request: Request, asked: Following, form: Any) -> Response:
+async def said_whole(request: Request, asked: Following, form: Callable[[Answer], Json]) -> Response:
     """An answer when it is complete, and its receipt there or waited for long enough."""
     answer = await unless_gone(request, whole(asked.hear()), asked.hung_up)
     if answer is None:
@@ -157,9 +157,9 @@ def _whole(asked: Following, form: _Form, answer: Answer) -> Json:
 
 async def _pieces(asked: Following, form: _Form, *, with_usage: bool) -> AsyncGenerator[bytes, None]:
     """The chunks. Text and end go out at once; energy follows when the machine was listened to after the answer."""
-    common = {"id": f"{form.prefix}{asked.prompt_id}", "object": form.chunk}
+    common: Json = {"id": f"{form.prefix}{asked.prompt_id}", "object": form.chunk}
     common |= {"created": asked.created_s, "model": asked.model}
-    usage = {"usage": None} if with_usage else {}
+    usage: Json = {"usage": None} if with_usage else {}
     first = True
     try:
         async with aclosing(asked.hear()) as heard:
@@ -176,7 +176,7 @@ async def _pieces(asked: Following, form: _Form, *, with_usage: bool) -> AsyncGe
                         energy, told = asked.told(one)
                         # whoever has not asked for tokens may not know a chunk without a choice
                         choices = [] if with_usage else [form.delta("")]
-                        used = {"usage": openai_usage(receipt)} if with_usage else {}
+                        used: Json = {"usage": openai_usage(receipt)} if with_usage else {}
                         yield sse({**common, "choices": choices, **used, "energy": energy, "joulebox": told})
                         yield b": energy " + packed(energy) + b"\n\n"
                         yield DONE

@@ -209,8 +209,8 @@ class ModelFileObject(BaseModel):
 
     digest: str
     quantization: str
-    size_bytes: int
-    memory_bytes: int
+    size_bytes: int | None
+    memory_bytes: int | None
     context_tokens: int
     nodes: list[str]
     available: bool
