@@ -3,7 +3,7 @@
 import json
 from collections.abc import AsyncIterator
 from dataclasses import asdict
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Final, Literal
 
 from fastapi import APIRouter, Depends, Header, Query, Response
 from fastapi.sse import EventSourceResponse, ServerSentEvent
@@ -20,6 +20,9 @@ from joulebox.server.service import Mine, Service
 
 Json = dict[str, Any]
 Limit = Annotated[int, Query(ge=1, le=100)]
+TEXTS: Final[dict[int | str, Json]] = {
+    200: {"content": {kind: {"schema": {"type": "string"}} for kind in ("text/markdown", "text/html")}}
+}
 Revision = Annotated[int | None, Query(ge=1, le=1_000_000)]
 
 
@@ -174,7 +177,7 @@ def _fleet(routes: APIRouter, service: Service) -> None:
         """Begin a new reference for the node's control prompt, dated now, with the reason."""
         return await mine.rebaseline(name, body.why)
 
-    @routes.get("/api/v1/report/sci")
+    @routes.get("/api/v1/report/sci", responses=TEXTS)
     async def report(
         start: Annotated[str | None, Query(alias="from", max_length=40)] = None,
         until: Annotated[str | None, Query(alias="to", max_length=40)] = None,

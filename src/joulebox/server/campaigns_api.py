@@ -70,7 +70,7 @@ def router(service: Service) -> APIRouter:
     routes = APIRouter()
     books = service.store.campaigns
 
-    @routes.get("/api/v1/table")
+    @routes.get("/api/v1/table", responses={200: {"content": {"text/csv": {"schema": {"type": "string"}}}}})
     async def table(
         category: Annotated[str | None, Query(max_length=64)] = None,
         campaign: Annotated[str | None, Query(max_length=32)] = None,

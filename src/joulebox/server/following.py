@@ -20,6 +20,7 @@ from joulebox.server.events import Seen, watch
 from joulebox.server.jobs import stopping
 from joulebox.server.receipt_fields import LATE, energy_object, header_fields
 from joulebox.server.service import Service
+from joulebox.units import seconds
 
 Json = dict[str, Any]
 _T = TypeVar("_T")
@@ -95,17 +96,19 @@ class Following:
 
         Raises `JouleboxError`: why a prompt has no answer, and `no_server` where this server ends.
         """
-        mine = self.mine
+        mine, clock = self.mine, self.mine.grid.clock
         events = _Pulled(watch(self.prompt_id, Seen(), mine.desk, mine.replicas, mine.store))
         async with aclosing(events):
-            while (event := await events.next(KEEP_ALIVE_S)) is not _OVER:
+            spoke_ns = clock.now_ns()
+            while (event := await events.next(KEEP_ALIVE_S - seconds(clock.now_ns() - spoke_ns))) is not _OVER:
                 if event is None:
+                    spoke_ns = clock.now_ns()
                     if not (self.quiet and mine.desk.live(self.prompt_id) is not None):
                         yield Waits()
                 elif event.event == "token":
+                    spoke_ns = clock.now_ns()
                     yield Piece(_data(event)["text"])
                 elif event.event == "restarted":
-                    self.answered = False
                     yield Anew()
                 elif event.event == "answer":
                     self.answered = True
@@ -121,7 +124,7 @@ class Following:
 
     async def hung_up(self) -> None:
         """Nobody listens any more: a live prompt without an answer stops."""
-        if not (self.answered or self.quiet or self.kept):
+        if not (self.answered or self.quiet or self.kept or self.mine.desk.closing):
             with suppress(JouleboxError):
                 await self.mine.cancel(self.prompt_id)
 
@@ -175,7 +178,8 @@ class _Pulled:
         """The next event, `_OVER` after the last; `None` where none came in this time."""
         if self._coming is None:
             self._coming = asyncio.create_task(self._take())
-        done, _ = await asyncio.wait({self._coming}, timeout=patience_s)
+        timeout_s = max(patience_s, 0.0) if patience_s is not None else None
+        done, _ = await asyncio.wait({self._coming}, timeout=timeout_s)
         if not done:
             return None
         coming, self._coming = self._coming, None

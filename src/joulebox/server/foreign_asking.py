@@ -40,7 +40,9 @@ class TermsBody(BaseModel):
     priority: Annotated[Priority | None, Field(description="Who goes first.")] = None
     deadline: Annotated[str | None, Field(description="Until then it runs in the greenest hours.")] = None
     auto: Annotated[AutoBody | None, Field(description=f"For model `{AUTO}`: what it must be like.")] = None
-    max_energy_j: Annotated[Any, Field(description="The answer stops when it has taken so many joules.")] = None
+    max_energy_j: Annotated[
+        float | None, Field(gt=0, allow_inf_nan=False, description="The answer ends at so many joules above idle.")
+    ] = None
     idempotency_key: Annotated[str | None, Field(description="Asked again with it, the same prompt is heard.")] = None
     follows: Annotated[str | None, Field(description="Id of a prompt of yours: this one goes on from there.")] = None
     receipt_wait_s: Annotated[

@@ -291,6 +291,7 @@ async def _lines(asked: Following, kind: _Kind) -> AsyncGenerator[bytes, None]:
                     case Settled():
                         yield _line(_last(asked, kind, Answer("", ending, one)))
     except JouleboxError as error:
+        await asked.hung_up()  # what goes on now is heard by nobody
         yield _line(ollama_error(error))
 
 

@@ -181,6 +181,7 @@ async def _pieces(asked: Following, form: _Form, *, with_usage: bool) -> AsyncGe
                         yield b": energy " + packed(energy) + b"\n\n"
                         yield DONE
     except JouleboxError as error:
+        await asked.hung_up()  # what goes on now is heard by nobody
         yield sse({"error": openai_error(error)})
 
 

@@ -222,6 +222,7 @@ async def _events(asked: Following, shown: _Shown) -> AsyncGenerator[bytes, None
                         yield b": energy " + packed(answer["energy"]) + b"\n\n"
                         yield told(f"response.{_status(ending)}", response=answer)
     except JouleboxError as error:
+        await asked.hung_up()  # what goes on now is heard by nobody
         said = openai_error(error)
         failed = {"code": said["code"], "message": said["message"]}
         yield told("response.failed", response=shown.response("failed", error=failed))
