@@ -340,7 +340,9 @@ async def test_ollama_answers(tmp_path: Path) -> None:
         assert (whole["prompt_eval_count"], whole["eval_count"], whole["done_reason"]) == (27, 9, "stop")
         assert whole["energy"]["energy_joules"] == whole["joulebox"]["energy"]["answer"]["j"]
         form = {"Content-Type": "application/x-www-form-urlencoded"}
-        body = json.dumps({"model": "m", "prompt": "hi", "stream": False, "keep_alive": "5m", "options": {"num_ctx": 1}})
+        body = json.dumps(
+            {"model": "m", "prompt": "hi", "stream": False, "keep_alive": "5m", "options": {"num_ctx": 1}}
+        )
         told = (await scene.http.post("/api/generate", content=body, headers=form)).json()
         Generated.model_validate(told)
         assert told["response"] == "Hello"
@@ -386,7 +388,13 @@ OPENAI: list[tuple[str, Json | None, int, str, str]] = [
     ("/v1/chat/completions", CHAT | {"messages": [{"role": "tool", "content": "x"}]}, 400, "not_supported", "tools"),
     ("/v1/chat/completions", CHAT | {"joulebox": {"mode": "loud"}}, 400, "bad_request", "joulebox.mode"),
     ("/v1/chat/completions", CHAT | {"joulebox": {"speed": 1}}, 400, "bad_request", "joulebox.speed"),
-    ("/v1/chat/completions", CHAT | {"joulebox": {"placement": "zone:FR"}}, 400, "bad_request", "There are nodes in DE"),
+    (
+        "/v1/chat/completions",
+        CHAT | {"joulebox": {"placement": "zone:FR"}},
+        400,
+        "bad_request",
+        "There are nodes in DE",
+    ),
     ("/v1/chat/completions", None, 400, "bad_request", "JSON object"),
     ("/v1/completions", {"model": "m", "prompt": ["a", "b"]}, 400, "not_supported", "one text"),
     ("/v1/completions", {"model": "m", "prompt": [1, 2]}, 400, "not_supported", "one text"),
@@ -399,7 +407,12 @@ OLLAMA: list[tuple[str, Json, int, str]] = [
     ("/api/chat", CHAT | {"model": "nope"}, 404, "There is m."),
     ("/api/chat", CHAT | {"format": "json"}, 400, "format is not supported"),
     ("/api/chat", CHAT | {"options": {"temperature": 1, "top_k": 3}}, 400, "options.top_k"),
-    ("/api/chat", CHAT | {"messages": [{"role": "user", "content": "x", "images": ["eA=="]}]}, 400, "messages.0.images"),
+    (
+        "/api/chat",
+        CHAT | {"messages": [{"role": "user", "content": "x", "images": ["eA=="]}]},
+        400,
+        "messages.0.images",
+    ),
     ("/api/generate", {"model": "m", "prompt": "x", "raw": True}, 400, "raw"),
     ("/api/generate", {"prompt": "x"}, 400, "model is missing"),
     ("/api/show", {"model": "nope"}, 404, "nope"),

@@ -33,7 +33,7 @@ GOOD: dict[str, Any] = {"model": "m", "prompt": "hi", "input": "hi", "messages":
 
 
 @pytest.mark.parametrize("form", FORMS, ids=lambda form: form.__name__)
-@settings(max_examples=120)
+@settings(max_examples=50)
 @given(changes=st.dictionaries(NAMES, ANY, max_size=5), turn=st.dictionaries(NAMES, ANY, max_size=2))
 def test_any_body(form: type[Form], changes: dict[str, Any], turn: dict[str, Any]) -> None:
     """A right request with fields exchanged ends in a prompt of ours or in one sentence in both forms."""

@@ -44,7 +44,7 @@ def router(desk: Desk, replicas: Replicas) -> APIRouter:
             gone.cancel()
         return Response(status_code=204) if granted is None else _json(granted)
 
-    @routes.get("/attempts/{token}/hold", response_class=_Lines)
+    @routes.get("/attempts/{token}/hold", response_class=_Lines, status_code=200)
     async def hold(token: str, request: Request) -> Response:
         """Held open while the node works: one JSON line for each word of the server."""
         found = await _found(desk, token, request)
@@ -62,7 +62,7 @@ def router(desk: Desk, replicas: Replicas) -> APIRouter:
             return Response(reply, status, media_type="application/json")
         return _json(desk.events(found, _read(_BATCH, body)))
 
-    @routes.get("/attempts/{token}/log", response_class=_Lines)
+    @routes.get("/attempts/{token}/log", response_class=_Lines, status_code=200)
     async def log(token: str, request: Request) -> Response:
         """All that a node has said and says, for another server: one JSON line for each event."""
         found = await _found(desk, token, request)

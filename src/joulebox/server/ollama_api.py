@@ -71,7 +71,7 @@ class OptionsBody(Form):
 
     def to_fields(self) -> Json:
         """Its part of a prompt of ours. Raises `JouleboxError("not_supported")`."""
-        self.refuse(OPTIONS | (WARM_OPTIONS if self.temperature else {}), "options.")
+        self.refuse({**OPTIONS, **(WARM_OPTIONS if self.temperature else {})}, "options.")
         return {
             "max_tokens": self.num_predict if self.num_predict is not None and self.num_predict > 0 else None,
             "temperature": self.temperature,

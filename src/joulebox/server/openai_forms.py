@@ -24,7 +24,8 @@ HARMLESS: Final[Mapping[str, Sequence[object]]] = {
     "logit_bias": ({},),
 }
 """Values that ask for nothing."""
-CHAT_HARMLESS: Final[Mapping[str, Sequence[object]]] = HARMLESS | {
+CHAT_HARMLESS: Final[Mapping[str, Sequence[object]]] = {
+    **HARMLESS,
     "logprobs": (False,),
     "tools": ([],),
     "functions": ([],),
@@ -34,7 +35,8 @@ CHAT_HARMLESS: Final[Mapping[str, Sequence[object]]] = HARMLESS | {
     "prediction": (),
     "web_search_options": (),
 }
-COMPLETION_HARMLESS: Final[Mapping[str, Sequence[object]]] = HARMLESS | {
+COMPLETION_HARMLESS: Final[Mapping[str, Sequence[object]]] = {
+    **HARMLESS,
     "best_of": (1,),
     "echo": (False,),
     "logprobs": (),
@@ -86,9 +88,7 @@ class ChatMessage(Form):
     """One turn."""
 
     role: Literal["system", "developer", "user", "assistant", "tool", "function"]
-    content: Annotated[
-        str | list[Json] | None, Field(description="Text, or parts of the type text.")
-    ] = None
+    content: Annotated[str | list[Json] | None, Field(description="Text, or parts of the type text.")] = None
 
 
 class ChatBody(_Sampling):
