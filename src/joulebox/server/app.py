@@ -33,6 +33,7 @@ from joulebox.server import (
     openai_responses,
     pages,
 )
+from joulebox.server.description import describe
 from joulebox.server.desk import Desk
 from joulebox.server.gate import Gate, document
 from joulebox.server.grid.feeds import feeds_of
@@ -138,6 +139,7 @@ def build_app(settings: Settings, clock: Clock | None = None, listener: Listener
     for foreign in (openai_api, openai_responses, ollama_api):
         app.include_router(foreign.router(settings.receipt_wait_s))
     document(app)
+    describe(app)
     app.state.entrance = Shortcut(app, gate, for_nodes.routes, [node_api.LARGE])
     return app
 

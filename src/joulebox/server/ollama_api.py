@@ -250,7 +250,7 @@ def _answers(routes: APIRouter, receipt_wait_s: float) -> None:
 
 
 def _streamed(model: type[Any]) -> dict[int | str, Json]:
-    lines = {NDJSON: {"schema": {"type": "string", "description": "One JSON object a line."}}}
+    lines: Json = {NDJSON: {}}
     return {200: {"description": "The answer with its energy.", "model": model, "content": lines}}
 
 
