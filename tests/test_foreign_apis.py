@@ -279,6 +279,7 @@ async def test_hanging_up_spares_what_is_wanted_later(tmp_path: Path) -> None:
     answer is heard later."""
     async with stage(tmp_path) as scene:
         await scene.join()
+        body, prompt_id = CHAT, ""
         for terms in ({"mode": "quiet"}, {"idempotency_key": "again"}):
             body = CHAT | {"stream": True, "joulebox": terms}
             async with scene.http.stream("POST", "/v1/chat/completions", json=body) as reply:
