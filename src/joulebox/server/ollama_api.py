@@ -4,6 +4,7 @@ A prompt goes the way of `POST /api/v1/prompts`. Nodes load a model when a promp
 says: asking for that (`keep_alive`, or a request without a prompt) is heard and changes nothing.
 """
 
+import importlib.metadata
 from collections.abc import AsyncGenerator, Callable, Coroutine, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
@@ -14,7 +15,6 @@ from fastapi.responses import JSONResponse, Response
 from fastapi.routing import APIRoute
 from pydantic import BaseModel, ConfigDict, Field
 
-from joulebox import __version__
 from joulebox.errors import JouleboxError
 from joulebox.server.following import Answer, Ended, Following, Piece, Settled, Waits, spoken
 from joulebox.server.foreign_asking import ANY_TAG, Form, TermsBody, begin
@@ -221,7 +221,7 @@ def router(receipt_wait_s: float) -> APIRouter:
     @routes.get("/api/version")
     async def version() -> Json:
         """The version of Joulebox."""
-        return {"version": __version__}
+        return {"version": importlib.metadata.version("joulebox")}
 
     @routes.head("/", include_in_schema=False)
     async def here() -> Response:
