@@ -328,7 +328,7 @@ async def test_who_waits_is_told_so(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
 
 async def test_ollama_answers(tmp_path: Path) -> None:
-    """Chat and generate stream lines unless told not to; the last has times in ns, tokens, energy and receipt. What
+    """Chat and generate stream lines unless told not to; the last has times in ns, tokens, energy and receipt; what
     curl calls a form is read as JSON."""
     async with stage(tmp_path) as scene, answering(scene, *WORDS):
         lines = [json.loads(line) for line in (await post(scene, "/api/chat", CHAT)).text.splitlines()]

@@ -18,10 +18,10 @@ class EnergyObject(BaseModel):
     """What an answer took, in the names of Neuralwatt's API. The node ran nothing else meanwhile (ratio 1), and idle
     power is in it; `joulebox` has its uncertainty and grade."""
 
-    energy_joules: float
+    energy_j: float = Field(alias="energy_joules")
     energy_kwh: float
-    avg_power_watts: float | None
-    duration_seconds: float
+    mean_w: float | None = Field(alias="avg_power_watts")
+    duration_s: float = Field(alias="duration_seconds")
     attribution_method: str = Field(description="`exclusive, measured`, `exclusive, modelled` or `..., simulated`.")
     attribution_ratio: float
     carbon_g_co2eq: float | None
