@@ -9,13 +9,13 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from joulebox.errors import JouleboxError
+from joulebox.server.bodies import PromptBody
 from joulebox.server.foreign_asking import Form, TermsBody
 from joulebox.server.foreign_problems import ollama_error, openai_error
 from joulebox.server.ollama_api import GenerateBody, OllamaChatBody, OptionsBody
 from joulebox.server.openai_forms import ChatBody, ChatMessage, CompletionBody
 from joulebox.server.openai_responses import ResponseBody
 from joulebox.server.problems import bad_request
-from joulebox.server.service import PromptBody
 
 FORMS = (ChatBody, CompletionBody, ResponseBody, OllamaChatBody, GenerateBody)
 NESTED = (TermsBody, OptionsBody, ChatMessage)

@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from typing import Final
 
-from fastapi import Depends, FastAPI
+from fastapi import APIRouter, Depends, FastAPI
 from granian.constants import HTTPModes, Interfaces
 from granian.net import SocketHolder  # type: ignore[attr-defined]
 from granian.server.embed import Server
@@ -126,22 +126,29 @@ def build_app(settings: Settings, clock: Clock | None = None, listener: Listener
     )
     app.add_middleware(Shell, large=[node_api.LARGE])
     install(app, pages.refused)
-    app.include_router(api.router(service))
     for_nodes = node_api.router(desk, replicas)
-    app.include_router(for_nodes)
-    app.include_router(pages.router(service.seen_by, gate, _operator(settings), _rules(settings)))
-    app.include_router(access_api.router())
-    app.include_router(comparing_api.router())
-    app.include_router(feedback_api.router())
-    app.include_router(campaigns_api.router(service))
-    app.include_router(metrics.router(metrics.Metrics(desk, store.seeing, grid)))
-    app.include_router(export.router())
-    for foreign in (openai_api, openai_responses, ollama_api):
-        app.include_router(foreign.router(settings.receipt_wait_s))
+    for routes in (for_nodes, *_for_people(settings, service, gate, grid)):
+        app.include_router(routes)
     document(app)
     describe(app)
     app.state.entrance = Shortcut(app, gate, for_nodes.routes, [node_api.LARGE])
     return app
+
+
+def _for_people(settings: Settings, service: Service, gate: Gate, grid: Grid) -> list[APIRouter]:
+    """Every route but the nodes' own."""
+    foreign = [one.router(settings.receipt_wait_s) for one in (openai_api, openai_responses, ollama_api)]
+    return [
+        api.router(service),
+        pages.router(service.seen_by, gate, _operator(settings), _rules(settings)),
+        access_api.router(),
+        comparing_api.router(),
+        feedback_api.router(),
+        campaigns_api.router(service),
+        metrics.router(metrics.Metrics(service.desk, service.store.seeing, grid)),
+        export.router(),
+        *foreign,
+    ]
 
 
 def _operator(settings: Settings) -> pages.Operator:

@@ -13,11 +13,12 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from joulebox.errors import JouleboxError
 from joulebox.model import Mode
+from joulebox.server.bodies import AutoBody, PromptBody
 from joulebox.server.campaigns import AUTO
 from joulebox.server.following import Following
 from joulebox.server.jobs import Priority
 from joulebox.server.problems import bad_request
-from joulebox.server.service import AutoBody, PromptBody, Service
+from joulebox.server.service import Service
 
 Json = dict[str, Any]
 TOKENS_MAX: Final = 2048
