@@ -114,7 +114,7 @@ TABLE: Final[Mapping[tuple[str, str], Need]] = {
     ("POST", "/v1/completions"): "ask",
     ("POST", "/v1/responses"): "ask",
     ("GET", "/v1/models"): "read",
-    ("GET", "/v1/models/{model_id:path}"): "read",
+    ("GET", "/v1/models/{model_id}"): "read",
     ("POST", "/api/chat"): "ask",
     ("POST", "/api/generate"): "ask",
     ("GET", "/api/tags"): "read",

@@ -107,7 +107,7 @@ class Gate:
 
     async def __call__(self, request: Request, response: Response) -> None:
         """Let a request in, its caller noted, or raise `unauthorized`, `forbidden`, `too_many_requests`."""
-        need = TABLE.get((request.method, request.scope["route"].path))
+        need = TABLE.get((request.method, request.scope["route"].path_format))
         if need is None:
             raise JouleboxError("internal", "This address is not in the table of who may use it.")
         if need == "anyone":
@@ -363,8 +363,7 @@ def _secure(schema: dict[str, Any]) -> None:
         "session": {"type": "apiKey", "in": "cookie", "name": SESSION_COOKIE, "description": "Set by signing in."},
     }
     for (method, path), need in TABLE.items():
-        shown = path.replace(":path}", "}")  # as the document writes a parameter that may hold a slash
-        operation = schema["paths"].get(shown, {}).get(method.lower())
+        operation = schema["paths"].get(path, {}).get(method.lower())
         if operation is not None:
             operation["x-joulebox-needs"] = need
             operation["security"] = [] if need == "anyone" else [{"token": []}, {"session": []}]
