@@ -1,14 +1,18 @@
 """What `/metrics` tells: numbers that are the receipts', names that promtool would pass, one total however often a
 server begins, and a dashboard that asks for nothing else."""
 
+import asyncio
 import json
 import re
+import shutil
+import subprocess
 import time
 from collections import Counter
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+import promql_parser
 import pytest
 from grafana_foundation_sdk.cog.encoder import JSONEncoder
 from grafana_foundation_sdk.cog.plugins import register_default_plugins
@@ -32,6 +36,7 @@ from server_stage import COUNTER, Stage, done, stage, story
 
 pytestmark = pytest.mark.anyio
 Json = dict[str, Any]
+PAGE = Path(__file__).parents[1] / "docs" / "how-to" / "metrics.md"
 PREFIXES = [
     "pico",
     "nano",
@@ -293,6 +298,18 @@ async def test_names_pass_the_lint(tmp_path: Path) -> None:
     }
 
 
+@pytest.mark.skipif(shutil.which("promtool") is None, reason="promtool is not installed")
+async def test_promtool_finds_nothing(tmp_path: Path) -> None:
+    """Where Prometheus's own tool is there, it finds nothing wrong either."""
+    async with stage(tmp_path) as scene:
+        await scene.join()
+        await answer(scene)
+        text = (await scene.http.get("/metrics")).content
+    line = ["promtool", "check", "metrics"]
+    checked = await asyncio.to_thread(subprocess.run, line, input=text, capture_output=True, check=False)
+    assert (checked.returncode, checked.stderr) == (0, b"")
+
+
 def test_units_are_in_the_names() -> None:
     """Each family ends in one of the units, or counts or names things; each unit is used."""
     counted = {"receipts", "tokens", "prompts", "attempts", "rescues", "info", "state"}
@@ -378,6 +395,20 @@ def test_the_dashboard_asks_for_our_metrics_alone() -> None:
         for name, labels in re.findall(r"(joulebox_\w+)\{([^}]*)\}", expression):
             used = set(re.findall(r"(\w+)(?:=~|!=|!~|=)", labels))
             assert used <= set(FAMILIES[name].labels), expression
+
+
+def test_every_expression_is_promql() -> None:
+    """The dashboard's expressions and the queries of the page are read by a parser of the language."""
+    document = json.loads(dashboard.PATH.read_text(encoding="utf-8"))
+    asked = [target["expr"] for panel in document["panels"] for target in panel["targets"]]
+    asked += re.findall(r"^```promql\n(.*?)^```$", PAGE.read_text("utf-8"), re.DOTALL | re.MULTILINE)
+    assert len(asked) > 20
+    for expression in asked:
+        plain = expression.replace("$__rate_interval", "5m").replace("$__range", "1d")
+        promql_parser.parse(plain)  # raises where it is none
+        assert set(re.findall(r"joulebox_\w+", plain)) <= set(FAMILIES)
+    with pytest.raises(ValueError, match="parenthesis"):
+        promql_parser.parse("sum(rate(x[5m])")
 
 
 def test_the_dashboard_loads_by_grafanas_schema() -> None:

@@ -5,6 +5,7 @@ Counters come from the database, so that every server tells the same and none be
 knows now. Labels are bounded by what the operator set up: nodes, models, zones. No label names a prompt or a person.
 """
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -141,7 +142,8 @@ class Metrics:
                 grid = self._grid.now(zone)
             except JouleboxError:  # a zone that is no longer in the table
                 continue
-            labels = {"zone": grid.zone, "source": grid.source, "quality": grid.quality}
+            source = re.split(r"[(,;]", grid.source)[0].strip()  # its name, without what else is told of it
+            labels = {"zone": grid.zone, "source": source, "quality": grid.quality}
             bounds = {"low": grid.low, "central": grid.g_per_kwh, "high": grid.high}
             for bound, g_per_kwh in bounds.items():
                 found[*labels.items(), ("bound", bound)] = g_per_kwh / J_PER_KWH
