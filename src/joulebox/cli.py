@@ -419,9 +419,11 @@ def doctor(meter: MeterOption = None, as_json: JsonOption = False) -> None:
 
     from joulebox.findings import show_checks
     from joulebox.node.doctor import broken, examine
+    from joulebox.node.engine_check import check_engine
     from joulebox.settings import load_settings
 
-    checks = examine(meters=load_settings(meters=_meters(meter)).meters)
+    settings = load_settings(meters=_meters(meter))
+    checks = [*examine(meters=settings.meters), check_engine(settings)]
     if as_json:
         print(json.dumps([asdict(check) for check in checks], indent=2, ensure_ascii=False))
     else:
@@ -667,11 +669,11 @@ def _check(settings: "Settings") -> None:
 
 
 def _default_model(settings: "Settings") -> None:
-    """Fetch the default model where there is none yet, showing how far it is."""
+    """Fetch the default model where there is none yet and the engine is ours, showing how far it is."""
     from joulebox.node.engines import llamacpp
 
     registry = registry_of_settings(settings)
-    if not registry.list():
+    if settings.engine is None and not registry.list():
         llamacpp.installed()
         fetch_default_model(registry)
 

@@ -100,13 +100,14 @@ class Job:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelFile:
-    """A model a node holds. `memory_bytes` is what loading it takes: weights, KV cache at `context_tokens`, buffers."""
+    """A model a node holds. `memory_bytes` is what loading it takes: weights, KV cache at `context_tokens`, buffers.
+    An engine that keeps its models itself may not tell sizes (`None`), nor digest and quantization (`unknown`)."""
 
     id: str
     digest: str
     quantization: str
-    size_bytes: int
-    memory_bytes: int
+    size_bytes: int | None
+    memory_bytes: int | None
     context_tokens: int
 
 
@@ -282,6 +283,19 @@ class EngineInfo:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class EngineTimes:
+    """What the engine says of its own times, by its own clock; `None`: it does not say. Receipts go by the node's clock,
+    on which the meters are read (`timing_source` tells whether anything stands beside it): these are evidence only.
+    `load_s`: loading the model within the answer; `queue_s`: waiting in the engine's own line."""
+
+    timing_source: Literal["engine", "client"]
+    prefill_s: float | None
+    decode_s: float | None
+    load_s: float | None = None
+    queue_s: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Remark:
     """Something that happened while recording, by its verdict code (`meter_gap`, `meter_reset`, ...)."""
 
@@ -445,6 +459,7 @@ class Trace:
     control: NodeControl | None = None
     parts: MachineParts | None = None
     budget: Budget | None = None
+    engine_times: EngineTimes | None = None
 
     def span(self, name: SpanName) -> Span | None:
         """The span of that name, or `None` where the run had none."""

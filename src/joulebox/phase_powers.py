@@ -19,7 +19,6 @@ from joulebox.node.calibration import FILE, calibrated, claimed, load_calibratio
 from joulebox.node.engine import Engine, LocalModel
 from joulebox.node.measurement import Machine, measure, this_machine
 from joulebox.node.meters import open_meters
-from joulebox.node.models import Registry
 from joulebox.node.recorder import Recorder
 from joulebox.protocol import Lease
 from joulebox.settings import Settings
@@ -53,11 +52,12 @@ def learn_here(settings: Settings, model: str, say: Callable[[str], None]) -> Ph
 
     Raises `JouleboxError`: `meters_in_use` where a node runs here, `meter_unreadable`, those of meters and engine.
     """
-    from joulebox.node.engines.llamacpp import LlamaCpp
+    from joulebox.node.driven import open_engine
 
     clock, path = SystemClock(), settings.data_dir / FILE
     spool = claimed(settings.data_dir)  # held to the end, so that no node begins in between
-    local = Registry(settings.models_folder, settings.context_tokens).get(model)
+    driven = open_engine(settings, clock)
+    engine, local = driven.engine, driven.model(model)
     calibration = load_calibration(path)
     if calibration is None:
         raise JouleboxError(
@@ -65,7 +65,6 @@ def learn_here(settings: Settings, model: str, say: Callable[[str], None]) -> Ph
         )
     meters, ref = calibrated(open_meters(settings.meters), calibration)
     recorder = Recorder(meters, clock, settings.reading_hz)
-    engine = LlamaCpp(clock, settings.threads, settings.context_tokens)
     recorder.start()
     try:
         machine = this_machine(settings.node, settings.zone, ref)

@@ -27,7 +27,7 @@ from joulebox.errors import JouleboxError
 from joulebox.model import Embodied
 
 GRID_SOURCES: Final = ("gb", "energy-charts")
-SECRETS: Final = frozenset({"electricity_maps_key", "token"})
+SECRETS: Final = frozenset({"electricity_maps_key", "engine_key", "token"})
 """Settings that are never shown."""
 LOCAL_TOKEN: Final = "local.token"  # noqa: S105 - the name of a file
 """In the data folder: the token of commands on the server's own machine."""
@@ -228,6 +228,14 @@ class Settings(BaseModel):
         float,
         Field(ge=0, le=600, description="How long a processor below `start_min_c` is warmed up before a quiet prompt."),
     ] = 60.0
+    engine: Annotated[
+        str | None,
+        Field(
+            description="Engine the node drives, `KIND:ADDRESS[,key=value...]`, on the same machine; without it, llama.cpp in "
+            "a process of the node's own."
+        ),
+    ] = None
+    engine_key: Annotated[SecretStr | None, Field(description="Key that engine wants to be shown.")] = None
     threads: Annotated[int | None, Field(ge=1, description="Threads of the engine; without it, one per core.")] = None
     context_tokens: Annotated[int, Field(ge=256, le=1_048_576, description="Context the engine sets aside.")] = 4096
     idle_unload_s: Annotated[
@@ -297,7 +305,7 @@ class Settings(BaseModel):
             ipaddress.ip_network(name, strict=False)
         return names
 
-    @field_validator("electricity_maps_key", "token")
+    @field_validator("electricity_maps_key", "engine_key", "token")
     @classmethod
     def _a_key(cls, key: SecretStr | None) -> SecretStr | None:
         text = key.get_secret_value() if key else ""

@@ -15,6 +15,8 @@ from joulebox.units import nanoseconds, seconds
 
 NOISY_IDLE_RATIO: Final = 0.5
 """Idle noise is told when it leaves more than this share of the active energy open."""
+CACHED_NOTE_RATIO: Final = 0.05
+"""Of the input so much may come from the engine's cache before the figures are doubtful."""
 FAULTS_TOLD: Final = 3
 """Of one code's remarks so many are told; a line that is down makes a hundred."""
 WRAP_W: Final = 200.0
@@ -161,6 +163,21 @@ RULES: Final[dict[str, Rule]] = {
         "{} input tokens came from the engine's cache, so reading them cost nothing here.",
         "Turn the cache off.",
     ),
+    "cache_unknown": Rule(
+        "note",
+        "The engine does not say how much of the prompt came from its cache: reading it may have cost less here.",
+        "Turn the cache off where the engine lets you.",
+    ),
+    "hidden_load": Rule(
+        "suspect",
+        "The engine loaded the model within the answer ({}): the figures hold that too.",
+        "Let nobody else use this engine, then ask again.",
+    ),
+    "engine_shared": Rule(
+        "suspect",
+        "The prompt waited in the engine's own line ({}): it worked for somebody else too.",
+        "Let nobody else use this engine, then ask again.",
+    ),
 }
 
 
@@ -202,8 +219,18 @@ def _reasons(trace: Trace, reckoning: Reckoning) -> Iterator[Reason]:
     budget, active = trace.budget, energy.active
     if budget and active and budget.judged_j is None and active.j - active.u > budget.max_energy_j:
         yield _reason("over_budget", f"{budget.max_energy_j:g}", f"{active.j:.3g}")
-    if trace.usage.cached_tokens:
-        yield _reason("engine_cache", trace.usage.cached_tokens)
+    yield from _of_cache(trace)
+
+
+def _of_cache(trace: Trace) -> Iterator[Reason]:
+    """What the engine did not have to read. The first few tokens are the same in every prompt (its form): that they come
+    from a cache changes next to nothing."""
+    usage = trace.usage
+    if usage.cached_tokens:
+        few = usage.cached_tokens <= CACHED_NOTE_RATIO * (usage.input_tokens or 0)
+        yield _reason("engine_cache", usage.cached_tokens, level="note" if few else None)
+    elif usage.cached_tokens is None and trace.model is not None:
+        yield _reason("cache_unknown")
 
 
 def _of_control(trace: Trace) -> Iterator[Reason]:

@@ -10,8 +10,9 @@ from joulebox.model import EngineInfo, ModelFile, Prompt, Usage
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LocalModel:
-    """A model file on this machine. `default_system` is put before a conversation that has no system message: very
-    small models answer with nonsense without one."""
+    """A model that an engine can load. `path` is where its file lies or, of an engine that keeps its models itself, the
+    name it goes by there. `default_system` is put before a conversation that has no system message: very small models
+    answer with nonsense without one."""
 
     file: ModelFile
     path: Path
@@ -36,22 +37,25 @@ class Token:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Finished:
-    """The end of the answer. `prefill_s` and `decode_s` are the engine's own times, `None` where it has none."""
+    """The end of the answer. The times are the engine's own, `None` where it tells none: reading the prompt, writing the
+    answer, loading the model within this answer, waiting in the engine's own line."""
 
     t_ns: int
     usage: Usage
     finish_reason: str
     prefill_s: float | None = None
     decode_s: float | None = None
+    load_s: float | None = None
+    queue_s: float | None = None
 
 
 Event = Started | Token | Finished
 
 
 class Engine(Protocol):
-    """What a node can drive. Every failure is a `JouleboxError`: `engine_missing`, `broken_model`, `engine_died`,
-    `prompt_too_long`, `model_too_big`. After a cancelled answer `loaded` may be `None`: an engine that would not stop
-    was ended."""
+    """What a node can drive. Every failure is a `JouleboxError`: `engine_missing`, `broken_model`, `unknown_model`,
+    `engine_died`, `prompt_too_long`, `model_too_big`, `bad_request`. After a cancelled answer `loaded` may be `None`: an
+    engine that would not stop was ended."""
 
     info: EngineInfo
 

@@ -1,7 +1,7 @@
 """One prompt under the meters: load, settle, answer between quiet guards, and the Trace of it all."""
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Any, Final, Protocol
@@ -13,6 +13,7 @@ from joulebox.model import (
     CalibrationRef,
     Embodied,
     EngineInfo,
+    EngineTimes,
     MachineParts,
     NeighboursSeen,
     Prompt,
@@ -40,6 +41,10 @@ CLOCK_STEP_S: Final = 1.0
 """The calendar clock is told to have been set when it parts so far from the one that measures; slewing is slower."""
 ENERGY: Final = "energy"
 """How an answer ended whose energy budget was spent."""
+HIDDEN_LOAD_S: Final = 0.5
+"""An engine that has its model tells a few hundredths of a second of loading it."""
+WAITED_S: Final = 0.05
+"""Longer than this a prompt only waits in an engine that works for somebody else."""
 QUICK_S: Final = 0.02
 """The person who asked does not wait longer than this for the word that the answer is complete."""
 
@@ -74,6 +79,8 @@ class Conditions:
     server_pid: int | None = None
     load: Load | None = None
     """What warms the processor up before quiet prompts."""
+    engine: Callable[[], Collection[int]] = lambda: ()
+    """The processes of an engine that is no child of this one."""
     cancelled: Callable[[], bool] = lambda: False
     judged: Callable[[], tuple[float, float] | None] = lambda: None
     """By what the server judged the energy budget spent, once it has: joules above idle, seconds after the request."""
@@ -145,7 +152,8 @@ def measure(
         end_ns = _answer(run, lease, engine, recorder, sink, conditions)
         post_guard(run, end_ns, recorder, clock, sink)
         if before is not None and conditions.look is not None:
-            run.neighbours = witnessed(before, conditions.look(), os.getpid(), conditions.server_pid)
+            after = conditions.look()
+            run.neighbours = witnessed(before, after, os.getpid(), conditions.server_pid, conditions.engine())
         trace = _trace(run, lease, model, machine, engine, recorder, clock)
         return Measured(
             answer="".join(run.text), finish_reason=trace.finish_reason, trace=trace, released_ns=run.released_ns
@@ -213,6 +221,7 @@ def _answer(run: Run, lease: Lease, engine: Engine, recorder: Recorder, sink: Si
     if run.finished.finish_reason == "cancelled" and not conditions.cancelled():
         run.judged = conditions.judged()
         run.finished = replace(run.finished, finish_reason=ENERGY) if run.judged else run.finished
+    run.remarks += _engine_remarks(run.finished)
     end_ns = run.finished.t_ns  # not the last text: the token that ends the answer is made, and counted, and not shown
     run.add("answer", start_ns, end_ns)
     if run.tokens:
@@ -305,6 +314,25 @@ def trace_of(
         control=lease.control,
         parts=machine.parts,
         budget=_budget(lease.prompt, run),
+        engine_times=_engine_times(finished) if model and run.finished else None,
+    )
+
+
+def _engine_remarks(finished: Finished) -> Iterator[Remark]:
+    """What the engine did within the answer beside answering, as far as it tells."""
+    if finished.load_s is not None and finished.load_s >= HIDDEN_LOAD_S:
+        yield Remark(code="hidden_load", detail=f"{finished.load_s:.1f} s")
+    if finished.queue_s is not None and finished.queue_s >= WAITED_S:
+        yield Remark(code="engine_shared", detail=f"{finished.queue_s:.2g} s")
+
+
+def _engine_times(finished: Finished) -> EngineTimes:
+    return EngineTimes(
+        timing_source="client" if finished.prefill_s is None and finished.decode_s is None else "engine",
+        prefill_s=finished.prefill_s,
+        decode_s=finished.decode_s,
+        load_s=finished.load_s,
+        queue_s=finished.queue_s,
     )
 
 

@@ -100,7 +100,7 @@ def _limit_bytes(root: Path) -> int | None:
 def check_memory(file: ModelFile, available_bytes: int | None = None) -> None:
     """Raises `JouleboxError("model_too_big")` with both numbers where `file` does not fit this node."""
     available = available_memory_bytes() if available_bytes is None else available_bytes
-    if file.memory_bytes > available:
+    if file.memory_bytes is not None and file.memory_bytes > available:
         sentence = (
             f"{file.id} needs {size(file.memory_bytes)} of memory with a context of {file.context_tokens} tokens, "
             f"but this node has {size(available)} for models: take a smaller model, or set "

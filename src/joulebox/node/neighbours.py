@@ -283,12 +283,15 @@ def compare(before: Census, after: Census, own: Collection[int], server: Collect
     )
 
 
-def witnessed(before: Census, after: Census, own: int, server: int | None) -> NeighboursSeen:
-    """What goes into the evidence. `own` is the node's pid, `server` that of a server on this machine, if one is known;
-    what was started as `joulebox` and is not the node's counts as such."""
+def witnessed(
+    before: Census, after: Census, own: int, server: int | None, engine: Collection[int] = ()
+) -> NeighboursSeen:
+    """What goes into the evidence. `own` is the node's pid, `engine` those of an engine that is not its child, `server`
+    that of a server on this machine, if one is known; what was started as `joulebox` and is not the node's counts as
+    such."""
     ours = {each.pid for each in (*before.processes, *after.processes) if each.name == _OUR_NAME} - {own}
     ours |= {server} if server is not None else set()
-    seen = compare(before, after, (own,), ours)
+    seen = compare(before, after, (own, *engine), ours)
     return NeighboursSeen(
         window_s=seen.window_s,
         own_s=seen.own_s,

@@ -1,4 +1,5 @@
-"""What may follow a meter's address (`KIND:ADDRESS,key=value`), read and checked: a value, or one sentence why not."""
+"""What may follow a meter's or an engine's address (`KIND:ADDRESS,key=value`), read and checked: a value, or one
+sentence why not."""
 
 import re
 from collections.abc import Collection, Mapping
@@ -85,4 +86,4 @@ def host_and_port(text: str, before: str, default_port: int) -> tuple[str, int]:
 
 def refused(name: str, text: str, remedy: str) -> JouleboxError:
     """`bad_setting` for one option."""
-    return JouleboxError("bad_setting", f"Meter option {name}={text} cannot be used: {remedy}.")
+    return JouleboxError("bad_setting", f"Option {name}={text} cannot be used: {remedy}.")

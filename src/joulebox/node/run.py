@@ -12,10 +12,10 @@ from joulebox.logs import bound, configure
 from joulebox.node.agent import Agent
 from joulebox.node.calibration import FILE, busy_cores, calibrated, load_calibration
 from joulebox.node.cooling import sensors, start_band
-from joulebox.node.engines.llamacpp import LlamaCpp
+from joulebox.node.driven import open_engine
 from joulebox.node.measurement import Conditions, this_machine
 from joulebox.node.meters import open_meters
-from joulebox.node.models import Registry, available_memory_bytes
+from joulebox.node.models import available_memory_bytes
 from joulebox.node.neighbours import scan
 from joulebox.node.recorder import Recorder
 from joulebox.node.rest import rest_of
@@ -32,18 +32,20 @@ def run(settings: Settings, on_ready: Callable[[str], object], server_pid: int |
     clock = SystemClock()
     meters, calibration = calibrated(open_meters(settings.meters), load_calibration(settings.data_dir / FILE))
     recorder = Recorder(meters, clock, settings.reading_hz)
-    registry = Registry(settings.models_folder, settings.context_tokens)
+    driven = open_engine(settings, clock)
     with Client(settings.server, settings.token_for(), ca_file=settings.ca_file) as client:
         agent = Agent(
             client,
             this_machine(settings.node, settings.zone, calibration, settings.footprint),
-            LlamaCpp(clock, settings.threads, settings.context_tokens),
+            driven.engine,
             recorder,
-            registry.list,
+            driven.models,
             Spool(settings.data_dir / SPOOL),
             clock,
             available_memory_bytes(),
-            Conditions(band=start_band(settings), look=scan, server_pid=server_pid, load=_work),
+            Conditions(
+                band=start_band(settings), look=scan, server_pid=server_pid, load=_work, engine=driven.processes
+            ),
             rest_of(settings),
         )
         scopes = [channel.scope for channel in sensors(recorder.channels)]

@@ -107,7 +107,12 @@ def model_for(offer: LeaseRequest, book: Book) -> ModelFile | None:
     """The model of the baseline while the node has it, else its smallest."""
     subject = book.baseline.subject if book.baseline else None
     same = (one for one in offer.models if subject and (one.id, one.digest) == (subject.model, subject.digest))
-    return next(same, min(offer.models, key=lambda one: (one.size_bytes, one.id), default=None))
+    return next(same, min(offer.models, key=_smallest, default=None))
+
+
+def _smallest(model: ModelFile) -> tuple[bool, int, str]:
+    """The least first; of those whose size nobody tells, by name, after all others."""
+    return model.size_bytes is None, model.size_bytes or 0, model.id
 
 
 def prompt_for(model: ModelFile) -> Prompt:

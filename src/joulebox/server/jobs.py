@@ -345,7 +345,7 @@ def _nobody_has(model: str, placement: str, asked: Mapping[str, LeaseRequest]) -
     """Why none of these nodes can run it: it is too big for those that have it, or none has it."""
     big = {name: file for name, offer in asked.items() for file in offer.unfit if file.id == model}
     if big:
-        needs = min(file.memory_bytes for file in big.values())
+        needs = min(file.memory_bytes or 0 for file in big.values())
         name = max(big, key=lambda one: asked[one].memory_bytes)
         room = size(asked[name].memory_bytes)
         sentence = f"{model} needs {size(needs)} of memory, and {name}, the largest node that has it, has {room}."

