@@ -17,8 +17,10 @@ from typing import Any, ClassVar
 from joulebox.clock import SystemClock
 from joulebox.errors import JouleboxError
 from joulebox.model import Message, ModelFile, Prompt
+from joulebox.node.driven import Driven, open_engine
 from joulebox.node.engine import Finished, LocalModel, Token
 from joulebox.node.engines.scripted import Script, Scripted
+from joulebox.settings import Settings
 from joulebox.units import nanoseconds
 
 CLOCK = SystemClock()
@@ -484,13 +486,16 @@ class _Handler(BaseHTTPRequestHandler):
 class Served:
     """A peer that listens on a free port as long as the block lasts."""
 
-    def __init__(self, peer: Peer) -> None:
-        self.peer = peer
-        handler = type("Handler", (_Handler,), {"peer": peer})
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    def __init__(self, served: Peer) -> None:
+        self.peer = served
+
+        class Handler(_Handler):
+            peer = served
+
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         self._server.daemon_threads = True
         self.port = self._server.server_address[1]
-        peer.url = f"http://127.0.0.1:{self.port}"
+        served.url = f"http://127.0.0.1:{self.port}"
 
     def __enter__(self) -> Peer:
         threading.Thread(target=self._server.serve_forever, args=(0.01,), daemon=True).start()
@@ -506,3 +511,10 @@ def engine_setting(peer: Peer, options: str = "") -> str:
     kind = {"ollama": "ollama", "llama-server": "llama-server"}.get(peer.api, "openai")
     flavour = f",flavour={peer.api}" if kind == "openai" and peer.api != "openai" else ""
     return f"{kind}:{peer.url}{flavour}{options}"
+
+
+def driven(peer: Peer, options: str = "", **settings: Any) -> Driven:
+    """What a node has of it."""
+    return open_engine(
+        Settings(engine=engine_setting(peer, options), context_tokens=CONTEXT_TOKENS, **settings), CLOCK
+    )
