@@ -1,5 +1,6 @@
 """Engines that run as servers of their own: how each is asked, what may go wrong with it, and whose work it is."""
 
+import ast
 import logging
 import socket
 import subprocess
@@ -49,6 +50,7 @@ from joulebox.node.recorder import Recorder
 from joulebox.protocol import Lease
 from joulebox.settings import Settings
 from joulebox.units import NS_PER_S
+from test_docs import files_of, module_of
 from traces import PLACEMENT, factors
 
 ROOT = Path(__file__).parents[1]
@@ -445,13 +447,8 @@ def test_a_system_without_processes_tells_nothing(tmp_path: Path) -> None:
 
 
 def test_this_machine_is_known() -> None:
-    """Loopback addresses are this machine's; documentation addresses and names that nobody has are not."""
-    assert [is_here(host) for host in ("127.0.0.1", "localhost", "192.0.2.1", "no-such-host.invalid")] == [
-        True,
-        True,
-        False,
-        False,
-    ]
+    """Loopback addresses are this machine's; those set aside for documentation are nobody's."""
+    assert [is_here(host) for host in ("127.0.0.1", "localhost", "192.0.2.1")] == [True, True, False]
 
 
 def test_an_engine_is_not_foreign() -> None:
@@ -520,3 +517,44 @@ def test_a_real_engines_work_is_own(smollm2: Path) -> None:
     assert trace.neighbours is not None
     assert trace.neighbours.own_s > 0.5
     assert not [load for load in trace.neighbours.foreign if load.name.startswith("llama-server")]
+
+
+# --- the page that tells how to write one -----------------------------------------------------------------------------
+
+PAGE = ROOT / "docs" / "how-to" / "add-an-engine.md"
+DRIVER, NAMES, TEST = (
+    "src/joulebox/node/engines/lines.py",
+    "src/joulebox/node/driven.py",
+    "tests/test_engine_lines.py",
+)
+
+
+@pytest.fixture
+def files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Path]:
+    """The files that the page shows, its driver registered."""
+    shown = {name: tmp_path / name for name in files_of(PAGE)}
+    for name, path in shown.items():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(files_of(PAGE)[name])
+    for kind, module in ast.literal_eval("{" + files_of(PAGE)[NAMES] + "}").items():
+        monkeypatch.setitem(KINDS, kind, module)
+        module_of(shown[DRIVER], module, monkeypatch)
+    return shown
+
+
+def test_the_driver_of_the_page_passes_the_test_of_the_page(
+    files: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The example, registered as the page says, does what its test says."""
+    assert set(files) == {DRIVER, NAMES, TEST}
+    module_of(files[TEST], "test_engine_lines", monkeypatch).test_an_engine_in_lines()
+
+
+def test_the_code_of_the_page_keeps_the_house_style(files: dict[str, Path]) -> None:
+    """Format and lint find nothing in the files of the page."""
+    for words in (["format", "--check"], ["check"]):
+        line = [sys.executable, "-m", "ruff", *words, "--no-cache", "--config", str(ROOT / "pyproject.toml")]
+        done = subprocess.run(
+            [*line, str(files[DRIVER]), str(files[TEST])], capture_output=True, text=True, check=False, timeout=60
+        )
+        assert done.returncode == 0, done.stdout + done.stderr

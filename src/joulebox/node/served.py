@@ -53,6 +53,8 @@ class ServedEngine(ABC):
     """As receipts and sentences call it."""
     processes: ClassVar[Sequence[str]] = ()
     """What its processes are called where it cannot be seen who listens."""
+    apart: ClassVar[bool] = True
+    """Whether its models are in memory each by itself, so that one can go and another stay."""
 
     def __init__(self, setup: Setup) -> None:
         """Nothing is asked yet."""
@@ -172,8 +174,9 @@ class ServedEngine(ABC):
         self._check(model, {str(one.path) for one in self.models()})
         with self._told(model):
             self.info = EngineInfo(name=self.name, version=self.version())
-            for other in sorted(set(self.held()) - {name}):
-                self.drop(other)
+            if self.apart:
+                for other in sorted(set(self.held()) - {name}):
+                    self.drop(other)
             self.bring(name)
             if name not in self.held():
                 sentence = f"{self.name} was asked to load {model.file.id}, and does not hold it: look into its log."

@@ -36,6 +36,7 @@ class OpenAI(ServedEngine):
     """A server of which only OpenAI's form is known."""
 
     name: ClassVar[str] = "openai"
+    apart: ClassVar[bool] = False
     stream_options: ClassVar[Mapping[str, bool]] = {"include_usage": True}
 
     def version(self) -> str:
@@ -240,6 +241,7 @@ class LmStudio(OpenAI):
 
     name: ClassVar[str] = "lmstudio"
     processes: ClassVar[tuple[str, ...]] = ("lm-studio", "LM Studio", "llmster")
+    apart: ClassVar[bool] = True
 
     @property
     def unloads(self) -> bool:
