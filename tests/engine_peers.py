@@ -1,7 +1,7 @@
 """Servers that answer as the APIs of real inference engines document, for tests of the drivers.
 
-Behind each is the scripted engine, so that answers repeat, obey their limits and can be cut. What each page is called and
-what stands there is taken from the engines' own documentation: Ollama (docs/api.md), llama-server (tools/server), vLLM,
+Behind each is the scripted engine, so that answers repeat, obey their limits and can be cut. What each page is called
+and what stands there is taken from the engines' own documentation: Ollama (docs/api.md), llama-server (tools/server), vLLM,
 SGLang, TGI (docs/openapi.json) and LM Studio (REST API v1).
 """
 
@@ -27,6 +27,7 @@ CLOCK = SystemClock()
 CONTEXT_TOKENS = 512
 KEY = "a-key"
 SCRIPT = Script(load_s=0.0, prefill_s=0.01, token_s=0.001)
+TINY = ModelFile(id="m", digest="", quantization="", size_bytes=1, memory_bytes=1, context_tokens=CONTEXT_TOKENS)
 DIGEST = "5e1f" * 16
 Json = dict[str, Any]
 
@@ -73,8 +74,7 @@ class Peer:
             seed=options["seed"],
             stop=tuple(options.get("stop", ())),
         )
-        file = ModelFile(id="m", digest="", quantization="", size_bytes=1, memory_bytes=1, context_tokens=CONTEXT_TOKENS)
-        engine.load(LocalModel(file=file, path=Path(__file__)))
+        engine.load(LocalModel(file=TINY, path=Path(__file__)))
         events = engine.generate(prompt)
         next(events)
         return (event for event in events if isinstance(event, Token | Finished))
@@ -118,8 +118,9 @@ class OllamaPeer(Peer):
         if body["model"] not in self.names:
             raise Refused(404, {"error": f"model '{body['model']}' not found"})
         if not body["messages"]:
-            (self.held.discard if body["keep_alive"] == 0 else self.held.add)(body["model"])
-            return {"model": body["model"], "done": True, "done_reason": "unload" if body["keep_alive"] == 0 else "load"}
+            leaves = body["keep_alive"] == 0
+            (self.held.discard if leaves else self.held.add)(body["model"])
+            return {"model": body["model"], "done": True, "done_reason": "unload" if leaves else "load"}
         try:
             return self._stream(body, self.tokens(body, body["options"], "num_predict"))
         except JouleboxError as error:
@@ -138,15 +139,15 @@ class OllamaPeer(Peer):
             usage = event.usage
             counts: Json = {"eval_count": usage.output_tokens, "eval_duration": nanoseconds(event.decode_s or 0.0)}
             counts |= {"load_duration": self.load_ns, "total_duration": 1}
-            counts |= {"prompt_eval_count": usage.input_tokens, "prompt_eval_duration": nanoseconds(event.prefill_s or 0)}
+            counts["prompt_eval_count"] = usage.input_tokens
+            counts["prompt_eval_duration"] = nanoseconds(event.prefill_s or 0.0)
             if self.tells_cache:
                 counts["prompt_eval_cached_count"] = usage.input_tokens if text == self.before else 0
             elif text == self.before:
                 del counts["prompt_eval_count"]
             self.before = text
-            yield self._line(
-                head | {"message": {"role": "assistant", "content": ""}, "done": True, "done_reason": event.finish_reason} | counts
-            )
+            last = {"message": {"role": "assistant", "content": ""}, "done": True, "done_reason": event.finish_reason}
+            yield self._line(head | last | counts)
 
     @staticmethod
     def _line(piece: Json) -> bytes:
@@ -179,7 +180,7 @@ class OpenAIPeer(Peer):
             return super().post(path, body)
         self.admit(body)
         if not body.get("stream"):
-            return {"choices": [{"message": {"content": "a"}, "finish_reason": "length"}], "usage": {"prompt_tokens": 1}}
+            return {"choices": [{"message": {"content": "a"}, "finish_reason": "length"}]}
         try:
             return self._stream(body, self.tokens(body, body, "max_tokens"))
         except JouleboxError as error:
@@ -288,8 +289,8 @@ class SglangPeer(OpenAIPeer):
         return super().row(name) | {"owned_by": "sglang", "max_model_len": CONTEXT_TOKENS}
 
     def usage(self, input_tokens: int | None, made: int, *, last: bool) -> Json | None:
-        told = {"prompt_tokens": input_tokens or 7, "completion_tokens": made, "reasoning_tokens": len(self.thinks.split())}
-        return told | {"prompt_tokens_details": None}
+        told = {"prompt_tokens": input_tokens or 7, "completion_tokens": made, "prompt_tokens_details": None}
+        return told | {"reasoning_tokens": len(self.thinks.split())}
 
     def too_long(self, tokens: int) -> Refused:
         message = f"The input ({tokens} tokens) is longer than the model's context length ({CONTEXT_TOKENS} tokens)."
@@ -375,7 +376,7 @@ class RouterPeer(OpenAIPeer):
         return super().post(path, body)
 
     def too_long(self, tokens: int) -> Refused:
-        message = f"request ({tokens} tokens) exceeds the available context size ({CONTEXT_TOKENS} tokens), try increasing it"
+        message = f"request ({tokens} tokens) exceeds the available context size ({CONTEXT_TOKENS} tokens)"
         error = {"code": 400, "message": message, "type": "exceed_context_size_error"}
         return Refused(400, {"error": error | {"n_prompt_tokens": tokens, "n_ctx": CONTEXT_TOKENS}})
 
@@ -384,8 +385,9 @@ class RouterPeer(OpenAIPeer):
         return {"prompt_tokens": input_tokens, "completion_tokens": made} | details if last else None
 
     def extra(self, event: Finished) -> Json:
-        timings = {"cache_n": 0, "prompt_n": event.usage.input_tokens, "prompt_ms": (event.prefill_s or 0.0) * 1e3}
-        return {"timings": timings | {"predicted_n": event.usage.output_tokens, "predicted_ms": (event.decode_s or 0) * 1e3}}
+        first_ms, decode_ms = (event.prefill_s or 0.0) * 1e3, (event.decode_s or 0.0) * 1e3
+        read = {"cache_n": 0, "prompt_n": event.usage.input_tokens, "prompt_ms": first_ms}
+        return {"timings": read | {"predicted_n": event.usage.output_tokens, "predicted_ms": decode_ms}}
 
     def _model(self, name: str) -> Json:
         if name == self.fails:

@@ -53,8 +53,8 @@ def wait_s(clock: Clock, duration_s: float) -> None:
 
 @dataclass(frozen=True, kw_only=True)
 class Case:
-    """An engine with a model it can load, whether it tells its own times, and whether it has a prompt cache: one that is
-    off, one that tells what came from it, or one that does not."""
+    """An engine with a model it can load, whether it tells its own times, and whether it has a prompt cache: one that
+    is off, one that tells what came from it, or one that does not."""
 
     engine: Engine
     model: LocalModel

@@ -102,14 +102,14 @@ def nobody() -> Iterator[str]:
         ("ollama:http://127.0.0.1:1/api", "write ollama:http://HOST:PORT"),
         ("openai:http://me:secret@127.0.0.1:1", "write openai:http://HOST:PORT"),
         ("ollama:http://127.0.0.1:1,flavour=vllm", "ollama takes silence, process; leave out flavour"),
-        ("openai:http://127.0.0.1:1,flavour=gpt", "Option flavour=gpt cannot be used: give vllm, sglang, tgi, lmstudio"),
+        ("openai:http://127.0.0.1:1,flavour=gpt", "Option flavour=gpt cannot be used: give vllm, sglang"),
         ("openai:http://127.0.0.1:1,silence=never", "Option silence=never cannot be used"),
         ("openai:http://127.0.0.1:1,silence", "not key=value"),
         ("llamacpp:http://127.0.0.1:1", "stands alone"),
     ],
 )
 def test_a_wrong_setting_is_told(setting: str, said: str) -> None:
-    """What is no engine, no address or no option of it is refused with what to write instead, and without a password."""
+    """What is no engine, no address or no option of it is refused with what to write instead, without a password."""
     error = refused(setting)
     assert error.code == "bad_setting"
     assert said in error.detail
@@ -423,7 +423,12 @@ def test_loading_is_a_phase_of_its_own() -> None:
 
 # --- whose work it is -------------------------------------------------------------------------------------------------
 
-LISTENER = "import socket, sys; s = socket.create_server(('127.0.0.1', 0)); print(s.getsockname()[1], flush=True); input()"
+LISTENER = """
+import socket
+server = socket.create_server(("127.0.0.1", 0))
+print(server.getsockname()[1], flush=True)
+input()
+"""
 needs_linux = pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="needs Linux's /proc")
 
 

@@ -223,8 +223,8 @@ def _reasons(trace: Trace, reckoning: Reckoning) -> Iterator[Reason]:
 
 
 def _of_cache(trace: Trace) -> Iterator[Reason]:
-    """What the engine did not have to read. The first few tokens are the same in every prompt (its form): that they come
-    from a cache changes next to nothing."""
+    """What the engine did not have to read. The first few tokens are the same in every prompt (its form): that they
+    come from a cache changes next to nothing."""
     usage = trace.usage
     if usage.cached_tokens:
         few = usage.cached_tokens <= CACHED_NOTE_RATIO * (usage.input_tokens or 0)

@@ -42,7 +42,7 @@ def _none() -> Collection[int]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Driven:
-    """An engine ready to be driven, the models it has now (`model` finds one by its name, or raises `unknown_model`), and
+    """An engine ready to be driven, the models it has now (`model` finds one by its name or raises `unknown_model`), and
     which processes are its own. `address`: where it is; `advice`: what a person should change about it so that answers
     compare."""
 
@@ -117,8 +117,8 @@ def _served(module: Any, setup: Setup, settings: Settings) -> Driven:
         return engine_processes(port, names) or ()
 
     if engine_processes(port, names) == frozenset():
-        seen = f"nothing on this machine is called {named}" if named else "nothing on this machine is seen to listen there"
-        raise _elsewhere(setup.url, seen)
+        seen = f"is called {named}" if named else "is seen to listen there"
+        raise _elsewhere(setup.url, f"nothing on this machine {seen}")
     if settings.idle_unload_s is not None and not engine.unloads:
         raise JouleboxError(
             "bad_setting",
@@ -150,8 +150,8 @@ def _checked(kind: str, address: str) -> str:
 def _elsewhere(url: str, why: str) -> JouleboxError:
     return JouleboxError(
         "bad_setting",
-        f"The engine at {url} is not used: {why}, so this node's meters would not see what it draws. Start a node on the "
-        "engine's own machine, or, if it runs here in a container or for another user, name its program: process=NAME.",
+        f"The engine at {url} is not used: {why}, so this node's meters would not see what it draws. Start a node on "
+        "the engine's own machine or, if it runs here in a container or for another user, name its program: process=NAME.",
     )
 
 

@@ -37,8 +37,8 @@ class Token:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Finished:
-    """The end of the answer. The times are the engine's own, `None` where it tells none: reading the prompt, writing the
-    answer, loading the model within this answer, waiting in the engine's own line."""
+    """The end of the answer. The times are the engine's own, `None` where it tells none: reading the prompt, writing
+    the answer, loading the model within this answer, waiting in the engine's own line."""
 
     t_ns: int
     usage: Usage
@@ -54,8 +54,8 @@ Event = Started | Token | Finished
 
 class Engine(Protocol):
     """What a node can drive. Every failure is a `JouleboxError`: `engine_missing`, `broken_model`, `unknown_model`,
-    `engine_died`, `prompt_too_long`, `model_too_big`, `bad_request`. After a cancelled answer `loaded` may be `None`: an
-    engine that would not stop was ended."""
+    `engine_died`, `prompt_too_long`, `model_too_big`, `bad_request`. After a cancelled answer `loaded` may be `None`:
+    an engine that would not stop was ended."""
 
     info: EngineInfo
 

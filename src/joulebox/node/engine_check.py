@@ -9,7 +9,7 @@ from joulebox.node.driven import OWN, Driven, open_engine
 from joulebox.settings import Settings
 
 NAME: Final = "engine"
-WHY: Final = "It makes the answers; what it reads from a cache, or does for others, is not in the figures of the prompt."
+WHY: Final = "It makes the answers: what it takes from a cache, or does for others, falsifies the figures."
 MODELS_TOLD: Final = 4
 
 

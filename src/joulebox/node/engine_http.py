@@ -31,11 +31,11 @@ _TOO_LONG: Final = tuple(
         r"maximum context length is (?P<context>\d+) tokens.*?(?:requested|has|contains)\D*?(?P<tokens>\d+)",
         r"must (?:be|have) (?:<=|less than) (?P<context>\d+).*?given:? (?P<tokens>\d+)",
         r"exceeded max context length by (?P<over>\d+)",
-        r"exceed_context_size|exceeds? the (?:available |maximum )?context|input (?:is )?too long|prompt (?:is )?too long",
+        r"exceed_context_size|exceeds? the (?:available |maximum )?context|(?:input|prompt) (?:is )?too long",
     )
 )
 """How engines say that a prompt does not fit, most of them with figures."""
-_TOO_BIG: Final = re.compile(r"requires more (?:system )?memory|out of memory|not enough memory|insufficient.*memory", re.I)
+_TOO_BIG: Final = re.compile(r"requires more (?:system )?memory|(?:out of|not enough|insufficient) .*memory", re.I)
 _NO_MODEL: Final = re.compile(r"model.*(?:not found|does not exist|not exist|unknown)|no such model", re.I)
 
 

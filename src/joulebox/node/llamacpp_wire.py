@@ -63,7 +63,8 @@ def refusal(body: bytes, model: LocalModel, engine: str, longer: str) -> Joulebo
         return JouleboxError("engine_died", f"{engine} gave an answer that cannot be read: {body[:200]!r}.")
     if kind == "exceed_context_size_error":
         tokens, context = error["n_prompt_tokens"], error["n_ctx"]
-        sentence = f"The prompt has {tokens} tokens, but {model.file.id} takes at most {context} here: shorten it, or {longer}."
+        takes = f"but {model.file.id} takes at most {context} here"
+        sentence = f"The prompt has {tokens} tokens, {takes}: shorten it, or {longer}."
         return JouleboxError("prompt_too_long", sentence, input_tokens=tokens, context_tokens=context)
     code = "bad_request" if error.get("code") == _BAD_REQUEST else "engine_died"
     return JouleboxError(code, f"{engine} refused the prompt for {model.file.id}: {message}")

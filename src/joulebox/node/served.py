@@ -297,7 +297,7 @@ def model_of(
 
 
 def _on_a_card(model: LocalModel) -> LocalModel:
-    """A graphics card has memory of its own: what a model takes of the machine's is not known, and the engine decides."""
+    """A graphics card has memory of its own: what a model takes of the machine's is unknown, and the engine decides."""
     return replace(model, file=replace(model.file, memory_bytes=None))
 
 

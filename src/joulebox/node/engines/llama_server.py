@@ -1,9 +1,9 @@
 """`llama-server:http://HOST:PORT`: llama.cpp's own server, with one model or as a router of several.
 
 With one model it has that in memory from its start to its end; as a router (started without a model) it loads and
-unloads by name. The prompt cache is off on every request. Where the model's file can be read on this machine, its header
-tells quantization and memory need, and its bytes the digest (not those of all a router's models: that may take minutes at
-every start); else the file's name tells what it can.
+unloads by name. The prompt cache is off on every request. Where the model's file can be read on this machine, its
+header tells quantization and memory need, and its bytes the digest (not those of all a router's models: that may take
+minutes at every start); else the file's name tells what it can.
 """
 
 from collections.abc import Collection, Mapping

@@ -1,8 +1,8 @@
 """`ollama:http://HOST:PORT`: Ollama by its native API.
 
 A model is loaded by a chat without messages and kept until it is unloaded the same way. Ollama has no switch for its
-prompt cache: newer versions tell how many tokens came from it, older ones do not. A prompt that does not fit is refused,
-where Ollama's own default is to shorten it silently.
+prompt cache: newer versions tell how many tokens came from it, older ones do not. A prompt that does not fit is
+refused, where Ollama's own default is to shorten it silently.
 """
 
 from collections.abc import Collection, Iterator, Mapping

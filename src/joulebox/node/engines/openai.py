@@ -1,8 +1,8 @@
 """`openai:http://HOST:PORT[,flavour=vllm|sglang|tgi|lmstudio]`: engines that answer in OpenAI's form.
 
-That form tells text, and tokens at the end. What a server tells beyond it (version, context, whether its prompt cache is
-on, its own times, how to free the memory) stands on pages of its own, which `flavour` names. Without a flavour nothing of
-it is known, times are those of the node's clock, and the model is made ready by a prompt of one token.
+That form tells text, and tokens at the end. What a server tells beyond it (version, context, whether its prompt cache
+is on, its own times, how to free the memory) stands on pages of its own, which `flavour` names. Without a flavour
+nothing of it is known, times are those of the node's clock, and the model is made ready by a prompt of one token.
 """
 
 import re
