@@ -1,8 +1,8 @@
 """Servers that answer as the APIs of real inference engines document, for tests of the drivers.
 
 Behind each is the scripted engine, so that answers repeat, obey their limits and can be cut. What each page is called
-and what stands there is taken from the engines' own documentation: Ollama (docs/api.md), llama-server (tools/server), vLLM,
-SGLang, TGI (docs/openapi.json) and LM Studio (REST API v1).
+and what stands there is taken from the engines' own documentation: Ollama (docs/api.md), llama-server (tools/server),
+vLLM, SGLang, TGI (docs/openapi.json) and LM Studio (REST API v1).
 """
 
 import json

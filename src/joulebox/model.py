@@ -285,7 +285,7 @@ class EngineInfo:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EngineTimes:
     """What the engine says of its own times, by its own clock; `None`: it does not say. Receipts go by the node's
-    clock, on which the meters are read (`timing_source` tells whether anything stands beside it): this is evidence only.
+    clock, on which the meters are read (`timing_source` tells whether anything stands beside it): evidence only.
     `load_s`: loading the model within the answer; `queue_s`: waiting in the engine's own line."""
 
     timing_source: Literal["engine", "client"]

@@ -231,8 +231,8 @@ class Settings(BaseModel):
     engine: Annotated[
         str | None,
         Field(
-            description="Engine the node drives, `KIND:ADDRESS[,key=value...]`, on the same machine; without it, llama.cpp "
-            "in a process of the node's own."
+            description="Engine the node drives, `KIND:ADDRESS[,key=value...]`, on the same machine; without it, "
+            "llama.cpp in a process of the node's own."
         ),
     ] = None
     engine_key: Annotated[SecretStr | None, Field(description="Key that engine wants to be shown.")] = None

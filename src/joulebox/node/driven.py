@@ -42,9 +42,8 @@ def _none() -> Collection[int]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Driven:
-    """An engine ready to be driven, the models it has now (`model` finds one by its name or raises `unknown_model`), and
-    which processes are its own. `address`: where it is; `advice`: what a person should change about it so that answers
-    compare."""
+    """An engine ready to be driven, the models it has now (`model` finds one by name or raises `unknown_model`), and which
+    processes are its own. `address`: where it is; `advice`: what a person should change so that answers compare."""
 
     engine: Engine
     models: Callable[[], list[LocalModel]]
@@ -151,7 +150,7 @@ def _elsewhere(url: str, why: str) -> JouleboxError:
     return JouleboxError(
         "bad_setting",
         f"The engine at {url} is not used: {why}, so this node's meters would not see what it draws. Start a node on "
-        "the engine's own machine or, if it runs here in a container or for another user, name its program: process=NAME.",
+        "the engine's own machine or, if it runs here in a container or for another user, name its program (process=).",
     )
 
 
