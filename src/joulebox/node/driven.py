@@ -42,7 +42,7 @@ def _none() -> Collection[int]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Driven:
-    """An engine ready to be driven, the models it has now (`model` finds one by name or raises `unknown_model`), and which
+    """An engine ready to be driven, its models now (`model` finds one by name or raises `unknown_model`), and which
     processes are its own. `address`: where it is; `advice`: what a person should change so that answers compare."""
 
     engine: Engine
