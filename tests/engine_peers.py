@@ -311,9 +311,7 @@ class TgiPeer(OpenAIPeer):
         return super().get(path)
 
     def too_long(self, tokens: int) -> Refused:
-        message = (
-            f"Input validation error: `inputs` must have less than {CONTEXT_TOKENS} tokens. Given: {tokens}"
-        )
+        message = f"Input validation error: `inputs` must have less than {CONTEXT_TOKENS} tokens. Given: {tokens}"
         return Refused(422, {"error": message, "error_type": "validation"})
 
 
@@ -424,7 +422,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.peer.asked.append((self.path, body))
         self._answer(lambda: self.peer.post(self.path, body))
 
-    def log_message(self, format: str, *args: object) -> None:
+    def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - its name in the base class
         """Silent."""
 
     def _answer(self, found: Callable[[], object]) -> None:
@@ -517,6 +515,4 @@ def engine_setting(peer: Peer, options: str = "") -> str:
 
 def driven(peer: Peer, options: str = "", **settings: Any) -> Driven:
     """What a node has of it."""
-    return open_engine(
-        Settings(engine=engine_setting(peer, options), context_tokens=CONTEXT_TOKENS, **settings), CLOCK
-    )
+    return open_engine(Settings(engine=engine_setting(peer, options), context_tokens=CONTEXT_TOKENS, **settings), CLOCK)

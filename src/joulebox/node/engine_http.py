@@ -160,7 +160,7 @@ def events(response: httpx2.Response, clock: Clock) -> Iterator[tuple[int, dict[
         if not kind or kind in (b"event", b"id", b"retry") or data == b"[DONE]":
             continue
         if not colon or kind not in (b"data", b"error"):
-            raise Unreadable(_shortened(line))
+            raise _unreadable(line)
         yield t_ns, _object(data) if kind == b"data" else {"error": _object(data)}
 
 
@@ -168,9 +168,9 @@ def _object(text: bytes) -> dict[str, Any]:
     try:
         value = json.loads(text)
     except (ValueError, RecursionError) as error:
-        raise Unreadable(_shortened(text)) from error
+        raise _unreadable(text) from error
     if not isinstance(value, dict):
-        raise Unreadable(_shortened(text))
+        raise _unreadable(text)
     return value
 
 
@@ -224,6 +224,10 @@ class EngineHttp:
         if not response.is_success:
             raise Refusal(response.status_code, said(response.content))
         return response.content
+
+    def do(self, method: str, path: str, wait_s: float = ASK_S) -> None:
+        """A request whose answer is no JSON. Raises as `ask` does."""
+        self._asked(method, path, None, wait_s)
 
     @contextlib.contextmanager
     def stream(self, path: str, body: Mapping[str, Any], line: Line) -> Iterator[httpx2.Response]:
@@ -308,6 +312,10 @@ def said(body: bytes | Mapping[str, Any]) -> str:
         if isinstance(data, dict) and data.get(key):
             data = data[key]
     return _shortened(data if isinstance(data, str) else json.dumps(data))
+
+
+def _unreadable(text: bytes) -> Unreadable:
+    return Unreadable(_shortened(text) or "signs that cannot be shown")
 
 
 def _shortened(text: bytes | str) -> str:

@@ -28,7 +28,7 @@ def is_here(host: str) -> bool:
     return any(_binds(family, address) for family, _, _, _, address in found)
 
 
-def engine_processes(port: int, names: Collection[str], root: Path = Path("/")) -> frozenset[int] | None:
+def engine_processes(port: int | None, names: Collection[str], root: Path = Path("/")) -> frozenset[int] | None:
     """Who listens at `port`, and what is called one of `names`. Their children belong to them. `None` where this system
     shows no processes at all."""
     census = scan(root)
@@ -36,7 +36,8 @@ def engine_processes(port: int, names: Collection[str], root: Path = Path("/")) 
         return None
     short = {name[:NAME_MAX] for name in names}
     called = {each.pid for each in census.processes if each.name in short and not each.kernel}
-    return frozenset((called | set(_listeners(port, census, root))) - _above(census, os.getpid()))
+    listening = set(_listeners(port, census, root)) if port is not None else set()
+    return frozenset((called | listening) - _above(census, os.getpid()))
 
 
 def _binds(family: int, address: tuple[object, ...]) -> bool:

@@ -85,6 +85,7 @@ class ServedEngine(ABC):
     def bring(self, name: str) -> None:
         """Have it put a model in memory, and wait for that. Nothing where it is there already."""
 
+    @abstractmethod
     def drop(self, name: str) -> None:
         """Have it free the memory; nothing where it cannot."""
 

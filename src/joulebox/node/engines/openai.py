@@ -59,6 +59,9 @@ class OpenAI(ServedEngine):
         body = {"model": name, "messages": [{"role": "user", "content": "a"}], "max_tokens": 1}
         refuse_error(self.http.ask("POST", CHAT, body, LOAD_WAIT_S))
 
+    def drop(self, name: str) -> None:
+        """It cannot be asked to."""
+
     def request(self, prompt: Prompt, model: LocalModel) -> tuple[str, dict[str, Any]]:
         """Words at which to stop are only sent where there are any: not every server takes an empty list."""
         return CHAT, {
