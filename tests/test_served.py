@@ -514,7 +514,7 @@ def test_the_wheels_server_is_driven(smollm2: Path) -> None:
 @pytest.mark.slow
 @needs_linux
 def test_a_real_engines_work_is_own(smollm2: Path) -> None:
-    """What a real engine that is nobody's child computes is own work, but not to who does not look for its processes."""
+    """What a real engine that is nobody's child computes is own work to who looks for its processes."""
     with llama_servers.of_the_wheel(smollm2, CONTEXT_TOKENS, orphan=True) as (url, key):
         settings = Settings(engine=f"llama-server:{url}", context_tokens=CONTEXT_TOKENS, engine_key=SecretStr(key))
         opened = open_engine(settings, CLOCK)
