@@ -18,6 +18,7 @@ from joulebox.node.models import Registry
 from joulebox.node.options import number
 from joulebox.node.served import ServedEngine, Setup
 from joulebox.settings import Settings
+from joulebox.units import S_PER_HOUR
 
 OWN: Final = "llamacpp"
 KINDS: Final = {
@@ -32,7 +33,7 @@ EVERY_OPTIONS: Final[Mapping[str, str]] = {
 }
 """What may follow the address of any of them."""
 SILENCE_S: Final = 1_800.0
-SILENCE_MAX_S: Final = 86_400.0
+SILENCE_MAX_S: Final = 24 * S_PER_HOUR
 _PORTS: Final = {"http": 80, "https": 443}
 
 

@@ -29,7 +29,7 @@ WHERE: Final = "http://127.0.0.1:8000"
 LOOKS_FOR: Final = "a server that answers in OpenAI's form"
 OPTIONS: Final[Mapping[str, str]] = {"flavour": "which server it is: `vllm`, `sglang`, `tgi` or `lmstudio`"}
 CHAT: Final = "/v1/chat/completions"
-_MS: Final = 1e-3
+_MILLI: Final = 1e-3
 
 
 class OpenAI(ServedEngine):
@@ -148,9 +148,9 @@ class Vllm(OpenAI):
     def read(self, piece: Mapping[str, Any], tally: Tally) -> str:
         """Its own times stand in the last piece."""
         if metrics := piece.get("metrics"):
-            tally.prefill_s = seconds_of(metrics.get("time_to_first_token_ms"), _MS)
-            tally.decode_s = seconds_of(metrics.get("generation_time_ms"), _MS)
-            tally.queue_s = seconds_of(metrics.get("queue_time_ms"), _MS)
+            tally.prefill_s = seconds_of(metrics.get("time_to_first_token_ms"), _MILLI)
+            tally.decode_s = seconds_of(metrics.get("generation_time_ms"), _MILLI)
+            tally.queue_s = seconds_of(metrics.get("queue_time_ms"), _MILLI)
         return super().read(piece, tally)
 
     def count(self, usage: Mapping[str, Any], tally: Tally) -> None:
