@@ -37,6 +37,7 @@ from engine_peers import (
 from joulebox.accounting import account
 from joulebox.errors import JouleboxError
 from joulebox.model import Message, Prompt, Trace
+from joulebox.model_commands import models_list
 from joulebox.node import driven as drivers
 from joulebox.node.driven import KINDS, Driven, open_engine
 from joulebox.node.engine import Event, Finished, Token
@@ -491,6 +492,17 @@ def test_the_doctor_tells_of_the_engine(tmp_path: Path) -> None:
     own = check_engine(Settings(data_dir=tmp_path), CLOCK)
     assert own.state == "ok"
     assert own.found.endswith("in a process of the node's own, with no model yet")
+
+
+def test_the_models_of_the_engine_are_listed(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """`joulebox models list` shows what the engine that is set has, sizes that it does not tell as unknown."""
+    with Served(TgiPeer()) as peer:
+        monkeypatch.setenv("JOULEBOX_ENGINE", engine_setting(peer))
+        models_list()
+    out = capsys.readouterr().out
+    assert f"org/small  unknown  file size unknown, memory as its engine decides with {CONTEXT_TOKENS} tokens" in out
 
 
 # --- the real thing ---------------------------------------------------------------------------------------------------

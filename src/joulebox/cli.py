@@ -423,7 +423,8 @@ def doctor(meter: MeterOption = None, as_json: JsonOption = False) -> None:
     from joulebox.settings import load_settings
 
     settings = load_settings(meters=_meters(meter))
-    checks = [*examine(meters=settings.meters), check_engine(settings)]
+    kind = (settings.engine or "").partition(":")[0] or None
+    checks = [*examine(meters=settings.meters, engine=kind), check_engine(settings)]
     if as_json:
         print(json.dumps([asdict(check) for check in checks], indent=2, ensure_ascii=False))
     else:

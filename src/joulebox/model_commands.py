@@ -30,7 +30,7 @@ def models_list(
     from_catalog: Annotated[bool, typer.Option("--catalog", help="What could be added by name, instead.")] = False,
     data_dir: DataOption = None,
 ) -> None:
-    """Models on this machine, with file size and memory need; with --catalog those that can be added by name."""
+    """Models of the node's engine, with file size and memory need; with --catalog those that can be added by name."""
     from joulebox.wording import size
 
     registry = registry_of(data_dir)
@@ -38,7 +38,7 @@ def models_list(
         _show_catalog(registry, as_json=as_json)
         return
     room_bytes = registry.room_bytes()
-    files = [model.file for model in registry.list()]
+    files = _files(registry, data_dir)
     if as_json:
         print(json.dumps([_described(file, room_bytes) for file in files], indent=2))
         return
@@ -46,14 +46,28 @@ def models_list(
         print(f"No models yet. Add one: joulebox models add {DEFAULT_MODEL}, or joulebox models add PATH.gguf")
         print("More: joulebox models list --catalog")
     for file in files:
-        fits = "" if file.memory_bytes <= room_bytes else "  does not fit"
+        fits = "" if (file.memory_bytes or 0) <= room_bytes else "  does not fit"
+        takes = f"memory {size(file.memory_bytes)}" if file.memory_bytes is not None else "memory as its engine decides"
         print(
             f"{file.id}  {file.quantization}  file {size(file.size_bytes)}, "
-            f"memory {size(file.memory_bytes)} with {file.context_tokens} tokens of context{fits}"
+            f"{takes} with {file.context_tokens} tokens of context{fits}"
         )
     print(f"This machine has {size(room_bytes)} of memory for a model.")
     for trouble in registry.troubles():
         print(f"joulebox: {trouble.detail}", file=sys.stderr)
+
+
+def _files(registry: "Registry", data_dir: Path | None) -> "list[ModelFile]":
+    """Those of the engine that is set; of the node's own, those on its list."""
+    from joulebox.clock import SystemClock
+    from joulebox.settings import load_settings
+
+    settings = load_settings(data_dir=data_dir)
+    if settings.engine is None:
+        return [model.file for model in registry.list()]
+    from joulebox.node.driven import open_engine
+
+    return [model.file for model in open_engine(settings, SystemClock()).models()]
 
 
 @models_app.command("show")
@@ -224,7 +238,7 @@ def _ollama_of(settings: "Settings") -> str | None:
 
 def _engine_of(settings: "Settings") -> str:
     """The engine that is set, `KIND:ADDRESS`; nothing for the node's own."""
-    return str(getattr(settings, "engine", None) or "")
+    return settings.engine or ""
 
 
 def _hub_source(rest: str) -> tuple[str, str | None]:
@@ -344,4 +358,4 @@ def fetch_default_model(registry: "Registry", progress: "Progress | None" = None
 def _described(file: "ModelFile", room_bytes: int) -> dict[str, Any]:
     from dataclasses import asdict
 
-    return asdict(file) | {"fits": file.memory_bytes <= room_bytes}
+    return asdict(file) | {"fits": (file.memory_bytes or 0) <= room_bytes}

@@ -47,10 +47,13 @@ class Check:
     mend: str
 
 
-def examine(root: Path = Path("/"), clock: Clock | None = None, meters: Sequence[str] = ()) -> list[Check]:
+def examine(
+    root: Path = Path("/"), clock: Clock | None = None, meters: Sequence[str] = (), engine: str | None = None
+) -> list[Check]:
     """Look at the machine whose files stand below `root`; takes one second on `clock` to see what runs now.
 
     `meters` are the addresses a node was given; without any, what this machine has is looked for (`root` `/` only).
+    `engine` is the program that the node drives: it belongs here.
     Never raises for what it finds: files that are absent or odd make a check `unknown`, or leave it out.
     """
     clock = clock or SystemClock()
@@ -59,7 +62,7 @@ def examine(root: Path = Path("/"), clock: Clock | None = None, meters: Sequence
     clock.sleep_until(clock.now_ns() + nanoseconds(LOOK_S))
     after = scan(root)
     look = compare(before, after, own=(os.getpid(),))
-    seen = _Seen(root=root, census=after, look=look, swaps=_swaps(root) - swaps, meters=tuple(meters))
+    seen = _Seen(root=root, census=after, look=look, swaps=_swaps(root) - swaps, meters=tuple(meters), engine=engine)
     return [check for each in _CHECKS if (check := each(seen)) is not None]
 
 
@@ -77,6 +80,7 @@ class _Seen:
     look: Neighbours
     swaps: int
     meters: tuple[str, ...]
+    engine: str | None = None
 
     @property
     def cpu(self) -> Path:
@@ -97,7 +101,7 @@ class _Seen:
     def running(self, names: Sequence[str]) -> list[str]:
         """Which of these programs run; the kernel knows 15 letters of a name."""
         short = {name[:15]: name for name in names}
-        return sorted({short[each.name] for each in self.census.processes if each.name in short})
+        return sorted({short[each.name] for each in self.census.processes if each.name in short} - {self.engine})
 
 
 def _check(name: str, state: State, seen: str, why: str, mend: str) -> Check:
