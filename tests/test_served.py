@@ -405,8 +405,8 @@ def test_what_an_engine_does_beside_the_answer_is_on_the_receipt(peer: Peer, cod
         trace = measured(driven(peer), prompt())
     reasons = {reason.code: reason for reason in account(trace, factors(), receipt_id="r", placement=PLACEMENT).reasons}
     assert code in reasons
-    assert trace.engine_times is not None
-    assert trace.engine_times.timing_source == ("client" if peer.api == "openai" else "engine")
+    assert {"prefill", "decode"} <= dict(trace.engine_s).keys() or peer.api == "openai"
+    assert peer.api != "openai" or trace.engine_s == ()
 
 
 def test_loading_is_a_phase_of_its_own() -> None:

@@ -283,19 +283,6 @@ class EngineInfo:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class EngineTimes:
-    """What the engine says of its own times, by its own clock; `None`: it does not say. Receipts go by the node's
-    clock, on which the meters are read (`timing_source` tells whether anything stands beside it): evidence only.
-    `load_s`: loading the model within the answer; `queue_s`: waiting in the engine's own line."""
-
-    timing_source: Literal["engine", "client"]
-    prefill_s: float | None
-    decode_s: float | None
-    load_s: float | None = None
-    queue_s: float | None = None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Remark:
     """Something that happened while recording, by its verdict code (`meter_gap`, `meter_reset`, ...)."""
 
@@ -430,7 +417,7 @@ class Trace:
     `origin` is the calendar time of `t_ns == 0`. `leased_ns` and `released_ns` bound the reservation of the machine.
     `missing` names big parts that no meter covers, e.g. `gpu0` or `wall`. `cores`, `memory_bytes` and `parts` describe
     the machine. Work that is no prompt (`joulebox measure`) has neither model nor engine nor seed, and no tokens.
-    `control` is what the node's control prompt told when the job was leased.
+    `control` is what the node's control prompt told when the job was leased. `engine_s`: the engine's own times by name.
     """
 
     job_id: str
@@ -459,7 +446,7 @@ class Trace:
     control: NodeControl | None = None
     parts: MachineParts | None = None
     budget: Budget | None = None
-    engine_times: EngineTimes | None = None
+    engine_s: tuple[tuple[str, float], ...] = ()
 
     def span(self, name: SpanName) -> Span | None:
         """The span of that name, or `None` where the run had none."""

@@ -13,7 +13,6 @@ from joulebox.model import (
     CalibrationRef,
     Embodied,
     EngineInfo,
-    EngineTimes,
     MachineParts,
     NeighboursSeen,
     Prompt,
@@ -314,7 +313,7 @@ def trace_of(
         control=lease.control,
         parts=machine.parts,
         budget=_budget(lease.prompt, run),
-        engine_times=_engine_times(finished) if model and run.finished else None,
+        engine_s=tuple(_engine_s(finished)),
     )
 
 
@@ -326,14 +325,12 @@ def _engine_remarks(finished: Finished) -> Iterator[Remark]:
         yield Remark(code="engine_shared", detail=f"{finished.queue_s:.2g} s")
 
 
-def _engine_times(finished: Finished) -> EngineTimes:
-    return EngineTimes(
-        timing_source="client" if finished.prefill_s is None and finished.decode_s is None else "engine",
-        prefill_s=finished.prefill_s,
-        decode_s=finished.decode_s,
-        load_s=finished.load_s,
-        queue_s=finished.queue_s,
-    )
+def _engine_s(finished: Finished) -> Iterator[tuple[str, float]]:
+    """What the engine says of its own times, by its own clock. Receipts go by the node's, on which the meters are read."""
+    told = {"prefill": finished.prefill_s, "decode": finished.decode_s}
+    for name, lasted_s in (told | {"load": finished.load_s, "queue": finished.queue_s}).items():
+        if lasted_s is not None:
+            yield name, lasted_s
 
 
 def _budget(prompt: Prompt, run: Run) -> Budget | None:
