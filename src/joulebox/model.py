@@ -100,8 +100,7 @@ class Job:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelFile:
-    """A model a node holds. `memory_bytes` is what loading it takes: weights, KV cache at `context_tokens`, buffers.
-    An engine that keeps its models itself may not tell sizes (`None`), nor digest and quantization (`unknown`)."""
+    """A model a node holds. `memory_bytes` is what loading it takes: weights, KV cache at `context_tokens`, buffers."""
 
     id: str
     digest: str
@@ -417,7 +416,7 @@ class Trace:
     `origin` is the calendar time of `t_ns == 0`. `leased_ns` and `released_ns` bound the reservation of the machine.
     `missing` names big parts that no meter covers, e.g. `gpu0` or `wall`. `cores`, `memory_bytes` and `parts` describe
     the machine. Work that is no prompt (`joulebox measure`) has neither model nor engine nor seed, and no tokens.
-    `control` is what the node's control prompt told when the job was leased. `engine_s`: the engine's own times by name.
+    `control` is what the node's control prompt told when the job was leased. `engine_s`: the engine's own times.
     """
 
     job_id: str

@@ -326,7 +326,7 @@ def _engine_remarks(finished: Finished) -> Iterator[Remark]:
 
 
 def _engine_s(finished: Finished) -> Iterator[tuple[str, float]]:
-    """What the engine says of its own times, by its own clock. Receipts go by the node's, on which the meters are read."""
+    """What the engine says of its own times, by its own clock. Receipts go by the node's, by which meters are read."""
     told = {"prefill": finished.prefill_s, "decode": finished.decode_s}
     for name, lasted_s in (told | {"load": finished.load_s, "queue": finished.queue_s}).items():
         if lasted_s is not None:
