@@ -51,7 +51,7 @@ from joulebox.node.recorder import Recorder
 from joulebox.protocol import Lease
 from joulebox.settings import Settings
 from joulebox.units import NS_PER_S
-from test_docs import files_of, module_of
+from test_docs_meter import files_of, module_of
 from traces import PLACEMENT, factors
 
 ROOT = Path(__file__).parents[1]
