@@ -18,6 +18,7 @@ import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 from pathlib import Path
 from typing import Final
 
@@ -113,18 +114,18 @@ def _before(lines: Sequence[str]) -> tuple[dict[str, str], str | None]:
 
 def script(page: Path) -> str:
     """What the page has people do, as one script of bash. Says `@@ LINE` before what each block prints."""
-    parts, own = ["set -e", _READY], False
-    steps: list[str] = []
-    for block in blocks(page):
-        if block.not_run is not None or "prints" in block.marks:
+    parts, own, steps = ["set -e", _READY], False, list[str]()
+    wanted = [block for block in blocks(page) if block.not_run is None and "prints" not in block.marks]
+    for session, group in groupby(wanted, key=lambda block: block.language == "python" and block.file is None):
+        if session:
+            steps.append(_session(list(group)))
             continue
-        if block.file is not None:
-            steps.append(_written(block))
-        elif block.language in SHELL:
-            own = own or bool(re.search(r"^joulebox (?:up|serve)\b", block.text, re.MULTILINE))
-            steps.append(_typed(block))
-        elif block.language == "python":
-            steps.append(_step(block, _written(block, f"block{block.line}.py") + f"python block{block.line}.py\n"))
+        for block in group:
+            if block.file is not None:
+                steps.append(_written(block))
+            elif block.language in SHELL:
+                own = own or bool(re.search(r"^joulebox (?:up|serve)\b", block.text, re.MULTILINE))
+                steps.append(_typed(block))
     if not own:
         parts.append("joulebox up > up.log 2>&1 &\nready")
     if any(re.search(_placeholder("ID"), block.text) for block in blocks(page)):
@@ -142,8 +143,15 @@ def runs(page: Path) -> bool:
     )
 
 
-def _written(block: Block, name: str | None = None) -> str:
-    file = name or block.file or ""
+def _session(together: Sequence[Block]) -> str:
+    """Blocks of Python without a shell between them are one program: each goes on where the one before it ended."""
+    name = f"block{together[0].line}.py"
+    text = "".join(f'print("@@ {block.line}", flush=True)\n{block.text}' for block in together)
+    return f"cat > {name} <<'END OF PYTHON'\n{text}END OF PYTHON\npython {name}\n"
+
+
+def _written(block: Block) -> str:
+    file = block.file or ""
     return f"mkdir -p '{Path(file).parent}'\ncat > '{file}' <<'END OF {block.line}'\n{block.text}END OF {block.line}\n"
 
 
