@@ -83,6 +83,12 @@ NAVIGATION: Final = (
 """The navigation: a page stands under the first heading whose patterns hold it, in the order of the patterns."""
 WITHIN: Final = ("reference/meters/", "decisions/")
 """Folders whose index has a navigation of its own."""
+_ALOUD: Final = (
+    ('<p class="caption" role="heading">', '<p class="caption" role="heading" aria-level="2">'),
+    ('<aside class="sidebar-drawer"', '<aside class="sidebar-drawer" aria-label="All pages"'),
+    ('<aside class="toc-drawer"', '<aside class="toc-drawer" aria-label="On this page"'),
+)
+_MAIN: Final = '<article role="main" id="furo-main-content">'
 _FENCE: Final = re.compile(r"^\s*(```|~~~)")
 _LINK: Final = re.compile(r"(!?)\[((?:[^\[\]]|\[[^\]]*\])*)\]\(<?([^)\s>]+)>?\)")
 _TERM: Final = re.compile(r"^\| \*\*(.+?)\*\* \| (.+?) \| (.+?) \|$")
@@ -254,7 +260,17 @@ def build(site: Path = SITE) -> int:
     lay_out()
     shutil.rmtree(site, ignore_errors=True)
     words = ["-q", "-W", "--keep-going", "-E", "-n", "-b", "html", "-c", str(DOCS)]
-    return build_main([*words, "-d", str(ROOT / "build" / "doctrees"), str(STAGE), str(site)])
+    code = build_main([*words, "-d", str(ROOT / "build" / "doctrees"), str(STAGE), str(site)])
+    for path in site.rglob("*.html"):
+        path.write_text(_said_aloud(path.read_text(encoding="utf-8")), encoding="utf-8")
+    return code
+
+
+def _said_aloud(html: str) -> str:
+    """A page with what a screen reader needs and the theme leaves out: levels of headings, names of landmarks."""
+    for shown, said in _ALOUD:
+        html = html.replace(shown, said)
+    return html if "<h1" in html else html.replace(_MAIN, f"{_MAIN}<h1>Search</h1>")
 
 
 if __name__ == "__main__":
