@@ -18,11 +18,11 @@ from typing import Any, Final, Literal, Self, TypedDict, Unpack
 
 from joulebox import client as http
 from joulebox.errors import REGISTRY, JouleboxError
-from joulebox.receipt import FRAME, UNSET, Receipt, card, read
+from joulebox.receipt import FRAME, UNSET, Receipt, card, read, row
 from joulebox.settings import load_settings
 from joulebox.statistics import Interval
 from joulebox.statistics.ratio import energy_ratio
-from joulebox.wording import plain
+from joulebox.wording import plain, ranged
 
 Watch = Callable[[http.ServerEvent], None]
 """Told of every event of a prompt: its place in the line, settling, power."""
@@ -125,16 +125,23 @@ class Comparison:
 
     @property
     def headline(self) -> str:
-        """`9.4 × the energy: large took 9.4 × (9.1 to 9.7) what small took.`"""
+        """The ratio in words, with its interval, and which receipts are not valid."""
         known, ratio = self._by_energy(), self.ratio
         if not known or ratio is None:
             return "What they took cannot be compared: it is not known of all of them, or not of the same parts."
         large, small = known[-1].model, known[0].model
-        times, low, high = (plain(one, "", 2) for one in (ratio.value, ratio.low, ratio.high))
-        span = f"{times} × ({low} to {high}, 95 % sure)"
+        times, span = ranged(ratio.value, ratio.low, ratio.high, "")
+        told = (
+            f"{large} took {times.strip()} × ({(span or times).strip()}, 95 % sure) what {small} took for this answer"
+        )
         if ratio.low <= 1.0:
-            return f"About the same energy: {large} took {span} what {small} took, less than can be told apart."
-        return f"{times} × the energy: {large} took {span} what {small} took."
+            told = f"About the same energy: {told}, less than can be told apart."
+        else:
+            told = f"{plain(ratio.value, '', 2)} × the energy: {told}."
+        doubtful = [
+            f"the receipt of {one.model} is {one.receipt.verdict}" for one in known if one.receipt.verdict != "valid"
+        ]
+        return f"{told} Read it with care: {', '.join(doubtful)}." if doubtful else told
 
     def _by_energy(self) -> list[Answer]:
         """The answers, least energy first; empty where one is not known."""
@@ -156,9 +163,7 @@ class Comparison:
         }
 
     def _repr_html_(self) -> str:
-        rows = "".join(
-            f"<tr><th>{escape(one.model)}</th><td>{escape(str(one.receipt))}</td></tr>" for one in self.answers
-        )
+        rows = "".join(row(one.model, *str(one.receipt).split(", ", 1)) for one in self.answers)
         texts = "".join(f"<p><strong>{escape(one.model)}</strong></p>{_set(one.text)}" for one in self.answers)
         return (
             f'<div class="joulebox {UNSET}" style="{FRAME}"><strong>{escape(self.headline)}</strong>'

@@ -100,7 +100,7 @@ def _reader() -> Any:
 
 def card(told: Mapping[str, Any]) -> str:
     """A receipt as a piece of HTML that needs nothing from elsewhere."""
-    body = "".join(_row(*one) for one in _rows(told))
+    body = "".join(row(*one) for one in _rows(told))
     sentences = [VERDICTS[told["verdict"]], *(str(reason["sentence"]) for reason in told["reasons"])]
     beneath = "".join(f'<div style="opacity:.75;font-size:.9em">{escape(one)}</div>' for one in sentences)
     return (
@@ -147,10 +147,12 @@ def _rows(told: Mapping[str, Any]) -> Iterable[tuple[str, str, str]]:
         yield "Tokens", ", ".join(f"{'unknown' if n is None else n} {way}" for way, n in counts), ""
 
 
-def _row(label: str, figure: str, note: str) -> str:
+def row(label: str, figure: str, note: str) -> str:
+    """A line of a card."""
     style = "text-align:left;padding:.1rem 1rem .1rem 0;font-weight:normal;border:0;vertical-align:top"
     return (
-        f'<tr><th scope="row" style="{style}">{escape(label)}</th><td style="{style}">{escape(figure)}</td>'
+        f'<tr><th scope="row" style="{style}">{escape(label)}</th>'
+        f'<td style="{style};white-space:nowrap">{escape(figure)}</td>'
         f'<td style="{style};opacity:.7">{escape(note)}</td></tr>'
     )
 
