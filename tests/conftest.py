@@ -1,5 +1,6 @@
 """For every test: the real small model, and how property tests run."""
 
+import gc
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,6 +17,7 @@ from joulebox.node.fetch import DEFAULT, fetch
 settings.register_profile("joulebox", deadline=None)
 settings.load_profile("joulebox")
 postgres_server.cut_no_power()
+gc.disable()  # until all tests are there: what is imported stays
 
 
 FIRST = (
@@ -34,6 +36,13 @@ FIRST = (
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Long files begin first; the others stay in their order."""
     items.sort(key=lambda item: FIRST.index(item.path.stem) if item.path.stem in FIRST else len(FIRST))
+
+
+def pytest_collection_finish() -> None:
+    """What is loaded by now is not looked through for garbage again and again."""
+    gc.freeze()
+    gc.set_threshold(20_000, 20, 20)
+    gc.enable()
 
 
 @pytest.fixture(scope="session")
@@ -68,5 +77,6 @@ def empty(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Path | str
 
 
 def pytest_sessionfinish() -> None:
-    """The Postgres of this test process ends with it, and leaves nothing."""
+    """The Postgres of this test process ends with it, and leaves nothing; what was not looked through goes too."""
+    gc.unfreeze()
     postgres_server.end()

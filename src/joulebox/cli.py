@@ -120,8 +120,11 @@ def up(
 @app.command()
 def serve(port: PortOption = None, data_dir: DataOption = None) -> None:
     """Start the server alone; nodes join it with `joulebox node`."""
+    from joulebox.host import importing
     from joulebox.logs import configure
-    from joulebox.server.app import serve as run
+
+    with importing():
+        from joulebox.server.app import serve as run
     from joulebox.server.grid import notices
     from joulebox.settings import load_settings
     from joulebox.supervisor import end_with_parent, say_ready
@@ -153,7 +156,10 @@ def node(
     below nothing is started: they speak to the server about its nodes."""
     if context.invoked_subcommand is not None:
         return
-    from joulebox.node.run import run
+    from joulebox.host import importing
+
+    with importing():
+        from joulebox.node.run import run
     from joulebox.settings import load_settings
     from joulebox.supervisor import end_with_parent, parent_pid, say_ready
 
