@@ -282,7 +282,7 @@ async def _answered(at: Stage) -> dict[str, str]:
         await at.finish(lease, done(lease, "Blue", "."))
     receipt_id = (await at.until(status["id"], "completed"))["receipt_id"]
     token = (at.settings.data_dir / LOCAL_TOKEN).read_text().strip()
-    return {"PROMPT_ID": status["id"], "RECEIPT_ID": receipt_id, "NAME": "n1", "TOKEN": token}
+    return {"PROMPT_ID": status["id"], "RECEIPT_ID": receipt_id, "NAME": "n1", "MODEL_ID": "m", "TOKEN": token}
 
 
 def _read(command: str, names: Json, url: str) -> tuple[str, str, dict[str, str], str | None]:
