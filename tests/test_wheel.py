@@ -15,6 +15,7 @@ WITHOUT_CODE = (
     "server/docs/method.md",
     "server/templates/base.html",
     "server/static/app.js",
+    "models.toml",
     "py.typed",
 )
 
