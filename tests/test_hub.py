@@ -488,7 +488,31 @@ def test_ollama_on_the_command_line(
         code, out, _ = joulebox(capsys, "models", "add", "ollama:tinyllama:1.1b")
     assert code == 0
     assert [one["model"] for one in asked] == ["tinyllama:1.1b"]
-    assert out == f"tinyllama:1.1b is in the Ollama at {url}.\nA node offers it with JOULEBOX_ENGINE=ollama:{url}.\n"
+    assert out.splitlines() == [
+        "tinyllama:1.1b  1.1B  licence: Apache-2.0",
+        f"tinyllama:1.1b is in the Ollama at {url}.",
+        f"A node offers it with JOULEBOX_ENGINE=ollama:{url}.",
+    ]
+
+
+def test_the_catalog_goes_with_the_engine(
+    peer: Peer, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A name of the catalog is fetched by the Ollama that is the node's engine; others bring their own models."""
+    with hub_peer.ollama(PULLED) as (url, asked):
+        monkeypatch.setenv("JOULEBOX_ENGINE", f"ollama:{url},process=ollama")
+        code, out, _ = joulebox(capsys, "models", "add", "tinyllama")
+        assert (code, [one["model"] for one in asked]) == (0, ["tinyllama:1.1b"])
+        assert out == f"tinyllama:1.1b  1.1B  licence: Apache-2.0\ntinyllama:1.1b is in the Ollama at {url}.\n"
+        assert "needs about" in joulebox(capsys, "models", "add", "llama3")[2]
+        assert "needs about" in joulebox(capsys, "models", "add", "ollama:phi4:14b")[2]
+        assert "no name in Ollama's library" in joulebox(capsys, "models", "add", "smollm3")[2]
+        assert len(asked) == 1
+        assert "does not run it" in joulebox(capsys, "models", "add", f"hf:{REPOSITORY}")[2]
+    monkeypatch.setenv("JOULEBOX_ENGINE", "openai:http://127.0.0.1:9")
+    code, _, err = joulebox(capsys, "models", "add", "tinyllama")
+    assert code == 2
+    assert "brings its own models" in err
 
 
 # --- the real model ---------------------------------------------------------------------------------------------------

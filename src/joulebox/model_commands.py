@@ -106,10 +106,12 @@ def models_add(
     kind, _, rest = source.partition(":")
     if kind == "hf":
         _add_from_hub(settings, *_hub_source(rest), name)
+        _say_who_offers(settings)
     elif kind == "ollama":
         _pull(settings, rest, name)
     elif source.lower().endswith(".gguf") or "/" in source or Path(source).exists():
         _add_file(settings, source, name)
+        _say_who_offers(settings)
     else:
         _add_known(settings, find(source), name)
 
@@ -134,8 +136,8 @@ def _add_known(settings: "Settings", model: "CatalogModel", name: str | None) ->
             sentence = f"{model.id} has no name in Ollama's library that is known here: give one with ollama:NAME."
             raise JouleboxError("model_fetch", sentence)
         _pull(settings, model.ollama, name, model)
-    elif engine := _engine_of(settings):
-        sentence = f"This node's engine ({engine}) brings its own models: add {model.id} there."
+    elif _engine_of(settings)[0]:
+        sentence = f"This node's engine ({settings.engine}) brings its own models: add {model.id} there."
         raise JouleboxError("bad_request", sentence)
     elif model.hf is not None:
         _add_from_hub(settings, model.hf, model.file, name or model.id, model)
@@ -207,6 +209,7 @@ def _pull(settings: "Settings", pulled: str, name: str | None, model: "CatalogMo
     """Have Ollama fetch a model; a node whose engine is that Ollama offers it by itself."""
     import os
 
+    from joulebox.catalog import catalog
     from joulebox.console import Progress
     from joulebox.node.engines.ollama_pull import DEFAULT, pull
 
@@ -218,7 +221,9 @@ def _pull(settings: "Settings", pulled: str, name: str | None, model: "CatalogMo
     if base_url is None:
         host = os.environ.get("OLLAMA_HOST") or DEFAULT
         base_url = host if "://" in host else f"http://{host}"
+    model = model or next((one for one in catalog() if one.ollama == pulled), None)
     if model is not None:
+        _check_held(settings, model)
         print(f"{pulled}  {model.parameters}  licence: {model.licence}", flush=True)
     progress = Progress()
     pull(base_url, pulled, lambda done, total: progress.share(f"Ollama fetches {pulled}", done, total))
@@ -232,19 +237,49 @@ def _ollama_of(settings: "Settings") -> str | None:
     """The address of the Ollama that this node's engine is; `None` where it is another engine."""
     from joulebox.node.engines.ollama_pull import DEFAULT
 
-    kind, _, rest = _engine_of(settings).partition(":")
-    return (rest.partition(",")[0] or DEFAULT) if kind == "ollama" else None
+    kind, address = _engine_of(settings)
+    return (address or DEFAULT) if kind == "ollama" else None
 
 
-def _engine_of(settings: "Settings") -> str:
-    """The engine that is set, `KIND:ADDRESS`; nothing for the node's own."""
-    return settings.engine or ""
+def _engine_of(settings: "Settings") -> tuple[str, str]:
+    """Kind and address of the engine that is set; nothing of the node's own."""
+    if settings.engine is None:
+        return "", ""
+    from joulebox.node.driven import OWN, parse
+
+    kind, address, _ = parse(settings.engine)
+    return ("" if kind == OWN else kind), address
+
+
+def _check_held(settings: "Settings", model: "CatalogModel") -> None:
+    """Refuse what this node cannot hold, before Ollama fetches it: of its files only the catalog's kind is known."""
+    from joulebox.node.fitting import fits, largest_fitting, need_bytes
+    from joulebox.wording import size
+
+    registry = registry_of_settings(settings)
+    context, room_bytes = registry.context_tokens, registry.room_bytes()
+    if fits(model, context, room_bytes) is not False:
+        return
+    need, best = need_bytes(model, context), largest_fitting(context, room_bytes)
+    takes = f"needs about {size(need)}" if need is not None else "is larger than that"
+    hint = f"the largest of the catalog that fits is {best.id}" if best is not None else "none of the catalog fits"
+    sentence = f"This node has {size(room_bytes)} of memory for models, and {model.id} {takes}: {hint}."
+    raise JouleboxError("model_too_big", sentence)
 
 
 def _hub_source(rest: str) -> tuple[str, str | None]:
     from joulebox.node.hub import hub_source
 
     return hub_source(rest)
+
+
+def _say_who_offers(settings: "Settings") -> None:
+    """A file is for the node's own engine; another one has its own models."""
+    if _engine_of(settings)[0]:
+        print(
+            f"joulebox: The engine that is set ({settings.engine}) does not run it: leave JOULEBOX_ENGINE out.",
+            file=sys.stderr,
+        )
 
 
 def _say_added(file: "ModelFile") -> None:
