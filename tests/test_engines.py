@@ -144,7 +144,7 @@ def served() -> Iterator[Callable[[str], Case]]:
 def case(request: pytest.FixtureRequest, served: Callable[[str], Case]) -> Case:
     """Each engine in turn, its model loaded."""
     case: Case = served(request.param) if request.param in PEERS else request.getfixturevalue(request.param)
-    if case.engine.loaded is None:
+    if case.engine.loaded != case.model:
         case.engine.load(case.model)
     return case
 

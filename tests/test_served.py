@@ -422,6 +422,12 @@ def test_loading_is_a_phase_of_its_own() -> None:
     assert second.span("load") is None
 
 
+def test_what_was_there_before_is_not_loaded() -> None:
+    """An engine that has its model from its own start has no load phase."""
+    with Served(TgiPeer()) as peer:
+        assert measured(driven(peer), prompt()).span("load") is None
+
+
 # --- whose work it is -------------------------------------------------------------------------------------------------
 
 LISTENER = """

@@ -94,6 +94,11 @@ class ServedEngine(ABC):
         """Whether it can free the memory of a model and go on running."""
         return False
 
+    @property
+    def resident(self) -> bool:
+        """Whether it has its model from its own start on, so that there is nothing to load."""
+        return False
+
     @abstractmethod
     def request(self, prompt: Prompt, model: LocalModel) -> tuple[str, dict[str, Any]]:
         """Where a prompt is sent, and how it is put."""
@@ -152,7 +157,11 @@ class ServedEngine(ABC):
         try:
             with self._told():
                 self.info = EngineInfo(name=self.name, version=self.version())
-            return self.models()
+            found = self.models()
+            with self._told():
+                held = self.held() if self.resident else ()
+            self._model = next((model for model in found if str(model.path) in held), None)
+            return found
         except JouleboxError as error:
             if error.code != "engine_died":
                 raise

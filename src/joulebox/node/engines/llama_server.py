@@ -53,6 +53,11 @@ class LlamaServer(ServedEngine):
         """Only a router can."""
         return self._routes
 
+    @property
+    def resident(self) -> bool:
+        """Unless it is a router."""
+        return not self._routes
+
     def version(self) -> str:
         """The build, such as `b10434-abcdef`."""
         return str(self.http.perhaps("/props").get("build_info") or UNKNOWN)

@@ -114,6 +114,11 @@ class Vllm(OpenAI):
         """Where it may be put to sleep."""
         return self._sleeps
 
+    @property
+    def resident(self) -> bool:
+        """Unless it sleeps."""
+        return True
+
     def version(self) -> str:
         """Also looks whether the prefix cache is on (a label among its metrics) and whether it can sleep."""
         try:
@@ -176,6 +181,11 @@ class Sglang(OpenAI):
         super().__init__(setup)
         self._about: dict[str, Any] = {}
 
+    @property
+    def resident(self) -> bool:
+        """It has."""
+        return True
+
     def version(self) -> str:
         """The page has had two names."""
         self._about = self.http.perhaps("/server_info") or self.http.perhaps("/get_server_info")
@@ -214,6 +224,11 @@ class Tgi(OpenAI):
 
     name: ClassVar[str] = "tgi"
     processes: ClassVar[tuple[str, ...]] = ("text-generation",)
+
+    @property
+    def resident(self) -> bool:
+        """It has."""
+        return True
 
     def version(self) -> str:
         """By `/info`."""
