@@ -22,6 +22,7 @@ import reference_seeing
 from joulebox.accounting.validity import RULES
 from joulebox.catalog import CatalogModel, catalog
 from joulebox.errors import REGISTRY
+from joulebox.node import driven
 from joulebox.node.fitting import need_bytes
 from joulebox.node.meters import KINDS
 from joulebox.settings import Settings
@@ -261,12 +262,6 @@ def _meters() -> list[str]:
 
 def _engines() -> list[str]:
     """Engines that the page on engines does not name."""
-    from importlib import import_module
-    from importlib.util import find_spec
-
-    if find_spec("joulebox.node.driven") is None:
-        return []
-    driven = import_module("joulebox.node.driven")
     page = FOLDER / "engines.md"
     text = page.read_text(encoding="utf-8") if page.is_file() else ""
     return [
