@@ -186,13 +186,13 @@ async def test_a_comparison_runs_in_the_order_of_its_seed(tmp_path: Path) -> Non
     assert json.loads(json.dumps(found.to_dict()))["answers"][0]["answer"] == "a"
 
 
-@pytest.mark.parametrize("models", [["big"], ["big", "big"], ["big", "nobody"], list("abcde")])
-async def test_what_cannot_be_compared_is_refused(tmp_path: Path, models: list[str]) -> None:
+async def test_what_cannot_be_compared_is_refused(tmp_path: Path) -> None:
     """One model, one twice, one that is nowhere, too many: a sentence, and nothing is asked."""
     async with stage(tmp_path) as on:
         await on.join(models=("big", "small"))
-        reply = await on.http.post("/api/v1/comparisons", json={"models": models, "prompt": "Why?"})
-        assert (reply.status_code, reply.json()["code"]) == (422, "bad_request")
+        for models in (["big"], ["big", "big"], ["big", "nobody"], list("abcde")):
+            reply = await on.http.post("/api/v1/comparisons", json={"models": models, "prompt": "Why?"})
+            assert (reply.status_code, reply.json()["code"]) == (422, "bad_request"), models
         assert (await on.http.get("/api/v1/prompts")).json()["prompts"] == []
 
 

@@ -161,8 +161,8 @@ def above_idle_j(machine: SimulatedMachine, twin: SimulatedMachine, found: Measu
 @pytest.mark.parametrize(
     ("kind", "seeds"),
     [
-        ("counters", range(0, 24, 3)),
-        ("plug", range(24, 48, 6)),
+        ("counters", range(0, 24, 6)),
+        ("plug", range(24, 48, 12)),
         pytest.param("counters", range(100, 340), marks=pytest.mark.slow),
         pytest.param("plug", range(340, 460), marks=pytest.mark.slow),
     ],
