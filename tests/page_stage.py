@@ -620,7 +620,7 @@ class Stage:
         for n, word in enumerate(words):
             tokens.append(("token", {"text": word, "n": 1}))
             if n % 4 == 1:
-                watts = 26 + 42 * min(1, n / 6) + (n * 7) % 5
+                watts = 68 - 6 * min(1, n / 6) + (n * 7) % 5
                 tokens.append(("power", {"t_s": 0.6 + n / 10, "w": watts, "scope": "cpu"}))
         half = len(tokens) // 2
         if "restart" in prompt:
