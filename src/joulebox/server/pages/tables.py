@@ -51,7 +51,7 @@ FIGURES: Final[Mapping[str, Figure]] = {
     "sci": Figure(
         "sci_g",
         MG_PER_G,
-        "mgCO₂e",
+        "mg CO₂e",
         marked("SCI of an answer"),
         marked("CO₂e of an answer: from its electricity, and its share of making the machine."),
     ),
