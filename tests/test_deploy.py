@@ -30,7 +30,8 @@ SCHEMAS = {
     "vendor.dependabot": [GITHUB / "dependabot.yml"],
     "vendor.citation-file-format": [ROOT / "CITATION.cff"],
 }
-VERSION = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]["version"]
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
+VERSION = PROJECT["version"]
 
 
 def documents(path: Path) -> list[dict[str, Any]]:
@@ -223,3 +224,13 @@ def test_nobody_is_made_up() -> None:
         assert re.findall(r"[\w.]+@[\w-]+\.[a-z]{2,}|github\.com/[\w-]+/", text) == [], path
     for name in ("SECURITY.md", "CODE_OF_CONDUCT.md"):
         assert "MAINTAINERS.md" in (ROOT / name).read_text("utf-8")
+
+
+def test_every_extra_is_told() -> None:
+    """The page on installing has each extra for users in its table, and no other; `all` brings all of them."""
+    extras = set(PROJECT["optional-dependencies"]) - {"dev", "fuzz", "docs"}
+    page = (ROOT / "docs" / "how-to" / "install.md").read_text("utf-8")
+    rows = [line.split("|")[1] for line in page.splitlines() if line.startswith("| `")]
+    assert set(re.findall(r"`([\w-]+)`", "".join(rows))) == extras
+    (all_of_them,) = PROJECT["optional-dependencies"]["all"]
+    assert set(re.findall(r"[\w-]+", all_of_them.partition("[")[2])) == extras - {"all"}

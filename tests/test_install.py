@@ -10,7 +10,6 @@ import statistics
 import subprocess
 import sys
 import tarfile
-import tomllib
 import zipfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -21,14 +20,12 @@ from stage import wait
 from test_deploy import ROOT, dockerfile, environment
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
-PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
 BASE_BYTES_MAX = 100_000_000
 IMPORT_MAX_S = 0.1
 STARTS = 15
 NOT_IN_THE_BASE = {"numpy", "pyarrow", "scipy", "pandas", "torch", "xllamacpp", "asyncpg"}
 LOADED_ELSEWHERE = ("__main__", "env", "inspect_bridge")
 """By Python, by Alembic, by Inspect AI."""
-FOR_DEVELOPERS = {"dev", "fuzz", "docs"}
 
 
 @pytest.fixture(scope="module")
@@ -198,14 +195,6 @@ def test_the_sdist_can_be_worked_with(dist: Path) -> None:
     }
     assert wanted - names == set()
     assert [name for name in names if "__pycache__" in name or name.endswith((".pyc", ".db", ".gguf"))] == []
-
-
-def test_all_is_all() -> None:
-    """The extra `all` brings every extra but those for developers."""
-    extras = PROJECT["optional-dependencies"]
-    (all_of_them,) = extras["all"]
-    named = set(re.findall(r"[\w-]+", all_of_them.partition("[")[2]))
-    assert named == set(extras) - FOR_DEVELOPERS - {"all"}
 
 
 # --- the container's steps, without a container -----------------------------------------------------------------------
