@@ -22,6 +22,7 @@ from server_stage import WAIT_S, Json, Stage, done, stage, story
 pytestmark = pytest.mark.anyio
 CHAT: Json = {"model": "m", "messages": [{"role": "user", "content": "hi"}]}
 WORDS = ("Hel", "lo")
+BUDGET = {"max_energy_j": 50.0}
 
 
 @pytest.fixture
@@ -101,9 +102,12 @@ async def test_what_is_asked_reaches_the_node(tmp_path: Path) -> None:
         assert (prompt["mode"], prompt["temperature"]) == ("quiet", 0.0)
         await scene.finish(lease, done(lease, "x"))
         assert (await asking).json()["choices"][0]["message"]["content"] == "x"
-        warm = asyncio.create_task(scene.http.post("/v1/chat/completions", json=CHAT | {"temperature": 1}))
+        warm = asyncio.create_task(
+            scene.http.post("/v1/chat/completions", json=CHAT | {"temperature": 1, "joulebox": BUDGET})
+        )
         lease = await scene.lease()
         assert lease["prompt"]["seed"] != 0
+        assert lease["prompt"]["max_energy_j"] == 50.0
         assert lease["prompt"]["max_tokens"] == min(TOKENS_MAX, 512)
         await scene.finish(lease, done(lease, "x"))
         assert (await warm).status_code == 200

@@ -8,18 +8,19 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import httpx2
-import ollama
-import openai
 import pytest
-from langchain_openai import ChatOpenAI
 from pydantic import SecretStr
 
 from accuracy_peers import environment
 from stage import MODEL, Service
 
+if TYPE_CHECKING:  # the others load them in the tests: every process of the suite reads this file
+    import openai
+
+pytestmark = pytest.mark.slow
 HOW_TO = Path(__file__).parents[1] / "docs" / "how-to"
 QUESTION = "What is the capital of France?"
 TURNS: list[Any] = [{"role": "user", "content": QUESTION}]
@@ -33,7 +34,9 @@ def service(tmp_path_factory: pytest.TempPathFactory, smollm2: Any) -> Iterator[
 
 
 @pytest.fixture
-def client(service: Service) -> Iterator[openai.OpenAI]:
+def client(service: Service) -> "Iterator[openai.OpenAI]":
+    import openai
+
     with openai.OpenAI(base_url=f"{service.url}/v1", api_key="none") as client:
         yield client
 
@@ -46,8 +49,10 @@ def joules(service: Service, told: Any) -> float:
     return float(energy["energy_joules"])
 
 
-def test_the_openai_package(service: Service, client: openai.OpenAI) -> None:
+def test_the_openai_package(service: Service, client: "openai.OpenAI") -> None:
     """A chat, whole and streamed, says the same and has its energy; models are listed; failures are its own errors."""
+    import openai
+
     whole = client.chat.completions.create(model=MODEL, messages=TURNS, max_tokens=24)
     said = whole.choices[0].message.content
     assert said is not None
@@ -67,9 +72,10 @@ def test_the_openai_package(service: Service, client: openai.OpenAI) -> None:
         client.chat.completions.create(model="gpt-4o", messages=TURNS)
 
 
-@pytest.mark.slow
-def test_the_openai_package_in_its_other_ways(service: Service, client: openai.OpenAI) -> None:
+def test_the_openai_package_in_its_other_ways(service: Service, client: "openai.OpenAI") -> None:
     """Completions, responses (whole, streamed, gone on from), raw headers and the extension answer with energy too."""
+    import openai
+
     completion = client.completions.create(model=MODEL, prompt=QUESTION, max_tokens=12)
     assert completion.choices[0].text
     assert joules(service, completion.model_extra) > 0
@@ -98,6 +104,8 @@ def test_the_openai_package_in_its_other_ways(service: Service, client: openai.O
 
 def test_the_ollama_package(service: Service) -> None:
     """Chat answers; what the package leaves out of its objects stands in the headers of the answer."""
+    import ollama
+
     seen: list[Any] = []
     client = ollama.Client(host=service.url, event_hooks={"response": [seen.append]})
     answer = client.chat(model=MODEL, messages=TURNS, options={"num_predict": 24})
@@ -108,9 +116,10 @@ def test_the_ollama_package(service: Service) -> None:
     assert float(seen[-1].headers["x-joulebox-joules"]) > 0
 
 
-@pytest.mark.slow
 def test_the_ollama_package_in_its_other_ways(service: Service) -> None:
     """Streams, generate, lists and failures are as the package expects them."""
+    import ollama
+
     client = ollama.Client(host=service.url)
     pieces = list(client.chat(model=f"{MODEL}:latest", messages=TURNS, stream=True, options={"num_predict": 24}))
     assert "Paris" in "".join(one.message.content or "" for one in pieces)
@@ -128,9 +137,10 @@ def test_the_ollama_package_in_its_other_ways(service: Service) -> None:
     assert refused.value.status_code == 400
 
 
-@pytest.mark.slow
 def test_langchain(service: Service) -> None:
     """LangChain's chat model answers, whole and streamed, counts tokens, and keeps the energy where it is asked to."""
+    from langchain_openai import ChatOpenAI
+
     model = ChatOpenAI(
         model=MODEL,
         base_url=f"{service.url}/v1",
@@ -160,7 +170,6 @@ print("".join(piece.choices[0].delta.content or "" for piece in pieces), answer.
 """
 
 
-@pytest.mark.slow
 def test_litellm(service: Service) -> None:
     """LiteLLM, in an environment of its own since its pins are its own, answers whole and streamed, and hands on the
     energy."""
@@ -178,7 +187,6 @@ def test_litellm(service: Service) -> None:
     assert int(tokens) > 1
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("page", ["openai-clients.md", "ollama-clients.md"])
 def test_the_blocks_of_a_page_run(service: Service, page: str) -> None:
     """Every block of shell and Python on the page runs as it stands, against this server, and tells an energy."""
