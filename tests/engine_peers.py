@@ -96,6 +96,7 @@ class OllamaPeer(Peer):
     tells_cache: bool = True
     thinks: str = ""
     load_ns: int = 2_000_000
+    told_tokens: int = CONTEXT_TOKENS
     before: str | None = None
 
     def get(self, path: str) -> object:
@@ -105,7 +106,7 @@ class OllamaPeer(Peer):
             rows = [self._row(name) for name in self.names]
             return {"models": [*rows, self._row("huge-cloud") | {"remote_host": "https://elsewhere.example"}]}
         if path == "/api/ps":
-            return {"models": [self._row(name) | {"context_length": CONTEXT_TOKENS} for name in sorted(self.held)]}
+            return {"models": [self._row(name) | {"context_length": self.told_tokens} for name in sorted(self.held)]}
         return super().get(path)
 
     def post(self, path: str, body: Json) -> object:
@@ -320,6 +321,7 @@ class LmStudioPeer(OpenAIPeer):
     """LM Studio: models are loaded and unloaded as instances."""
 
     api: ClassVar[str] = "lmstudio"
+    told_tokens: int = CONTEXT_TOKENS
 
     def get(self, path: str) -> object:
         if path == "/api/v1/models":
@@ -337,7 +339,7 @@ class LmStudioPeer(OpenAIPeer):
         return super().post(path, body)
 
     def _model(self, name: str) -> Json:
-        instance = {"id": name, "config": {"context_length": CONTEXT_TOKENS}}
+        instance = {"id": name, "config": {"context_length": self.told_tokens}}
         return {
             "type": "llm",
             "key": name,

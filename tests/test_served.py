@@ -340,6 +340,19 @@ def test_lm_studio_loads_and_unloads_instances() -> None:
     assert ("/api/v1/models/load", {"model": "small", "context_length": CONTEXT_TOKENS}) in peer.asked
 
 
+@pytest.mark.parametrize("peer", [OllamaPeer(told_tokens=640), LmStudioPeer(told_tokens=640)])
+def test_a_context_of_the_engines_own_is_remembered(peer: OllamaPeer | LmStudioPeer) -> None:
+    """A model that its engine gave another context than was asked for stays loaded; one that somebody loaded otherwise
+    since is loaded again."""
+    with Served(peer):
+        opened = driven(peer)
+        model = opened.models()[-1]
+        opened.engine.load(model)
+        assert opened.engine.loaded == model
+        peer.told_tokens = 128
+        assert opened.engine.loaded is None
+
+
 def test_tgi_tells_its_revision() -> None:
     """The model's revision stands for its digest, the server's limit for its context."""
     with Served(TgiPeer()) as peer:

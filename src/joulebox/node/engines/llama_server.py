@@ -24,7 +24,6 @@ from joulebox.node.served import LOAD_WAIT_S, UNKNOWN, UNLOAD_WAIT_S, ServedEngi
 WHERE: Final = "http://127.0.0.1:8080"
 LOOKS_FOR: Final = "llama.cpp's own server"
 OPTIONS: Final[Mapping[str, str]] = {}
-_LISTED: Final = "/models"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -118,7 +117,11 @@ class LlamaServer(ServedEngine):
             return False
 
     def _rows(self) -> list[dict[str, Any]]:
-        rows: list[dict[str, Any]] = self.http.ask("GET", _LISTED)["data"]
+        """By the router's page; older servers only have OpenAI's."""
+        try:
+            rows: list[dict[str, Any]] = self.http.ask("GET", "/models")["data"]
+        except Refusal:
+            rows = self.http.ask("GET", "/v1/models")["data"]
         return rows
 
     def _status(self, name: str) -> str:

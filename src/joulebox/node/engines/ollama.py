@@ -46,6 +46,7 @@ class Ollama(ServedEngine):
         super().__init__(setup)
         self._shown: dict[tuple[str, str], dict[str, Any]] = {}
         self._context_tokens: dict[str, int] = {}
+        self._told_tokens: dict[str, int | None] = {}
 
     @property
     def unloads(self) -> bool:
@@ -65,24 +66,22 @@ class Ollama(ServedEngine):
         return models
 
     def held(self) -> Collection[str]:
-        """Those in memory with this node's context: with another, Ollama would load them again for a prompt."""
-        rows = self.http.ask("GET", "/api/ps")["models"]
-        return [
-            row["name"]
-            for row in rows
-            if row.get("context_length") in (None, 0, self._context_tokens.get(row["name"], row.get("context_length")))
-        ]
+        """Those in memory with this node's context: with another, Ollama would load them again for a prompt. Which
+        context it tells of one that this node had it load is remembered: it need not be the one that was asked for."""
+        ours = self._context_tokens | self._told_tokens
+        return [name for name, told in self._in_memory().items() if not told or told == ours.get(name, told)]
 
     def bring(self, name: str) -> None:
         """A chat without messages loads, and answers when that is done."""
         body = {"model": name, "messages": [], "stream": False, "keep_alive": _FOR_EVER, "options": self._place(name)}
         refuse_error(self.http.ask("POST", _CHAT, body, LOAD_WAIT_S))
+        self._told_tokens[name] = self._in_memory().get(name)
 
     def drop(self, name: str) -> None:
         """The same with no time to keep it."""
         body = {"model": name, "messages": [], "stream": False, "keep_alive": 0}
         self.http.ask("POST", _CHAT, body, UNLOAD_WAIT_S)
-        self.wait_until(lambda: name not in self._names_held(), UNLOAD_WAIT_S)
+        self.wait_until(lambda: name not in self._in_memory(), UNLOAD_WAIT_S)
 
     def request(self, prompt: Prompt, model: LocalModel) -> tuple[str, dict[str, Any]]:
         """Words at which to stop are only sent where there are any: they replace those of the model itself."""
@@ -120,8 +119,9 @@ class Ollama(ServedEngine):
             tally.decode_s = seconds_of(piece.get("eval_duration"), 1 / NS_PER_S)
         return tally.told(message.get("thinking") or "", message.get("content") or "")
 
-    def _names_held(self) -> list[str]:
-        return [row["name"] for row in self.http.ask("GET", "/api/ps")["models"]]
+    def _in_memory(self) -> dict[str, int | None]:
+        """What is in memory, and with which context, as far as it tells."""
+        return {row["name"]: whole(row.get("context_length")) for row in self.http.ask("GET", "/api/ps")["models"]}
 
     def _place(self, name: str) -> dict[str, int]:
         """What decides how a model is loaded: the same in every request, or Ollama would load it again."""

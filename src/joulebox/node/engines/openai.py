@@ -261,6 +261,10 @@ class LmStudio(OpenAI):
     processes: ClassVar[tuple[str, ...]] = ("lm-studio", "LM Studio", "llmster")
     apart: ClassVar[bool] = True
 
+    def __init__(self, setup: Setup) -> None:
+        super().__init__(setup)
+        self._told_tokens: dict[str, int | None] = {}
+
     @property
     def unloads(self) -> bool:
         """It does."""
@@ -279,12 +283,11 @@ class LmStudio(OpenAI):
         ]
 
     def held(self) -> Collection[str]:
-        """Those loaded once, with this node's context."""
+        """Those loaded once, with the context that this node's loading gave."""
         return [
             row["key"]
             for row in self._rows()
-            if [(one.get("config") or {}).get("context_length") for one in row["loaded_instances"]]
-            == [self._context(row)]
+            if _contexts(row) == [self._told_tokens.get(row["key"], self._context(row))]
         ]
 
     def bring(self, name: str) -> None:
@@ -294,6 +297,7 @@ class LmStudio(OpenAI):
             context = next((self._context(row) for row in self._rows() if row["key"] == name), None)
             body = {"model": name} | ({} if context is None else {"context_length": context})
             self.http.ask("POST", "/api/v1/models/load", body, LOAD_WAIT_S)
+            self._told_tokens |= {row["key"]: _contexts(row)[0] for row in self._rows() if len(_contexts(row)) == 1}
 
     def drop(self, name: str) -> None:
         """Each instance of a model by itself."""
@@ -316,6 +320,11 @@ FLAVOURS: Final[Mapping[str, type[OpenAI]]] = {
     "tgi": Tgi,
     "lmstudio": LmStudio,
 }
+
+
+def _contexts(row: Mapping[str, Any]) -> list[int | None]:
+    """The context of each loaded instance of a model of LM Studio."""
+    return [whole((one.get("config") or {}).get("context_length")) for one in row["loaded_instances"]]
 
 
 def _reason(told: object) -> str:
