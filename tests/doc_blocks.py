@@ -39,11 +39,12 @@ PLACEHOLDERS: Final = ("ID", "NAME")
 WAIT_S: Final = 240
 _READY: Final = """
 ready() {
-  for _ in $(seq 300); do
+  for _ in $(seq 600); do
     curl -fs http://127.0.0.1:8080/api/v1/models 2> /dev/null | grep -q '"available":true' && return 0
     sleep 0.2
   done
-  echo "nothing answers at http://127.0.0.1:8080 after a minute" >&2
+  echo "nothing answers at http://127.0.0.1:8080 after two minutes; this was said:" >&2
+  cat ./*.log .*.log >&2
   exit 1
 }
 """
