@@ -84,12 +84,12 @@ def http_page() -> str:
 def _route(method: str, path: str, operation: Json) -> str:
     parts = [f"\n## {method} {path}\n\n{_said(operation)}\n\nNeeds {NEEDS[TABLE[method, path]]}.\n"]
     given = [
-        (f"`{one['name']}`", one["in"], one.get("required", False), one["schema"], one.get("description"))
+        (one["name"], one["in"], one.get("required", False), one["schema"], one.get("description"))
         for one in operation.get("parameters", ())
     ]
     if given:
         rows = [
-            f"| {name} | {where} | {_kind(schema)} | {_default(schema, required)} | {_meaning(schema, told)} |"
+            f"| `{name}` | {where} | {_kind(schema)} | {_default(schema, required)} | {_meaning(schema, told, name)} |"
             for name, where, required, schema, told in given
         ]
         parts.append(
@@ -112,8 +112,9 @@ def _body(schema: Json, name: str = "") -> str:
         return f"\nThe body: {_kind(schema)}.\n"
     required = noun.get("required", ())
     rows = [
-        f"| `{name}{field}` | {_kind(one)} | {_default(one, field in required)} | {_meaning(one)} |"
+        f"| `{called}` | {_kind(one)} | {_default(one, field in required)} | {_meaning(one, name=called)} |"
         for field, one in noun["properties"].items()
+        for called in [f"{name}{field}"]
     ]
     head = ["", "| Field of the body | Takes | Default | Meaning |", "|---|---|---|---|"] if not name else []
     within = [_body(inner, f"{name}{field}.") for field, one in noun["properties"].items() for inner in _objects(one)]
@@ -172,8 +173,11 @@ def _default(schema: Json, required: bool) -> str:
     return "" if value is None or value == [] else f"`{value}`"
 
 
-def _meaning(schema: Json, told: str | None = None) -> str:
-    return " ".join((told or schema.get("description") or _resolved(schema).get("description") or "").split())
+def _meaning(schema: Json, told: str | None = None, name: str = "") -> str:
+    """What the code says of a parameter or field, else what `answers.toml` does."""
+    words = answers()["words"]
+    said = told or schema.get("description") or words.get(name) or words.get(name.rsplit(".", 1)[-1])
+    return " ".join((said or _resolved(schema).get("description") or "").split())
 
 
 def _said(operation: Json) -> str:
@@ -212,6 +216,13 @@ def gaps() -> list[str]:
             wrong.append(f"{name} is not in access.TABLE: say there who may use it.")
         if path.startswith(OURS) and name not in answers()["routes"]:
             wrong.append(f'docs/answers.toml: under [routes] write what "{name}" answers, in a sentence.')
+        if path.startswith(OURS):
+            wrong += [
+                f"{name}: give {field} a description in the code, or a line under [words] of docs/answers.toml."
+                for field in re.findall(
+                    r"^\| (`[^`]+`) \|(?:[^|\n]*\|){2,3}  \|$", _route(method, path, operation), re.M
+                )
+            ]
         if path.startswith(NODE) and name not in MESSAGES:
             wrong.append(f"{name}: name the messages it takes and answers in MESSAGES of docs/reference_fields.py.")
     gone = sorted(set(answers()["routes"]) - known)
