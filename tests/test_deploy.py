@@ -45,9 +45,10 @@ def test_project_files_fit_their_schemas(schema: str) -> None:
     """Compose file, workflows, issue forms, update rules and citation are what their readers take."""
     paths = SCHEMAS[schema]
     assert paths
-    command = [sys.executable, "-m", "check_jsonschema", "--builtin-schema", schema, *map(str, paths)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
-    assert done.returncode == 0, done.stdout + done.stderr
+    checker = pytest.importorskip("check_jsonschema", reason="check-jsonschema is not installed: run make test")
+    with pytest.raises(SystemExit) as left:
+        checker.main(["--builtin-schema", schema, *map(str, paths)])
+    assert left.value.code in (0, None)
 
 
 # --- the container ----------------------------------------------------------------------------------------------------

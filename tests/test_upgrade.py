@@ -92,6 +92,7 @@ async def lived(where: Path | str, past: list[str]) -> None:
 
 
 @pytest.mark.anyio
+@pytest.mark.parametrize("empty", ["sqlite", pytest.param("postgres", marks=pytest.mark.slow)], indirect=True)
 async def test_what_any_earlier_version_kept_is_there(empty: Path | str) -> None:
     """What was asked, delivered and accounted under each schema since the first stands in the newest one, byte for
     byte, and the line goes on."""

@@ -88,9 +88,10 @@ def _inside(made: "Manifest") -> Iterator[str]:
 
     by = f"Joulebox {made.joulebox} (schema {made.schema}) from {made.source}"
     yield f"Made {made.created:%Y-%m-%d %H:%M:%S} UTC by {by}."
-    counts = ", ".join(f"{count} {name.replace('_', ' ')}" for name, count in made.rows.items() if count)
+    counts = ", ".join(f"{name.replace('_', ' ')} {count}" for name, count in made.rows.items() if count)
     yield f"Inside: {counts or 'nothing yet'}."
-    yield f"Not inside: {'; '.join(made.left_out)}."
+    yield "Not inside:"
+    yield from (f"  {what}" for what in made.left_out)
     for model in made.models:
         named = f"{model.id} {model.quantization}, {size(model.size_bytes)}, {model.digest}"
         yield f"  {model.node} had the model {named}"
