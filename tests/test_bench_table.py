@@ -148,6 +148,7 @@ def test_every_form_says_the_same(two: Record) -> None:
     for svg in drawn.values():
         words = [each.text for each in ET.fromstring(svg).iter() if each.tag.endswith("text")]
         assert {"small", "large"} <= set(words)
+        assert any(table.known_by in str(word) for word in words)
     assert "On the front: small, large." in drawn["pareto-math.svg"]
     assert png_of(drawn["energy.svg"], 640).startswith(b"\x89PNG")
 

@@ -128,7 +128,7 @@ def bench_run(
                 progress.clear()
                 print(f"joulebox: stopped; joulebox bench run --resume {path} goes on.", file=sys.stderr)
                 raise
-            score_all(book, chosen, progress.say)
+            score_all(book, chosen, progress.passing)
             progress.clear()
     print(f"Everything is in {path}. Its table: joulebox bench table {path}")
 
@@ -214,7 +214,7 @@ def bench_verify(
 
     progress = Progress()
     record = read_record(campaign)
-    verified, _ = verify(record, tasks_of(record.header, tasks or ()), progress.say)
+    verified, _ = verify(record, tasks_of(record.header, tasks or ()), progress.passing)
     progress.clear()
     print(json.dumps(as_data(verified), ensure_ascii=False, indent=2) if as_json else "\n".join(as_lines(verified)))
     if not verified.sound:

@@ -70,6 +70,11 @@ class Progress:
             self._stream.write(f"{text}\n")
         self._stream.flush()
 
+    def passing(self, text: str) -> None:
+        """What is true for a moment only, and not worth a line of its own."""
+        if self._live:
+            self.say(text)
+
     def share(self, text: str, done: int, total: int) -> None:
         """Show how far something is; in steps of 10 % where lines cannot be replaced."""
         percent = 100 * done // max(total, 1)

@@ -10,8 +10,8 @@ from joulebox.bench.table import ALL, Cell, Table
 from joulebox.bench.views import figure
 from joulebox.statistics import Interval
 
-WIDTH, HEIGHT = 640, 400
-_LEFT, _RIGHT, _TOP, _BOTTOM = 60, 150, 40, 50
+WIDTH, HEIGHT = 700, 400
+_LEFT, _RIGHT, _TOP, _BOTTOM = 60, 210, 40, 50
 _COLOURS: Final = ("#0b6e4f", "#b5451b", "#31588a", "#7a5195", "#8a6d00", "#00747a", "#a23b72", "#444444")
 _MARKS: Final = ("circle", "square", "diamond", "triangle")
 _STYLE: Final = "font-family:system-ui,sans-serif;font-size:12px;fill:#222"
@@ -52,7 +52,7 @@ def pareto(table: Table, node: str, category: str = ALL) -> str | None:
     body = [*_axes(low, high), *_line(points, low, high)]
     for point in points:
         body += _mark(point, table.models.index(point.model), low, high)
-    title = f"Right answers over energy of an answer, {of}, node {node}"
+    title = f"Right answers over energy of an answer ({table.known_by}), {of}, node {node}"
     names = ", ".join(point.model for point in sorted(points, key=lambda each: each.x.value) if point.front)
     return _svg(title, f"{title}. On the front: {names}.", body)
 
@@ -126,7 +126,7 @@ def bars(table: Table, node: str) -> str | None:
         y = _TOP + 18 * at + 8
         body.append(_shape(_MARKS[at % len(_MARKS)], WIDTH - _RIGHT + 16, y - 4, _COLOURS[at % len(_COLOURS)]))
         body.append(f'<text x="{WIDTH - _RIGHT + 26}" y="{y}">{escape(_short(model))}</text>')
-    title = f"Energy of an answer with 95 % intervals, node {node}"
+    title = f"Energy of an answer ({table.known_by}) with 95 % intervals, node {node}"
     return _svg(title, title, body)
 
 
@@ -158,7 +158,7 @@ def _height(value: float, low: float, high: float) -> float:
 
 
 def _short(name: str) -> str:
-    return name if len(name) <= 20 else f"{name[:19]}…"
+    return name if len(name) <= 29 else f"{name[:28]}…"
 
 
 def _svg(title: str, told: str, body: Sequence[str]) -> str:

@@ -96,6 +96,8 @@ class Table:
     apart: Apart
     meter_u_ratio: float | None
     repeat_cv: Mapping[str, tuple[float, int]]
+    known_by: str
+    """How the joules are known: modelled, simulated, and by which grades."""
 
     def cell(self, node: str, model: str, category: str) -> Cell | None:
         """The cell of that place."""
@@ -142,7 +144,15 @@ def table_of(record: Record, prompts_min: int = PROMPTS_MIN, *, strict: bool = F
         apart=_apart(record),
         meter_u_ratio=_meter_u_ratio(used),
         repeat_cv={node: cv for node in nodes if (cv := _repeat_cv(groups, node)) is not None},
+        known_by=_known_by([one.receipt for one in used]),
     )
+
+
+def _known_by(receipts: Sequence[Mapping[str, Any]]) -> str:
+    grades = sorted({one["energy"]["answer"]["grade"] for one in receipts})
+    words = ["simulated"] if any(one["simulated"] for one in receipts) else []
+    words += ["modelled"] if any(one["energy"]["scope"] == "modelled" for one in receipts) else []
+    return ", ".join([*words, f"grade {' and '.join(grades)}"]) if receipts else "nothing measured"
 
 
 # --- one cell ---------------------------------------------------------------------------------------------------------
