@@ -43,6 +43,7 @@ NAVIGATION: Final = (
             "how-to/energy-budget",
             "how-to/switch-*",
             "how-to/compare-models",
+            "results/*",
             "how-to/publish-numbers",
             "how-to/disclose",
             "how-to/sci-report",
