@@ -585,7 +585,7 @@ class Stage:
             "prompt": QUESTION if own else None,
             "answer": ANSWER if own else None,
             "system": None,
-            "asked": {"temperature": 0.0, "max_tokens": 256, "turns": 1},
+            "asked": {"temperature": 0.0, "max_tokens": 256, "turns": 1, "by_flags": True},
             "removed": removed,
             "shared": receipt_id in self.shared,
             "own": own,

@@ -1,5 +1,6 @@
 """One conformance suite for every engine, then what is particular to each: processes, deaths, scripts."""
 
+import json
 import os
 import signal
 import subprocess
@@ -36,6 +37,10 @@ FRANCE = "What is the capital of France?"
 def prompt(question: str = FRANCE, max_tokens: int = 12, stop: tuple[str, ...] = (), seed: int = 0) -> Prompt:
     message = Message(role="user", content=question)
     return Prompt(model="m", messages=(message,), max_tokens=max_tokens, stop=stop, seed=seed)
+
+
+CITY = {"type": "object", "properties": {"city": {"type": "string", "maxLength": 12}}, "required": ["city"],
+        "additionalProperties": False}  # fmt: skip
 
 
 def text(events: list[Event]) -> str:
@@ -559,3 +564,17 @@ def test_a_scripted_cancel_in_the_prefill(scripted: Case) -> None:
     assert len(events) == 2
     assert (end(events).finish_reason, end(events).usage.output_tokens) == ("cancelled", 0)
     assert (events[-1].t_ns - start_ns) / NS_PER_S == pytest.approx(0.45, abs=0.001)
+
+
+def test_the_model_writes_nothing_but_the_schema(tmp_path: Path, smollm2: Path) -> None:
+    """Held to a JSON schema, a model that would write a sentence writes JSON of that schema."""
+    engine = LlamaCpp(SystemClock(), 1, CONTEXT_TOKENS)
+    engine.load(Registry(tmp_path).add(smollm2, "m"))
+    try:
+        free = prompt(max_tokens=40)
+        held = replace(free, json_schema=json.dumps(CITY), temperature=0.8, top_p=0.9, seed=5)
+        assert list(json.loads(text(list(engine.generate(held))))) == ["city"]
+        with pytest.raises(json.JSONDecodeError):
+            json.loads(text(list(engine.generate(free))))
+    finally:
+        engine.unload()

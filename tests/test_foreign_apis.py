@@ -113,6 +113,39 @@ async def test_what_is_asked_reaches_the_node(tmp_path: Path) -> None:
         assert (await warm).status_code == 200
 
 
+SCHEMA: Json = {"type": "object", "properties": {"city": {"type": "string"}}}
+SHAPES: list[tuple[str, Json, Json | None]] = [
+    ("/v1/chat/completions", CHAT | {"response_format": {"type": "text"}}, None),
+    ("/v1/chat/completions", CHAT | {"response_format": {"type": "json_object"}}, {"type": "object"}),
+    (
+        "/v1/chat/completions",
+        CHAT | {"response_format": {"type": "json_schema", "json_schema": {"name": "x", "schema": SCHEMA}}},
+        SCHEMA,
+    ),
+    ("/v1/responses", {"model": "m", "input": "x", "text": {}}, None),
+    (
+        "/v1/responses",
+        {"model": "m", "input": "x", "text": {"format": {"type": "json_schema", "name": "x", "schema": SCHEMA}}},
+        SCHEMA,
+    ),
+    ("/api/chat", CHAT | {"stream": False, "format": "json"}, {"type": "object"}),
+    ("/api/generate", {"model": "m", "prompt": "x", "stream": False, "format": SCHEMA}, SCHEMA),
+]
+
+
+@pytest.mark.parametrize(("path", "body", "schema"), SHAPES)
+async def test_a_schema_reaches_the_node(tmp_path: Path, path: str, body: Json, schema: Json | None) -> None:
+    """In whatever words an answer is asked to be JSON, the node is leased the same."""
+    async with stage(tmp_path) as scene:
+        await scene.join()
+        asking = asyncio.create_task(scene.http.post(path, json=body))
+        lease = await scene.lease()
+        packed = lease["prompt"]["json_schema"]
+        assert (json.loads(packed) if packed is not None else None) == schema
+        await scene.finish(lease, done(lease, "{}"))
+        assert (await asking).status_code == 200
+
+
 async def test_a_stream_ends_with_its_energy(tmp_path: Path) -> None:
     """Pieces and the end come first, then a chunk with energy and receipt, the comment that other tools read, `[DONE]`;
     tokens are told to who asked for them."""
@@ -380,8 +413,8 @@ OPENAI: list[tuple[str, Json | None, int, str, str]] = [
     ("/v1/chat/completions", CHAT | {"max_tokens": 0}, 400, "bad_request", "max_tokens"),
     ("/v1/chat/completions", CHAT | {"n": 2}, 400, "not_supported", "n is not supported here: leave it out, or give 1"),
     ("/v1/chat/completions", CHAT | {"tools": [{"type": "function"}]}, 400, "not_supported", "tools"),
-    ("/v1/chat/completions", CHAT | {"response_format": {"type": "json_object"}}, 400, "not_supported", "response_for"),
-    ("/v1/chat/completions", CHAT | {"temperature": 1, "top_p": 0.5}, 400, "not_supported", "top_p"),
+    ("/v1/chat/completions", CHAT | {"response_format": {"type": "json_schema"}}, 400, "bad_request", "response_for"),
+    ("/v1/chat/completions", CHAT | {"temperature": 1, "top_p": 1.5}, 400, "bad_request", "top_p"),
     ("/v1/chat/completions", CHAT | {"logprobs": True}, 400, "not_supported", "logprobs"),
     (
         "/v1/chat/completions",
@@ -410,7 +443,7 @@ OPENAI: list[tuple[str, Json | None, int, str, str]] = [
 ]
 OLLAMA: list[tuple[str, Json, int, str]] = [
     ("/api/chat", CHAT | {"model": "nope"}, 404, "There is m."),
-    ("/api/chat", CHAT | {"format": "json"}, 400, "format is not supported"),
+    ("/api/chat", CHAT | {"format": "yaml"}, 400, "format"),
     ("/api/chat", CHAT | {"options": {"temperature": 1, "top_k": 3}}, 400, "options.top_k"),
     (
         "/api/chat",

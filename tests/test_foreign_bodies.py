@@ -98,6 +98,8 @@ def test_what_asks_for_nothing_is_taken() -> None:
         "messages": [TURN],
         "max_tokens": None,
         "temperature": 0.8,
+        "top_p": 0.9,
         "seed": None,
         "stop": None,
+        "json_schema": None,
     }

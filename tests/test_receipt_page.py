@@ -125,7 +125,7 @@ def test_texts_are_shared_and_deleted_by_their_owner() -> None:
 def test_the_command_asks_the_same_again() -> None:
     """What is printed is one shell command, however the prompt is quoted; without the text it says where that goes."""
     receipt = stage.as_json(stage.RECEIPTS["powercap"]())
-    asked = {"asked": {"temperature": 0.5, "max_tokens": 64, "turns": 1}}
+    asked = {"asked": {"temperature": 0.5, "max_tokens": 64, "turns": 1, "by_flags": True}}
     html = pages.render_receipt(receipt, {**asked, "prompt": "It's $HOME; `id`", "answer": "a"})
     command = re.findall(r"<code>(joulebox ask .*?)</code>", html, re.DOTALL)[0]
     words = shlex.split(command.replace("&#39;", "'").replace("&#34;", '"').replace("&amp;", "&"))
@@ -145,8 +145,10 @@ def test_the_command_asks_the_same_again() -> None:
     ask = getattr(get_command(command_line), "commands")["ask"]  # noqa: B009 - as typer types it
     assert ask.make_context("ask", words[2:]).params["prompt"] == "-n 5 what?"
     assert "joulebox ask PROMPT --model" in pages.render_receipt(receipt, {**asked, "prompt": None})
+    schema = {"asked": {**asked["asked"], "by_flags": False}, "prompt": "a"}
     talk = {"asked": {**asked["asked"], "turns": 2}, "prompt": "a"}
-    assert "joulebox ask" not in pages.render_receipt(receipt, talk)
+    for other in (schema, talk):
+        assert "joulebox ask" not in pages.render_receipt(receipt, other)
 
 
 def test_revisions_lead_to_one_another() -> None:

@@ -36,10 +36,10 @@ class Prompt:
     seed: int = 0
     stop: tuple[str, ...] = ()
     mode: Mode = "live"
-    model_reason: str | None = None
-    """Why this model, where the choice was left to the server."""
-    max_energy_j: float | None = None
-    """The answer ends when live readings tell that it drew so much above idle."""
+    model_reason: str | None = None  # why this model, where the choice was left to the server
+    max_energy_j: float | None = None  # the answer ends when live readings tell that it drew so much above idle
+    top_p: float | None = None
+    json_schema: str | None = None  # as JSON: the engine lets the model write nothing else
 
 
 # --- 2. it waits, 3. a node is chosen, 4. the node takes it -----------------------------------------------------------

@@ -14,7 +14,7 @@ import httpx2
 
 from joulebox.clock import Clock
 from joulebox.errors import JouleboxError
-from joulebox.model import Usage
+from joulebox.model import Prompt, Usage
 from joulebox.node.engine import Finished, LocalModel
 
 ASK_S: Final = 10.0
@@ -143,6 +143,15 @@ def lines(response: httpx2.Response, clock: Clock) -> Iterator[tuple[int, bytes]
         yield from ((t_ns, line) for line in whole)
     if left.strip():
         yield clock.now_ns(), left
+
+
+def sampling(prompt: Prompt) -> dict[str, Any]:
+    """What only some prompts ask for, in OpenAI's form; else the engine's own holds."""
+    asked: dict[str, Any] = {} if prompt.top_p is None else {"top_p": prompt.top_p}
+    if prompt.json_schema is not None:
+        schema = {"name": "answer", "strict": True, "schema": json.loads(prompt.json_schema)}
+        asked["response_format"] = {"type": "json_schema", "json_schema": schema}
+    return asked
 
 
 def json_lines(response: httpx2.Response, clock: Clock) -> Iterator[tuple[int, dict[str, Any]]]:

@@ -8,7 +8,7 @@ from typing import Any, Final
 from joulebox.errors import JouleboxError
 from joulebox.model import Prompt
 from joulebox.node.engine import LocalModel
-from joulebox.node.engine_http import Tally
+from joulebox.node.engine_http import Tally, sampling
 
 CHAT: Final = "/v1/chat/completions"
 _BAD_REQUEST: Final = 400
@@ -32,7 +32,7 @@ def request(prompt: Prompt, model: LocalModel) -> dict[str, Any]:
         # Each piece tells how many tokens there are so far; thoughts stay in the text, so every token has its time.
         "timings_per_token": True,
         "reasoning_format": "none",
-    }
+    } | sampling(prompt)
 
 
 def read(piece: Mapping[str, Any], tally: Tally) -> str:

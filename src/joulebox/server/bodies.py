@@ -1,5 +1,7 @@
 """Prompts as people send them: what may stand in a request, and the nouns it becomes."""
 
+import json
+from collections.abc import Mapping
 from datetime import datetime
 from typing import Annotated, Any, Final
 
@@ -14,6 +16,8 @@ from joulebox.server.paging import moment
 from joulebox.server.placement import GREENEST, Wish
 
 Json = dict[str, Any]
+SCHEMA_MAX: Final = 20_000
+"""So many characters a JSON schema may have: an engine makes a grammar of it."""
 Text = Annotated[str, Field(max_length=1_000_000)]
 EXAMPLE: Final[Json] = {"model": "small", "prompt": "Why is the sky blue?", "max_tokens": 64}
 
@@ -39,6 +43,14 @@ class AutoBody(BaseModel):
     ] = None
 
 
+def _packed(schema: Mapping[str, Any]) -> str:
+    """A JSON schema as a prompt keeps it. Raises `JouleboxError("bad_request")` for one that no engine should meet."""
+    packed = json.dumps(schema, separators=(",", ":"), ensure_ascii=False)
+    if len(packed) > SCHEMA_MAX:
+        raise JouleboxError("bad_request", f"The JSON schema is longer than {SCHEMA_MAX} characters: make it shorter.")
+    return packed
+
+
 class PromptBody(BaseModel):
     """A prompt as people send it: either `prompt` or `messages`."""
 
@@ -50,7 +62,13 @@ class PromptBody(BaseModel):
     system: Annotated[Text | None, Field(description="How the model is to behave.")] = None
     max_tokens: Annotated[int, Field(ge=1, description="The answer ends here at the latest.")] = 256
     temperature: Annotated[float, Field(ge=0, le=2, allow_inf_nan=False)] = 0.0
+    top_p: Annotated[
+        float | None, Field(gt=0, le=1, description="Above temperature 0: only the likeliest tokens of so much chance.")
+    ] = None
     seed: Annotated[int, Field(ge=0, le=2**31 - 1)] = 0
+    json_schema: Annotated[
+        dict[str, Any] | None, Field(description="The answer is JSON of this JSON schema and nothing else.")
+    ] = None
     stop: Annotated[list[Annotated[str, Field(min_length=1, max_length=200)]], Field(max_length=16)] = []
     mode: Annotated[Mode, Field(description="`quiet` sends nothing until the answer is measured.")] = "live"
     placement: Annotated[
@@ -96,6 +114,8 @@ class PromptBody(BaseModel):
             stop=tuple(self.stop),
             mode=self.mode,
             max_energy_j=self.max_energy_j,
+            top_p=self.top_p,
+            json_schema=_packed(self.json_schema) if self.json_schema is not None else None,
         )
 
     def to_wish(self, now: datetime) -> Wish:

@@ -20,7 +20,7 @@ from joulebox.server.following import Answer, Ended, Following, Piece, Settled, 
 from joulebox.server.foreign_asking import ANY_TAG, Form, TermsBody, begin
 from joulebox.server.foreign_problems import OLLAMA_PROBLEMS, ollama_error
 from joulebox.server.openai_api import packed, said_in_pieces, said_whole
-from joulebox.server.openai_forms import Unsupported
+from joulebox.server.openai_forms import ANY_OBJECT, Unsupported
 from joulebox.server.receipt_fields import EnergyObject, JouleboxObject, ollama_usage
 from joulebox.server.service import Mine, Service
 
@@ -28,7 +28,6 @@ Json = dict[str, Any]
 NDJSON: Final = "application/x-ndjson"
 NOTHING_LOADED: Final = "Nodes load a model when a prompt needs it: nothing was loaded or unloaded now."
 HARMLESS: Final[Mapping[str, Sequence[object]]] = {
-    "format": ("",),
     "think": (False,),
     "logprobs": (False,),
     "tools": ([],),
@@ -46,7 +45,6 @@ OPTIONS: Final[Mapping[str, Sequence[object]]] = {
 }
 WARM_OPTIONS: Final[Mapping[str, Sequence[object]]] = {
     "top_k": (40,),
-    "top_p": (0.9, 1),
     "min_p": (0,),
     "typical_p": (1,),
 }
@@ -61,7 +59,7 @@ class OptionsBody(Form):
     seed: int | None = None
     stop: str | list[str] | None = None
     top_k: Annotated[Any, Field(description="Not supported above temperature 0.")] = None
-    top_p: Annotated[Any, Field(description="Not supported above temperature 0.")] = None
+    top_p: Annotated[float | None, Field(ge=0, le=1, description="Where temperature is 0 it has no effect.")] = None
     min_p: Annotated[Any, Field(description="Not supported above temperature 0.")] = None
     typical_p: Annotated[Any, Field(description="Not supported above temperature 0.")] = None
     repeat_penalty: Unsupported = None
@@ -75,6 +73,7 @@ class OptionsBody(Form):
         return {
             "max_tokens": self.num_predict if self.num_predict is not None and self.num_predict > 0 else None,
             "temperature": self.temperature,
+            "top_p": self.top_p if self.top_p not in (0, 1) else None,
             "seed": self.seed if self.seed is not None and self.seed >= 0 else None,
             "stop": [self.stop] if isinstance(self.stop, str) else self.stop,
         }
@@ -87,7 +86,9 @@ class _Asking(Form):
     stream: Annotated[bool | None, Field(description="A line for each piece, unless it is false.")] = None
     options: OptionsBody | None = None
     keep_alive: Annotated[Any, Field(description="Heard, without effect.")] = None
-    format: Unsupported = None
+    format: Annotated[
+        Literal["", "json"] | Json | None, Field(description="`json`, or a JSON schema: the answer is nothing else.")
+    ] = None
     think: Unsupported = None
     logprobs: Unsupported = None
     tools: Unsupported = None
@@ -101,7 +102,8 @@ class _Asking(Form):
     def common(self) -> Json:
         """The fields of our own prompt that both have. Raises `JouleboxError("not_supported")`."""
         self.refuse(HARMLESS)
-        return (self.options or OptionsBody()).to_fields()
+        schema = ANY_OBJECT if self.format == "json" else self.format or None
+        return {**(self.options or OptionsBody()).to_fields(), "json_schema": schema}
 
 
 class OllamaMessage(Form):

@@ -15,6 +15,7 @@ from joulebox.server.receipt_fields import EnergyObject, JouleboxObject
 Json = dict[str, Any]
 Unsupported = Annotated[Any, Field(description="Not supported: leave it out.")]
 Tokens = Annotated[int, Field(ge=1)]
+ANY_OBJECT: Final[Json] = {"type": "object"}
 COMPLETION_TOKENS: Final = 16
 """As long is a completion of which nobody says how long it may be."""
 HARMLESS: Final[Mapping[str, Sequence[object]]] = {
@@ -29,7 +30,6 @@ CHAT_HARMLESS: Final[Mapping[str, Sequence[object]]] = {
     "logprobs": (False,),
     "tools": ([],),
     "functions": ([],),
-    "response_format": ({"type": "text"},),
     "modalities": (["text"],),
     "audio": (),
     "prediction": (),
@@ -56,7 +56,7 @@ class _Sampling(Form):
     model: Annotated[str, Field(max_length=200, description="Id of a model, as `GET /v1/models` lists it.")]
     max_tokens: Annotated[Tokens | None, Field(description="The answer ends here at the latest.")] = None
     temperature: Annotated[float | None, Field(ge=0, le=2, description="0 where nothing is said.")] = None
-    top_p: Annotated[float | None, Field(description="1; where temperature is 0 it has no effect.")] = None
+    top_p: Annotated[float | None, Field(ge=0, le=1, description="Where temperature is 0 it has no effect.")] = None
     seed: int | None = None
     stop: str | list[str] | None = None
     stream: bool | None = None
@@ -74,11 +74,10 @@ class _Sampling(Form):
         return self.stream_options is not None and bool(self.stream_options.include_usage)
 
     def sampling(self) -> Json:
-        """Its part of a prompt of ours. Raises `JouleboxError("not_supported")`."""
-        if self.temperature:
-            self.refuse({"top_p": (1,)})
+        """Its part of a prompt of ours."""
         return {
             "temperature": self.temperature,
+            "top_p": self.top_p if self.top_p not in (0, 1) else None,
             "seed": self.seed,
             "stop": [self.stop] if isinstance(self.stop, str) else self.stop,
         }
@@ -89,6 +88,32 @@ class ChatMessage(Form):
 
     role: Literal["system", "developer", "user", "assistant", "tool", "function"]
     content: Annotated[str | list[Json] | None, Field(description="Text, or parts of the type text.")] = None
+
+
+class SchemaBody(Form):
+    """A JSON schema with its name."""
+
+    name: str | None = None
+    schema_: Annotated[Json | None, Field(alias="schema")] = None
+
+
+class ResponseFormat(Form):
+    """What an answer is to be like."""
+
+    type: Literal["text", "json_object", "json_schema"]
+    json_schema: SchemaBody | None = None
+
+    def schema_asked(self) -> Json | None:
+        """The JSON schema of the answer; `None` for plain text. Raises `JouleboxError("bad_request")`."""
+        if self.type == "json_schema" and (self.json_schema is None or self.json_schema.schema_ is None):
+            raise JouleboxError(
+                "bad_request",
+                "response_format.json_schema.schema is missing: give the schema.",
+                field="response_format",
+            )
+        if self.type == "json_object":
+            return ANY_OBJECT
+        return self.json_schema.schema_ if self.type == "json_schema" and self.json_schema is not None else None
 
 
 class ChatBody(_Sampling):
@@ -104,7 +129,9 @@ class ChatBody(_Sampling):
     max_completion_tokens: Annotated[Tokens | None, Field(description="The newer name of max_tokens.")] = None
     tools: Unsupported = None
     functions: Unsupported = None
-    response_format: Annotated[Any, Field(description='`{"type": "text"}`.')] = None
+    response_format: Annotated[
+        ResponseFormat | None, Field(description="Types `text`, `json_object`, and `json_schema` with its schema.")
+    ] = None
     modalities: Unsupported = None
     audio: Unsupported = None
     prediction: Unsupported = None
@@ -116,6 +143,7 @@ class ChatBody(_Sampling):
         return self.sampling() | {
             "messages": [turn(one.role, one.content, f"messages.{at}") for at, one in enumerate(self.messages)],
             "max_tokens": self.max_completion_tokens or self.max_tokens,
+            "json_schema": self.response_format.schema_asked() if self.response_format is not None else None,
         }
 
 

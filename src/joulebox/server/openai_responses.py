@@ -16,7 +16,7 @@ from joulebox.server.following import Answer, Ended, Following, Piece, Settled, 
 from joulebox.server.foreign_asking import Form, TermsBody, begin, turn
 from joulebox.server.foreign_problems import OPENAI_PROBLEMS, openai_error
 from joulebox.server.openai_api import SSE, WAITING, packed, said_in_pieces, said_whole, sse, streamed
-from joulebox.server.openai_forms import Tokens, Unsupported, reason_of
+from joulebox.server.openai_forms import ANY_OBJECT, Tokens, Unsupported, reason_of
 from joulebox.server.receipt_fields import EnergyObject, JouleboxObject, openai_usage
 from joulebox.server.service import Mine
 
@@ -27,8 +27,28 @@ HARMLESS: Final[Mapping[str, Sequence[object]]] = {
     "background": (False,),
     "conversation": (),
     "prompt": (),
-    "text": ({"format": {"type": "text"}}, {}),
 }
+
+
+class TextFormat(Form):
+    """What the text is to be like."""
+
+    type: Literal["text", "json_object", "json_schema"]
+    schema_: Annotated[Json | None, Field(alias="schema")] = None
+
+    def schema_asked(self) -> Json | None:
+        """The JSON schema of the answer; `None` for plain text. Raises `JouleboxError("bad_request")`."""
+        if self.type == "json_schema" and self.schema_ is None:
+            raise JouleboxError("bad_request", "text.format.schema is missing: give the schema.", field="text")
+        if self.type == "json_object":
+            return ANY_OBJECT
+        return self.schema_ if self.type == "json_schema" else None
+
+
+class TextOptions(Form):
+    """How the text is to be."""
+
+    format: TextFormat | None = None
 
 
 class ResponseBody(Form):
@@ -41,22 +61,28 @@ class ResponseBody(Form):
     instructions: Annotated[str | None, Field(description="How the model is to behave.")] = None
     max_output_tokens: Annotated[Tokens | None, Field(description="The answer ends here at the latest.")] = None
     temperature: Annotated[float | None, Field(ge=0, le=2, description="0 where nothing is said.")] = None
-    top_p: Annotated[float | None, Field(description="1; where temperature is 0 it has no effect.")] = None
+    top_p: Annotated[float | None, Field(ge=0, le=1, description="Where temperature is 0 it has no effect.")] = None
     previous_response_id: Annotated[str | None, Field(description="This one goes on from there.")] = None
     stream: bool | None = None
     metadata: Annotated[Json | None, Field(description="Given back as it is.")] = None
-    text: Annotated[Any, Field(description='`{"format": {"type": "text"}}`.')] = None
+    text: Annotated[
+        TextOptions | None, Field(description="Its `format`: `text`, `json_object`, or `json_schema` with its schema.")
+    ] = None
     tools: Unsupported = None
     background: Unsupported = None
     conversation: Unsupported = None
     prompt: Unsupported = None
     joulebox: TermsBody | None = None
 
+    @property
+    def text_format(self) -> Json:
+        """What the text was asked to be like, as it is given back."""
+        found = self.text.format if self.text is not None else None
+        return found.model_dump(by_alias=True, exclude_none=True) if found is not None else {"type": "text"}
+
     def to_fields(self) -> Json:
         """The fields of our own prompt. Raises `JouleboxError`: `not_supported`, `bad_request`."""
-        if isinstance(self.text, dict):
-            self.text.pop("verbosity", None)
-        self.refuse(HARMLESS if not self.temperature else {**HARMLESS, "top_p": (1,)})
+        self.refuse(HARMLESS)
         items = [{"role": "user", "content": self.input}] if isinstance(self.input, str) else self.input
         earlier = self.previous_response_id
         return {
@@ -64,6 +90,8 @@ class ResponseBody(Form):
             "system": self.instructions,
             "max_tokens": self.max_output_tokens,
             "temperature": self.temperature,
+            "top_p": self.top_p if self.top_p not in (0, 1) else None,
+            "json_schema": self.text.format.schema_asked() if self.text is not None and self.text.format else None,
             "follows": earlier.removeprefix(PREFIX) if earlier is not None else None,
         }
 
@@ -134,7 +162,7 @@ class _Shown:
             "previous_response_id": body.previous_response_id,
             "store": True,
             "temperature": body.temperature or 0.0,
-            "text": {"format": {"type": "text"}},
+            "text": {"format": body.text_format},
             "tool_choice": "none",
             "tools": [],
             "top_p": body.top_p,

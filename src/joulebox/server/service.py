@@ -438,7 +438,12 @@ class Service:
         system = next((turn.content for turn in prompt.messages if turn.role == "system"), None)
         turns = sum(turn.role == "user" for turn in prompt.messages)
         return {
-            "asked": {"temperature": prompt.temperature, "max_tokens": prompt.max_tokens, "turns": turns},
+            "asked": {
+                "temperature": prompt.temperature,
+                "max_tokens": prompt.max_tokens,
+                "turns": turns,
+                "by_flags": prompt.top_p is None and prompt.json_schema is None,
+            },
             "removed": record.erased,
             "system": system if seen else None,
             "prompt": _question(record.job.prompt) if seen else None,

@@ -5,6 +5,7 @@ prompt cache: newer versions tell how many tokens came from it, older ones do no
 refused, where Ollama's own default is to shorten it silently.
 """
 
+import json
 from collections.abc import Collection, Iterator, Mapping
 from typing import Any, ClassVar, Final
 
@@ -91,6 +92,8 @@ class Ollama(ServedEngine):
             "temperature": prompt.temperature,
             "seed": prompt.seed,
         }
+        if prompt.top_p is not None:
+            options["top_p"] = prompt.top_p
         return _CHAT, {
             "model": name,
             "messages": [{"role": message.role, "content": message.content} for message in prompt.messages],
@@ -99,7 +102,7 @@ class Ollama(ServedEngine):
             "truncate": False,
             "shift": False,
             "options": options | ({"stop": list(prompt.stop)} if prompt.stop else {}),
-        }
+        } | ({"format": json.loads(prompt.json_schema)} if prompt.json_schema is not None else {})
 
     def pieces(self, response: httpx2.Response) -> Iterator[tuple[int, dict[str, Any]]]:
         """One JSON object a line."""

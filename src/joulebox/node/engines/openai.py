@@ -11,7 +11,7 @@ from typing import Any, ClassVar, Final
 
 from joulebox.model import Prompt
 from joulebox.node.engine import LocalModel
-from joulebox.node.engine_http import Refusal, Tally
+from joulebox.node.engine_http import Refusal, Tally, sampling
 from joulebox.node.options import choice
 from joulebox.node.served import (
     LOAD_WAIT_S,
@@ -72,7 +72,7 @@ class OpenAI(ServedEngine):
             "seed": prompt.seed,
             "stream": True,
             "stream_options": dict(self.stream_options),
-        } | ({"stop": list(prompt.stop)} if prompt.stop else {})
+        } | ({"stop": list(prompt.stop)} if prompt.stop else {}) | sampling(prompt)
 
     def read(self, piece: Mapping[str, Any], tally: Tally) -> str:
         """Thoughts come in a field of their own, of two names."""

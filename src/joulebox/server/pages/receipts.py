@@ -144,7 +144,7 @@ def _curve_words(trace: TraceChart, _: Tongue) -> str:
 def _command(receipt: Mapping[str, Any], texts: Mapping[str, Any], _: Tongue) -> str | None:
     """What asks the same again; `None` where it was no prompt, or one of a conversation."""
     asked = texts.get("asked")
-    if receipt["model"] is None or asked is None or asked["turns"] > 1:
+    if receipt["model"] is None or asked is None or asked["turns"] > 1 or not asked["by_flags"]:
         return None
     prompt = texts.get("prompt")
     said = shlex.quote(prompt) if prompt is not None else _("PROMPT")
