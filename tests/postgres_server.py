@@ -9,7 +9,7 @@ import shutil
 import signal
 import subprocess
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import cache
 from itertools import count
 from pathlib import Path
@@ -47,13 +47,18 @@ class PostgresServer:
         # Whatever becomes of this process, the server ends with it.
         leash = ("setpriv", "--pdeathsig", "INT") if shutil.which("setpriv") else ()
         command = (*leash, self._bin / "postgres", "-D", self._data, "-k", self._folder, *OPTIONS)
-        quiet = subprocess.DEVNULL
-        self._process = subprocess.Popen(command, user=self._user, stdout=quiet, stderr=quiet, start_new_session=True)
         end_ns = CLOCK.now_ns() + nanoseconds(START_S)
-        while subprocess.run((self._bin / "pg_isready", "-q", "-h", self._folder), check=False).returncode:
-            assert self._process.poll() is None, "Postgres ended at its start"
+        ready = (self._bin / "pg_isready", "-q", "-h", self._folder)
+        self._process = self._spawn(command)
+        while subprocess.run(ready, check=False).returncode:
             assert CLOCK.now_ns() < end_ns, "Postgres does not answer"
             CLOCK.sleep_until(CLOCK.now_ns() + nanoseconds(0.05))
+            if self._process.poll() is not None:  # children of one that was killed hold its memory for a moment
+                self._process = self._spawn(command)
+
+    def _spawn(self, command: Sequence[str | Path]) -> subprocess.Popen[bytes]:
+        quiet = subprocess.DEVNULL
+        return subprocess.Popen(command, user=self._user, stdout=quiet, stderr=quiet, start_new_session=True)
 
     @property
     def pid(self) -> int:
