@@ -15,7 +15,7 @@ PARTS := pyproject.toml constraints.txt
 RUN := -e '.[models]'
 DEV := -e '.[models,dev,docs]'
 INSTALL := uv pip install -q --python $(BIN)/python -c constraints.txt -b constraints.txt
-PYTEST := $(BIN)/python -m pytest -q -rs -n 5 --dist loadfile --no-loadscope-reorder
+PYTEST := $(BIN)/python -m pytest -q -rs -n 4 --dist loadfile --no-loadscope-reorder
 
 # A .venv that was moved or whose Python is gone is made again.
 ifneq ($(shell $(BIN)/python -c 'print(open(".venv/home").read(), end="")' 2>/dev/null),$(CURDIR))

@@ -28,12 +28,6 @@ FIRST = (
     "test_up",
     "test_engines",
     "test_pages",
-    "test_access",
-    "test_upgrade",
-    "test_backup",
-    "test_served",
-    "test_foreign_apis",
-    "test_metrics",
     "test_fleet",
 )
 """The files that take longest, in this order: what begins last must be short, or one process works on alone."""

@@ -43,6 +43,8 @@ async def test_from_prompt_to_receipt(tmp_path: Path) -> None:
                 "mode": "live",
                 "model_reason": None,
                 "max_energy_j": None,
+                "top_p": None,
+                "json_schema": None,
             }
             async with scene.hold(lease) as words:
                 sent = await scene.send(lease, story("Hel", "lo"))
