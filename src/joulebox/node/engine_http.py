@@ -16,6 +16,7 @@ from joulebox.clock import Clock
 from joulebox.errors import JouleboxError
 from joulebox.model import Prompt, Usage
 from joulebox.node.engine import Finished, LocalModel
+from joulebox.node.json_http import why
 
 ASK_S: Final = 10.0
 """A question about the engine itself that takes longer is given up."""
@@ -254,12 +255,13 @@ class EngineHttp:
 
     def broken(self, error: Exception, wait_s: float | None = None) -> JouleboxError:
         """Why nothing came, or not all of it."""
+        cause = why(error, type(error).__name__)
         if isinstance(error, httpx2.ConnectError | httpx2.ConnectTimeout):
-            return self._died(f"does not answer at {self.url} ({_reason(error)}): start it")
+            return self._died(f"does not answer at {self.url} ({cause}): start it")
         if isinstance(error, httpx2.TimeoutException):
             silent_s = self._silence_s if wait_s is None else wait_s
             return self._died(f"at {self.url} said nothing for {silent_s:g} s and was given up: look into its log")
-        return self._died(f"at {self.url} broke off its answer ({_reason(error)}): look into its log, then ask again")
+        return self._died(f"at {self.url} broke off its answer ({cause}): look into its log, then ask again")
 
     def cut_short(self) -> JouleboxError:
         """The answer ended without its end."""
@@ -332,14 +334,3 @@ def _shortened(text: bytes | str) -> str:
         text = text.decode("utf-8", "replace")
     printable = "".join(sign if sign.isprintable() else " " for sign in text[: 2 * SAID_MAX]).strip()
     return printable[:SAID_MAX].rstrip(". ")
-
-
-def _reason(error: BaseException) -> str:
-    cause: BaseException | None = error
-    while cause is not None:
-        if isinstance(cause, socket.gaierror):
-            return "there is no host of that name"
-        if isinstance(cause, OSError) and cause.strerror:
-            return cause.strerror
-        cause = cause.__cause__ or cause.__context__
-    return str(error) or type(error).__name__

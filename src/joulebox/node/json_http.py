@@ -47,9 +47,9 @@ class JsonHttp:
         except (httpcore2.ConnectTimeout, httpcore2.ReadTimeout, httpcore2.WriteTimeout) as error:
             raise MeterFault(f"{self.url} did not answer {says} within {self._timeout_s:g} s") from error
         except (httpcore2.ConnectError, OSError) as error:
-            raise MeterFault(f"{self.url} cannot be reached ({_reason(error)})") from error
+            raise MeterFault(f"{self.url} cannot be reached ({why(error)})") from error
         except (httpcore2.NetworkError, httpcore2.RemoteProtocolError) as error:
-            raise MeterFault(f"{self.url} broke off its answer to {says} ({_reason(error)})") from error
+            raise MeterFault(f"{self.url} broke off its answer to {says} ({why(error)})") from error
         if status == 401:
             raise MeterFault(f"{self.url} asks for a password (401 to {says})")
         if status != 200:
@@ -162,7 +162,8 @@ def _checked(kind: str, address: str) -> str:
     return address.rstrip("/")
 
 
-def _reason(error: Exception) -> str:
+def why(error: BaseException, silent: str = "the connection ended") -> str:
+    """Why a connection failed, in the system's words; `silent` where it says nothing."""
     cause: BaseException | None = error
     while cause is not None:
         if isinstance(cause, socket.gaierror):
@@ -170,7 +171,7 @@ def _reason(error: Exception) -> str:
         if isinstance(cause, OSError) and cause.strerror:
             return cause.strerror
         cause = cause.__cause__ or cause.__context__
-    return str(error) or "the connection ended"
+    return str(error) or silent
 
 
 def _no_number(text: str) -> float:

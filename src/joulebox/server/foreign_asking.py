@@ -83,6 +83,8 @@ async def begin(
     contexts = [file.context_tokens for file in files if model in (file.id, AUTO)]
     own = terms.model_dump(exclude_none=True, exclude={"receipt_wait_s"}) | ({"idempotency_key": key} if key else {})
     said = {name: value for name, value in fields.items() if value is not None}
+    if said.get("top_p") in (0, 1):  # clients send these where they ask for nothing
+        del said["top_p"]
     said["seed"] = _seed(fields.get("seed"), fields.get("temperature"))
     said.setdefault("max_tokens", min([TOKENS_MAX, *contexts]))
     try:

@@ -73,7 +73,7 @@ class OptionsBody(Form):
         return {
             "max_tokens": self.num_predict if self.num_predict is not None and self.num_predict > 0 else None,
             "temperature": self.temperature,
-            "top_p": self.top_p if self.top_p not in (0, 1) else None,
+            "top_p": self.top_p,
             "seed": self.seed if self.seed is not None and self.seed >= 0 else None,
             "stop": [self.stop] if isinstance(self.stop, str) else self.stop,
         }

@@ -77,7 +77,7 @@ class _Sampling(Form):
         """Its part of a prompt of ours."""
         return {
             "temperature": self.temperature,
-            "top_p": self.top_p if self.top_p not in (0, 1) else None,
+            "top_p": self.top_p,
             "seed": self.seed,
             "stop": [self.stop] if isinstance(self.stop, str) else self.stop,
         }
@@ -90,6 +90,17 @@ class ChatMessage(Form):
     content: Annotated[str | list[Json] | None, Field(description="Text, or parts of the type text.")] = None
 
 
+Kind = Literal["text", "json_object", "json_schema"]
+
+
+def schema_of(kind: Kind, given: Json | None, where: str) -> Json | None:
+    """The JSON schema that a kind of answer is held to; `None` for plain text. Raises `JouleboxError("bad_request")`
+    where one should stand at `where` and does not."""
+    if kind == "json_schema" and given is None:
+        raise JouleboxError("bad_request", f"{where} is missing: give the schema.", field=where.partition(".")[0])
+    return {"text": None, "json_object": ANY_OBJECT, "json_schema": given}[kind]
+
+
 class SchemaBody(Form):
     """A JSON schema with its name."""
 
@@ -100,20 +111,13 @@ class SchemaBody(Form):
 class ResponseFormat(Form):
     """What an answer is to be like."""
 
-    type: Literal["text", "json_object", "json_schema"]
+    type: Kind
     json_schema: SchemaBody | None = None
 
     def schema_asked(self) -> Json | None:
         """The JSON schema of the answer; `None` for plain text. Raises `JouleboxError("bad_request")`."""
-        if self.type == "json_schema" and (self.json_schema is None or self.json_schema.schema_ is None):
-            raise JouleboxError(
-                "bad_request",
-                "response_format.json_schema.schema is missing: give the schema.",
-                field="response_format",
-            )
-        if self.type == "json_object":
-            return ANY_OBJECT
-        return self.json_schema.schema_ if self.type == "json_schema" and self.json_schema is not None else None
+        given = self.json_schema.schema_ if self.json_schema is not None else None
+        return schema_of(self.type, given, "response_format.json_schema.schema")
 
 
 class ChatBody(_Sampling):

@@ -16,7 +16,7 @@ from joulebox.server.following import Answer, Ended, Following, Piece, Settled, 
 from joulebox.server.foreign_asking import Form, TermsBody, begin, turn
 from joulebox.server.foreign_problems import OPENAI_PROBLEMS, openai_error
 from joulebox.server.openai_api import SSE, WAITING, packed, said_in_pieces, said_whole, sse, streamed
-from joulebox.server.openai_forms import ANY_OBJECT, Tokens, Unsupported, reason_of
+from joulebox.server.openai_forms import Kind, Tokens, Unsupported, reason_of, schema_of
 from joulebox.server.receipt_fields import EnergyObject, JouleboxObject, openai_usage
 from joulebox.server.service import Mine
 
@@ -33,16 +33,12 @@ HARMLESS: Final[Mapping[str, Sequence[object]]] = {
 class TextFormat(Form):
     """What the text is to be like."""
 
-    type: Literal["text", "json_object", "json_schema"]
+    type: Kind
     schema_: Annotated[Json | None, Field(alias="schema")] = None
 
     def schema_asked(self) -> Json | None:
         """The JSON schema of the answer; `None` for plain text. Raises `JouleboxError("bad_request")`."""
-        if self.type == "json_schema" and self.schema_ is None:
-            raise JouleboxError("bad_request", "text.format.schema is missing: give the schema.", field="text")
-        if self.type == "json_object":
-            return ANY_OBJECT
-        return self.schema_ if self.type == "json_schema" else None
+        return schema_of(self.type, self.schema_, "text.format.schema")
 
 
 class TextOptions(Form):
@@ -90,7 +86,7 @@ class ResponseBody(Form):
             "system": self.instructions,
             "max_tokens": self.max_output_tokens,
             "temperature": self.temperature,
-            "top_p": self.top_p if self.top_p not in (0, 1) else None,
+            "top_p": self.top_p,
             "json_schema": self.text.format.schema_asked() if self.text is not None and self.text.format else None,
             "follows": earlier.removeprefix(PREFIX) if earlier is not None else None,
         }
