@@ -11,10 +11,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import typer
 
 from gguf_files import write_gguf
-from joulebox.cli import main
+from joulebox.cli import app, main
 from joulebox.clock import SystemClock
+from joulebox.command_help import SECTIONS
 from joulebox.node import calibration, doctor, meter_check, models
 from joulebox.node.calibration import calibrated, load_calibration
 from joulebox.node.meters import open_meters
@@ -98,6 +100,17 @@ def test_usage(capsys: pytest.CaptureFixture[str], words: tuple[str, ...]) -> No
     assert (code, out) == (2, "")
     assert "Traceback" not in err
     assert err
+
+
+def test_the_help_has_every_command_in_one_section_and_no_sentence_cut(capsys: pytest.CaptureFixture[str]) -> None:
+    """`joulebox --help` shows each command once, under what one wants to do, with a whole sentence."""
+    code, out, _ = joulebox(capsys, "--help")
+    assert code == 0
+    placed = [name for names in SECTIONS.values() for name in names]
+    commands = typer.main.get_command(app).commands  # type: ignore[attr-defined]
+    assert sorted(placed) == sorted(commands)
+    assert all(f"\n  {name} " in out for name in placed)
+    assert "..." not in out.split("Use:")[1]
 
 
 SETTINGS: list[tuple[str, str]] = [

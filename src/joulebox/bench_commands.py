@@ -6,12 +6,13 @@ from typing import Annotated, Final
 
 import typer
 
+from joulebox.command_help import Whole
 from joulebox.token_commands import ServerOption, client_of
 
 PNG_WIDTH_PX: Final = 1920
 """Of a plot as PNG: three times what it is as SVG."""
 
-app = typer.Typer(help="Which model for which task.", no_args_is_help=True, rich_markup_mode=None)
+app = typer.Typer(help="Which model for which task.", no_args_is_help=True, rich_markup_mode=None, cls=Whole)
 
 
 @app.command("tasks")

@@ -9,6 +9,7 @@ import typer
 
 from joulebox.backup_commands import backup, restore
 from joulebox.bench_commands import app as bench_app
+from joulebox.command_help import Sectioned, Whole
 from joulebox.compare_commands import compare
 from joulebox.errors import JouleboxError
 from joulebox.export_commands import receipts_export
@@ -23,17 +24,18 @@ if TYPE_CHECKING:
 
 app = typer.Typer(
     name="joulebox",
+    cls=Sectioned,
     help="Pick an open model, put in a prompt, get the answer and its receipt: joules with an interval, CO2e, SCI.",
     no_args_is_help=True,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
-meters_app = typer.Typer(help="Meters of this machine.", no_args_is_help=True, rich_markup_mode=None)
-receipts_app = typer.Typer(help="Receipts of past prompts.", no_args_is_help=True, rich_markup_mode=None)
-report_app = typer.Typer(help="Reports of the whole service.", no_args_is_help=True, rich_markup_mode=None)
-control_app = typer.Typer(help="Control prompts of the nodes.", no_args_is_help=True, rich_markup_mode=None)
-db_app = typer.Typer(help="The server's database.", no_args_is_help=True, rich_markup_mode=None)
-rig_app = typer.Typer(help="The simulated lab.", no_args_is_help=True, rich_markup_mode=None)
+meters_app = typer.Typer(help="Meters of this machine.", no_args_is_help=True, rich_markup_mode=None, cls=Whole)
+receipts_app = typer.Typer(help="Receipts of past prompts.", no_args_is_help=True, rich_markup_mode=None, cls=Whole)
+report_app = typer.Typer(help="Reports of the whole service.", no_args_is_help=True, rich_markup_mode=None, cls=Whole)
+control_app = typer.Typer(help="Control prompts of the nodes.", no_args_is_help=True, rich_markup_mode=None, cls=Whole)
+db_app = typer.Typer(help="The server's database.", no_args_is_help=True, rich_markup_mode=None, cls=Whole)
+rig_app = typer.Typer(help="The simulated lab.", no_args_is_help=True, rich_markup_mode=None, cls=Whole)
 app.add_typer(node_app, name="node")
 app.add_typer(models_app, name="models")
 app.add_typer(meters_app, name="meters")

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
+from joulebox.command_help import Whole
 from joulebox.errors import JouleboxError
 from joulebox.token_commands import JsonOption
 
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
     from joulebox.node.models import Registry
     from joulebox.settings import Settings
 
-models_app = typer.Typer(help="Models on this machine.", no_args_is_help=True, rich_markup_mode=None)
+models_app = typer.Typer(help="Models on this machine.", no_args_is_help=True, rich_markup_mode=None, cls=Whole)
 
 DEFAULT_MODEL: Final = "smollm2-135m-instruct"
 DataOption = Annotated[Path | None, typer.Option("--data-dir", help="Where database, models and results are kept.")]

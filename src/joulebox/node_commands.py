@@ -5,10 +5,11 @@ from typing import Annotated
 
 import typer
 
+from joulebox.command_help import Whole
 from joulebox.token_commands import JsonOption, ServerOption, client_of
 
 NodeArgument = Annotated[str, typer.Argument(help="Name of a node; see `joulebox node list`.")]
-node_app = typer.Typer(rich_markup_mode=None, invoke_without_command=True)
+node_app = typer.Typer(rich_markup_mode=None, cls=Whole, invoke_without_command=True)
 
 
 @node_app.command("list")

@@ -6,10 +6,12 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from joulebox.command_help import Whole
+
 if TYPE_CHECKING:
     from joulebox.client import Client
 
-tokens_app = typer.Typer(help="Who may use the server.", no_args_is_help=True, rich_markup_mode=None)
+tokens_app = typer.Typer(help="Who may use the server.", no_args_is_help=True, rich_markup_mode=None, cls=Whole)
 
 ServerOption = Annotated[str | None, typer.Option("--server", help="Address of the server.", metavar="URL")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
