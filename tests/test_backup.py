@@ -19,7 +19,7 @@ import databases
 import postgres_server
 from joulebox.errors import JouleboxError
 from joulebox.server.store import archive, sqlite_file
-from joulebox.server.store.database import HEAD
+from joulebox.server.store.schema import HEAD
 from server_stage import Stage, stage
 from test_carry import filled, goes_on, holds
 from test_cli import joulebox

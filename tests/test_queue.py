@@ -483,7 +483,7 @@ async def test_one_schema(empty: Path | str) -> None:
     from alembic.migration import MigrationContext
     from alembic.script import ScriptDirectory
 
-    from joulebox.server.store.database import HEAD
+    from joulebox.server.store.schema import HEAD
     from joulebox.server.store.tables import metadata
 
     config = Config()

@@ -19,7 +19,7 @@ from joulebox.errors import JouleboxError
 from joulebox.model import JobState
 from joulebox.server.jobs import StoredReceipt
 from joulebox.server.store import archive, database
-from joulebox.server.store.database import HEAD
+from joulebox.server.store.schema import HEAD
 from server_stage import stage
 from test_backup import quiet, url_of
 from test_cli import joulebox
@@ -39,7 +39,7 @@ def schemas() -> list[str]:
     """All schemas there ever were, oldest first."""
     from alembic.script import ScriptDirectory
 
-    chain = ScriptDirectory.from_config(database._chain())
+    chain = ScriptDirectory.from_config(schema._chain())
     return [each.revision for each in reversed(list(chain.walk_revisions()))]
 
 
@@ -47,7 +47,7 @@ def to(connection: Connection, schema: str) -> None:
     """Bring a database to that schema, as an earlier version would have."""
     from alembic import command
 
-    config = database._chain()
+    config = schema._chain()
     config.attributes["connection"] = connection
     command.upgrade(config, schema)
 

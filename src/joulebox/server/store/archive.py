@@ -29,7 +29,8 @@ from joulebox.accounting import METHOD_VERSION
 from joulebox.errors import JouleboxError
 from joulebox.host import own_file, own_folder
 from joulebox.server.store import carry, sqlite_file
-from joulebox.server.store.database import HEAD, database_at, refuse_newer, shown
+from joulebox.server.store.database import database_at
+from joulebox.server.store.schema import HEAD, refuse_newer, shown
 from joulebox.server.store.sqlite import Sqlite, lock
 from joulebox.server.store.sqlite_file import Progress
 from joulebox.server.store.tables import metadata

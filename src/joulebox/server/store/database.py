@@ -1,28 +1,20 @@
-"""Where the tables are: a file (SQLite) or a server (Postgres), behind one port; and the way to the newest schema.
-
-Whatever fails is put into one sentence. One migration chain serves both.
-"""
+"""Where the tables are: a file (SQLite) or a server (Postgres), behind one port; what fails is one sentence."""
 
 import asyncio
 from collections.abc import Callable, Coroutine
 from contextlib import AbstractAsyncContextManager
 from functools import wraps
-from typing import Any, Final, Literal, ParamSpec, Protocol, TypeVar
+from typing import Any, Final, ParamSpec, Protocol, TypeVar
 
-from sqlalchemy.engine import URL, Connection, make_url
+from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from joulebox.errors import JouleboxError
-from joulebox.server.store.steps import Steps
+from joulebox.server.store.steps import How, Steps
 
 _P = ParamSpec("_P")
 _T = TypeVar("_T")
-How = Literal["look", "change", "single"]
-"""To look only, each statement by itself; to change all of it or nothing; or one statement, kept as soon as it is
-carried out."""
-HEAD: Final = "0020"
-"""The newest schema. Alembic, a quarter of a second to import, is only asked when a database has another one."""
 
 _UNDER_WAY: Final[set[asyncio.Task[Any]]] = set()
 """The transactions of `whole`: an event loop alone does not keep a task alive."""
@@ -103,51 +95,3 @@ def database_at(url: str) -> Database:
         f"Setting database_url names {parts.drivername}; it takes postgresql://USER@HOST/NAME, or "
         "sqlite:////path/to/joulebox.db.",
     )
-
-
-def shown(url: URL) -> str:
-    """The URL without its password."""
-    return url.render_as_string(hide_password=True)
-
-
-def migrate(connection: Connection, where: str) -> None:
-    """Bring the schema to `HEAD`. Raises `JouleboxError("database")` where a newer Joulebox wrote it."""
-    from sqlalchemy import inspect, text
-
-    known = inspect(connection).has_table("alembic_version")
-    version = connection.execute(text("SELECT version_num FROM alembic_version")).scalar() if known else None
-    if version != HEAD:
-        _upgrade(connection, version, where)
-
-
-def refuse_newer(version: str, where: str) -> None:
-    """Raises `JouleboxError("database")` where this Joulebox does not know that schema."""
-    if version == HEAD:
-        return
-    from alembic.script import ScriptDirectory
-    from alembic.util import CommandError
-
-    try:
-        ScriptDirectory.from_config(_chain()).get_revision(version)
-    except CommandError as error:
-        newer = f"The database {where} was written by a newer Joulebox (schema {version})"
-        raise JouleboxError("database", f"{newer}: update Joulebox, or use another database.") from error
-
-
-def _upgrade(connection: Connection, version: str | None, where: str) -> None:
-    from alembic import command
-
-    if version is not None:
-        refuse_newer(version, where)
-    config = _chain()
-    config.attributes["connection"] = connection
-    command.upgrade(config, "head")
-
-
-def _chain() -> Any:
-    from alembic.config import Config
-
-    config = Config()
-    config.set_main_option("script_location", "joulebox.server.store:migrations")
-    config.set_main_option("path_separator", "os")
-    return config

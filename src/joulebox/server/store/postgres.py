@@ -19,9 +19,9 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_en
 from sqlalchemy.pool import NullPool
 
 from joulebox.errors import JouleboxError
-from joulebox.server.store.database import How, migrate, shown
 from joulebox.server.store.queries import CHANNEL, REPLICAS
-from joulebox.server.store.steps import Steps
+from joulebox.server.store.schema import migrate, shown
+from joulebox.server.store.steps import How, Steps
 
 _T = TypeVar("_T")
 _log = logging.getLogger(__name__)

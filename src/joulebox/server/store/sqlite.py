@@ -19,8 +19,8 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_en
 
 from joulebox.errors import JouleboxError
 from joulebox.host import own_file, own_folder
-from joulebox.server.store.database import How, migrate
-from joulebox.server.store.steps import Steps
+from joulebox.server.store.schema import migrate
+from joulebox.server.store.steps import How, Steps
 
 _T = TypeVar("_T")
 _Change = tuple[Steps[Any], asyncio.Future[Any]]

@@ -8,7 +8,7 @@ it out its own way (`Database.carry_out`).
 
 from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 from sqlalchemy import Dialect, Float, RowMapping
 from sqlalchemy.sql import Insert, Select, Update, visitors
@@ -19,6 +19,9 @@ Values = Mapping[str, Any]
 _T = TypeVar("_T")
 Steps = Generator[tuple["Prepared", Values], Sequence[Row], _T]
 """Statements with their values; the rows of each are sent back."""
+How = Literal["look", "change", "single"]
+"""To look only, each statement by itself; to change all of it or nothing; or one statement, kept as soon as it is
+carried out."""
 Statement = Select[Any] | Insert | Update
 _Turned = Callable[[Any], Any]
 
