@@ -18,8 +18,8 @@ from joulebox.accounting import METHOD_VERSION
 from joulebox.errors import JouleboxError
 from joulebox.model import JobState
 from joulebox.server.jobs import StoredReceipt
-from joulebox.server.store import archive, database
-from joulebox.server.store.schema import HEAD
+from joulebox.server.store import archive
+from joulebox.server.store.schema import HEAD, _chain
 from server_stage import stage
 from test_backup import quiet, url_of
 from test_cli import joulebox
@@ -39,7 +39,7 @@ def schemas() -> list[str]:
     """All schemas there ever were, oldest first."""
     from alembic.script import ScriptDirectory
 
-    chain = ScriptDirectory.from_config(schema._chain())
+    chain = ScriptDirectory.from_config(_chain())
     return [each.revision for each in reversed(list(chain.walk_revisions()))]
 
 
@@ -47,7 +47,7 @@ def to(connection: Connection, schema: str) -> None:
     """Bring a database to that schema, as an earlier version would have."""
     from alembic import command
 
-    config = schema._chain()
+    config = _chain()
     config.attributes["connection"] = connection
     command.upgrade(config, schema)
 
