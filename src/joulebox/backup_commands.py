@@ -1,6 +1,5 @@
 """`joulebox backup` and `joulebox restore`: wiring only; what is heavy is imported where it is used."""
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -8,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from joulebox.errors import JouleboxError
+from joulebox.terminal import say, say_json
 from joulebox.token_commands import JsonOption
 
 if TYPE_CHECKING:
@@ -37,9 +37,9 @@ def backup(
     made = archive.back_up(load_settings(data_dir=data_dir).database, place, now, progress.share)
     progress.clear()
     if as_json:
-        print(json.dumps({"file": str(place)} | archive.described(made), ensure_ascii=False, indent=2))
+        say_json({"file": str(place)} | archive.described(made))
         return
-    print("\n".join([f"The backup is in {place}{_weight(place)}.", *_inside(made)]))
+    say("\n".join([f"The backup is in {place}{_weight(place)}.", *_inside(made)]))
 
 
 def restore(
@@ -69,12 +69,12 @@ def restore(
         made, aside = archive.restore(file, settings.database, settings.data_dir, now, progress.share, replace=replace)
     progress.clear()
     if as_json:
-        print(json.dumps({"aside": aside and str(aside)} | archive.described(made), ensure_ascii=False, indent=2))
+        say_json({"aside": aside and str(aside)} | archive.described(made))
         return
-    print(f"{file} is in order and can be restored." if check else f"{file} is restored. Start the server.")
+    say(f"{file} is in order and can be restored." if check else f"{file} is restored. Start the server.")
     if aside is not None:
-        print(f"What was there before is kept as {aside}: remove it when you no longer need it.")
-    print("\n".join(_inside(made)))
+        say(f"What was there before is kept as {aside}: remove it when you no longer need it.")
+    say("\n".join(_inside(made)))
 
 
 def _weight(place: Path) -> str:

@@ -1,12 +1,12 @@
 """`joulebox bench ...`: wiring only; what is heavy is imported where it is used."""
 
-import sys
 from pathlib import Path
 from typing import Annotated, Final
 
 import typer
 
 from joulebox.command_help import Whole
+from joulebox.terminal import escaped, say, say_json
 from joulebox.token_commands import ServerOption, client_of
 
 PNG_WIDTH_PX: Final = 1920
@@ -26,7 +26,7 @@ def bench_tasks(
 
     chosen = [task(category)] if category is not None else [task(each) for each in CATEGORIES]
     if as_json:
-        print(tasks_json(chosen))
+        say(tasks_json(chosen))
     elif category is not None:
         print_task(chosen[0])
     else:
@@ -51,7 +51,7 @@ def bench_score(
     for answer, score in mark_all(by_id(chosen), read_answers(answers)):
         marked.append((answer, score))
         if as_json:
-            print(score_json(answer, score), flush=True)
+            say(score_json(answer, score))
     if not as_json:
         print_scores(chosen, marked)
 
@@ -127,11 +127,11 @@ def bench_run(
                 Runner(client, book, chosen, place, patient, progress.say, strict=strict).run()
             except (KeyboardInterrupt, JouleboxError):
                 progress.clear()
-                print(f"joulebox: stopped; joulebox bench run --resume {path} goes on.", file=sys.stderr)
+                say(f"stopped; joulebox bench run --resume {path} goes on.", error=True)
                 raise
             score_all(book, chosen, progress.passing)
             progress.clear()
-    print(f"Everything is in {path}. Its table: joulebox bench table {path}")
+    say(f"Everything is in {path}. Its table: joulebox bench table {path}")
 
 
 CampaignArgument = Annotated[Path, typer.Argument(help="A campaign's file.", metavar="CAMPAIGN.jsonl")]
@@ -188,9 +188,9 @@ def bench_table(
     text = forms["json" if as_json else form]()
     if output is not None:
         output.write_text(text, encoding="utf-8")
-        print(f"The table is in {output}.")
+        say(f"The table is in {output}.")
     else:
-        print(text, end="")
+        say(escaped(text, keep="\n") if as_json or form == "json" else text, end="")
     if plots is not None:
         plots.mkdir(parents=True, exist_ok=True)
         for name, svg in page.plots(table).items():
@@ -206,7 +206,6 @@ def bench_verify(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Make every receipt of a campaign again of its evidence, and score every answer again. Exit 1 if any differs."""
-    import json
 
     from joulebox.bench.campaign import tasks_of
     from joulebox.bench.record import read_record
@@ -217,7 +216,7 @@ def bench_verify(
     record = read_record(campaign)
     verified, _ = verify(record, tasks_of(record.header, tasks or ()), progress.passing)
     progress.clear()
-    print(json.dumps(as_data(verified), ensure_ascii=False, indent=2) if as_json else "\n".join(as_lines(verified)))
+    say_json(as_data(verified)) if as_json else say("\n".join(as_lines(verified)))
     if not verified.sound:
         raise typer.Exit(1)
 
@@ -240,7 +239,6 @@ def bench_recommend(
     server: ServerOption = None,
 ) -> None:
     """The cheapest model that is good enough with 95 % confidence, or what it would take to tell. Exit 1 if none."""
-    import json
     from dataclasses import asdict
 
     from joulebox.bench.advise import advise
@@ -251,7 +249,7 @@ def bench_recommend(
     else:
         with client_of(server) as client:
             told = client.recommend(category=category, min_accuracy=min_accuracy, max_energy_j=max_energy_j)
-    print(json.dumps(told, ensure_ascii=False, indent=2) if as_json else f"{told['model'] or '-'}\n{told['reason']}")
+    say_json(told) if as_json else say(f"{told['model'] or '-'}\n{told['reason']}")
     if told["model"] is None:
         raise typer.Exit(1)
 
@@ -269,7 +267,7 @@ def bench_publish(
 
     with client_of(server, admin=True) as client:
         kept = client.publish(published(read_record(campaign), min_n, strict=strict))
-    print(f"Campaign {kept['id']} is published: {kept['cells']} cells.")
+    say(f"Campaign {kept['id']} is published: {kept['cells']} cells.")
 
 
 @app.command("import")
@@ -298,8 +296,8 @@ def bench_import(
     made = imported(chosen, source, limit=limit, category=category, licence=licence)
     out.write_text(as_file(made.task), encoding="utf-8")
     for told in made.left_out[:5]:
-        print(f"joulebox: left out: {told}", file=sys.stderr)
-    print(f"{out}: {made.prompts} prompts, {len(made.left_out)} lines left out.")
+        say(f"left out: {told}", error=True)
+    say(f"{out}: {made.prompts} prompts, {len(made.left_out)} lines left out.")
 
 
 def _names(text: str | None) -> list[str]:

@@ -2,6 +2,7 @@
 
 import json
 import sys
+import traceback
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
@@ -16,6 +17,7 @@ from joulebox.export_commands import receipts_export
 from joulebox.feedback_commands import feedback
 from joulebox.model_commands import DataOption, fetch_default_model, models_app, registry_of_settings
 from joulebox.node_commands import NodeArgument, node_app
+from joulebox.terminal import escaped, say, say_json, shown_json
 from joulebox.token_commands import JsonOption, ServerOption, client_of, tokens_app
 
 if TYPE_CHECKING:
@@ -70,19 +72,20 @@ def main() -> NoReturn:
     try:
         code = app(standalone_mode=False)  # Ctrl-C comes back as a number
     except JouleboxError as error:
-        print(f"joulebox: {error.detail}", file=sys.stderr)
+        say(error.detail, error=True)
         sys.exit(error.failure.exit_code)
     except (KeyboardInterrupt, typer.Abort):
         sys.exit(130)
     except OSError as error:
-        print(f"joulebox: {error.filename or 'Something'} cannot be used: {error.strerror}.", file=sys.stderr)
+        say(f"{error.filename or 'Something'} cannot be used: {error.strerror}.", error=True)
         sys.exit(1)
     except typer.Exit as leave:
         sys.exit(leave.exit_code)
-    except Exception as error:
+    except Exception as error:  # noqa: BLE001 - whatever it says, it steers no terminal
         show = getattr(error, "show", None)  # a usage error of the command line library shows itself
         if show is None:
-            raise
+            say(traceback.format_exc(), error=True)
+            sys.exit(1)
         show()
         sys.exit(2)
     sys.exit(code if isinstance(code, int) else 0)
@@ -108,8 +111,8 @@ def up(
     service = _Service(settings)
     try:
         url = service.start()
-        print(f"Joulebox is up: {url}  (Ctrl-C ends it)", flush=True)
-        print(f'Ask from another terminal: joulebox ask "What is the capital of France?"{_elsewhere(url)}', flush=True)
+        say(f"Joulebox is up: {url}  (Ctrl-C ends it)")
+        say(f'Ask from another terminal: joulebox ask "What is the capital of France?"{_elsewhere(url)}')
         if open_page:
             from joulebox.console import open_in_browser
 
@@ -134,13 +137,13 @@ def serve(port: PortOption = None, data_dir: DataOption = None) -> None:
     settings = load_settings(port=port, data_dir=data_dir)
     _check(settings)
     for notice in notices(settings):
-        print(f"joulebox: {notice}", file=sys.stderr, flush=True)
+        say(notice, error=True)
     configure("server", settings.log, settings.log_format)
     end_with_parent()
 
     def ready(url: str) -> None:
         if not say_ready(url):
-            print(f"Joulebox serves at {url}  (Ctrl-C ends it)", flush=True)
+            say(f"Joulebox serves at {url}  (Ctrl-C ends it)")
 
     run(settings, ready)
 
@@ -230,14 +233,11 @@ def measure(
     from joulebox.console import show_receipt
     from joulebox.local import check_command, instruments, run_command
 
-    def say(text: str) -> None:
-        print(f"joulebox: {text}", file=sys.stderr, flush=True)
-
     check_command(command)
-    code, receipt = run_command(command, instruments(meter or (), zone, idle_s), say)
+    code, receipt = run_command(command, instruments(meter or (), zone, idle_s), lambda text: say(text, error=True))
     body = receipt_bytes(receipt).decode()
     if as_json:
-        print(f"\n{body}")  # on a line of its own, whatever the command left behind
+        say(f"\n{escaped(body)}")  # on a line of its own, whatever the command left behind
     else:
         show_receipt(json.loads(body), sys.stderr)
     raise typer.Exit(code)
@@ -255,12 +255,12 @@ def _ask(client: Any, fields: dict[str, object], *, as_json: bool) -> tuple[str,
     except KeyboardInterrupt:
         client.cancel(status["id"])
         progress.clear()
-        print("joulebox: the prompt was cancelled.", file=sys.stderr)
+        say("the prompt was cancelled.", error=True)
         raise
     if as_json:
-        print(json.dumps({"answer": answer, "receipt": receipt}, ensure_ascii=False, indent=2))
+        say_json({"answer": answer, "receipt": receipt})
     else:
-        print()
+        say("")
         show_receipt(receipt)
     return answer, receipt
 
@@ -286,15 +286,15 @@ def demo(folder: Annotated[Path, typer.Option("--folder", help="Where the receip
         question = "What is the capital of France?"
         with Client(url) as client:
             progress.clear()
-            print(f"> {question}\n", flush=True)
+            say(f"> {question}\n")
             _, receipt = _ask(client, {"prompt": question, "max_tokens": 64}, as_json=False)
     finally:
         service.stop()
     page, data = folder / "demo-receipt.html", folder / "demo-receipt.json"
     page.write_text(render_receipt(receipt, standalone=True), encoding="utf-8")
     data.write_text(json.dumps(receipt, ensure_ascii=False, indent=2) + "\n", encoding="utf-8")
-    print(f"\nThe receipt is in {page} (open it in a browser) and {data}.")
-    print("The page, the queue and the API: make up (or joulebox up).")
+    say(f"\nThe receipt is in {page} (open it in a browser) and {data}.")
+    say("The page, the queue and the API: make up (or joulebox up).")
 
 
 # --- meters, receipts, rig --------------------------------------------------------------------------------------------
@@ -309,13 +309,13 @@ def meters_list(as_json: JsonOption = False) -> None:
 
     findings = found()
     if as_json:
-        print(json.dumps([asdict(finding) for finding in findings], indent=2))
+        say_json([asdict(finding) for finding in findings])
         return
     for finding in findings:
         mark = "used" if finding.used else "found" if finding.found else "not found"
-        print(f"{finding.address}  [{mark}]\n  {finding.sentence}")
+        say(f"{finding.address}  [{mark}]\n  {finding.sentence}")
         for channel in finding.channels:
-            print(f"    {channel.name}: {channel.kind.value}, scope {channel.scope}; {channel.accuracy}")
+            say(f"    {channel.name}: {channel.kind.value}, scope {channel.scope}; {channel.accuracy}")
 
 
 @meters_app.command("check")
@@ -344,7 +344,7 @@ def meters_check(meter: MeterOption = None, as_json: JsonOption = False) -> None
             one.close()
     progress.clear()
     if as_json:
-        print(json.dumps([asdict(one) for one in checks], indent=2, ensure_ascii=False))
+        say_json([asdict(one) for one in checks])
     else:
         show_readings(checks, together(meters, checks, load_calibration(settings.data_dir / FILE), clock.utc()))
     if not checks or not all(one.ok for one in checks):
@@ -394,7 +394,7 @@ def meters_calibrate(
         found = replace(found, splits=(powers,) if powers is not None else ())
     progress.clear()
     if as_json:
-        print(json.dumps(asdict(found), indent=2))
+        say_json(asdict(found))
     else:
         show_calibration(found, settings.data_dir / FILE, model)
 
@@ -415,7 +415,7 @@ def meters_serve(
         signal.signal(number, signal.default_int_handler)
 
     def ready(served: "MeterHost") -> None:
-        print(f'JOULEBOX_METERS="{served.addresses(host)}"', flush=True)
+        say(f'JOULEBOX_METERS="{served.addresses(host)}"')
 
     serve(load_settings(meters=_meters(meter)).meters, host, port, ready)
 
@@ -434,7 +434,7 @@ def doctor(meter: MeterOption = None, as_json: JsonOption = False) -> None:
     kind = (settings.engine or "").partition(":")[0] or None
     checks = [*examine(meters=settings.meters, engine=kind), check_engine(settings)]
     if as_json:
-        print(json.dumps([asdict(check) for check in checks], indent=2, ensure_ascii=False))
+        say_json([asdict(check) for check in checks])
     else:
         show_checks(checks)
     if broken(checks):
@@ -456,11 +456,11 @@ def receipts_show(
         receipt = client.receipt(receipt_id, revision)
         elsewhere = client.whatif(receipt_id) if not as_json else None
     if as_json:
-        print(json.dumps(receipt, ensure_ascii=False, indent=2))
+        say_json(receipt)
     else:
         show_receipt(receipt, parts=parts)
         if elsewhere is not None:
-            print(" ".join(elsewhere["sentences"]))
+            say(" ".join(elsewhere["sentences"]))
 
 
 @receipts_app.command("erase")
@@ -470,7 +470,7 @@ def receipts_erase(
 ) -> None:
     """Remove what you asked and what was answered; receipt and readings hold no text and stay."""
     with client_of(server) as client:
-        print(client.erase(one_id)["detail"])
+        say(client.erase(one_id)["detail"])
 
 
 @receipts_app.command("recompute")
@@ -489,11 +489,11 @@ def receipts_recompute(
         for one in _chosen(client, receipt_id, since, every=every):
             outcomes.append(client.recompute(one))
             if not as_json:
-                print(recomputed_line(outcomes[-1]), flush=True)
+                say(recomputed_line(outcomes[-1]))
     if as_json:
-        print(json.dumps(outcomes, ensure_ascii=False, indent=2))
+        say_json(outcomes)
     elif not outcomes:
-        print("There are no receipts.")
+        say("There are no receipts.")
 
 
 receipts_app.command("export")(receipts_export)
@@ -525,13 +525,12 @@ def report_sci(
     form = "json" if as_json else "html" if as_html else "markdown"
     with Client(load_settings(server=server).server) as client:
         body = client.report(form, **{"from": start, "to": until, "zone": zone, "model": model})
-    if as_json:
-        body = json.dumps(json.loads(body), ensure_ascii=False, indent=2).encode() + b"\n"
+    text = f"{shown_json(json.loads(body))}\n" if as_json else body.decode()
     if output is None:
-        print(body.decode(), end="")
+        say(text, end="")
     else:
-        output.write_bytes(body)
-        print(f"The report is in {output}.")
+        output.write_text(text, encoding="utf-8", newline="")
+        say(f"The report is in {output}.")
 
 
 @control_app.command("show")
@@ -542,9 +541,9 @@ def control_show(server: ServerOption = None, as_json: JsonOption = False) -> No
     with client_of(server) as client:
         nodes = client.nodes()
     if as_json:
-        print(json.dumps({node["name"]: node["control"] for node in nodes}, ensure_ascii=False, indent=2))
+        say_json({node["name"]: node["control"] for node in nodes})
     else:
-        print("\n".join(line for node in nodes for line in control_lines(node)))
+        say("\n".join(line for node in nodes for line in control_lines(node)))
 
 
 @control_app.command("rebaseline")
@@ -556,7 +555,7 @@ def control_rebaseline(
     """Begin a new reference for a node's control prompt, dated now; the old one stays in the database."""
     with client_of(server, admin=True) as client:
         found = client.rebaseline(node, why)
-    print(f"{node}: a new reference begins; it needs {found['reference']['runs']} runs.")
+    say(f"{node}: a new reference begins; it needs {found['reference']['runs']} runs.")
 
 
 @db_app.command("migrate")
@@ -566,7 +565,7 @@ def db_migrate(data_dir: DataOption = None) -> None:
     from joulebox.settings import load_settings
 
     carry.migrate(load_settings(data_dir=data_dir).database)
-    print("The database has the newest schema.")
+    say("The database has the newest schema.")
 
 
 @db_app.command("copy")
@@ -591,10 +590,10 @@ def db_copy(
     )
     progress.clear()
     if as_json:
-        print(json.dumps({one.table: one.rows for one in carried}))
+        say_json({one.table: one.rows for one in carried}, None)
     else:
-        print("\n".join(f"{one.table}: {one.rows}" for one in carried))
-        print("Everything is there. Set JOULEBOX_DATABASE_URL to the new database and start the servers.")
+        say("\n".join(f"{one.table}: {one.rows}" for one in carried))
+        say("Everything is there. Set JOULEBOX_DATABASE_URL to the new database and start the servers.")
 
 
 @rig_app.command("run")

@@ -1,11 +1,10 @@
 """`joulebox compare`: one prompt, several models, the same node; how many times the energy first of all."""
 
-import json
-import sys
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from joulebox.terminal import harmless, say, say_json
 from joulebox.token_commands import JsonOption, ServerOption
 
 if TYPE_CHECKING:
@@ -27,7 +26,7 @@ def compare(
 ) -> None:
     """Ask several models the same on one node, in turn: how many times the energy, then what each took and said."""
     from joulebox.asking import Client
-    from joulebox.console import Progress, event_words, harmless, question_of, show_comparison
+    from joulebox.console import Progress, event_words, question_of, show_comparison
 
     progress = Progress()
 
@@ -50,11 +49,11 @@ def compare(
             )
         except KeyboardInterrupt:
             progress.clear()
-            print("joulebox: the prompts were cancelled.", file=sys.stderr)
+            say("the prompts were cancelled.", error=True)
             raise
         finally:
             progress.clear()
     if as_json:
-        print(json.dumps(found.to_dict(), ensure_ascii=False, indent=2))
+        say_json(found.to_dict())
     else:
         show_comparison(found.to_dict())

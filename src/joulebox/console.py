@@ -16,6 +16,7 @@ from rich.text import Text
 from joulebox.accounting.equivalents import LAMP_W, lamp_s
 from joulebox.client import ServerEvent
 from joulebox.errors import JouleboxError
+from joulebox.terminal import cleaned, harmless, say
 from joulebox.wording import (
     NOT_MEASURED,
     NOTE,
@@ -45,11 +46,6 @@ CUT = {"length": "cut at the limit", "energy": "stopped at its budget"}
 COLOURS = {"valid": "green", "suspect": "yellow", "invalid": "red"}
 
 
-def harmless(text: str) -> str:
-    """Text without control characters, so that an answer cannot steer the terminal."""
-    return "".join(sign for sign in text if sign in "\n\t" or (sign.isprintable()))
-
-
 class Progress:
     """Tells on stderr what is going on: in place where that is a terminal, a line a change elsewhere."""
 
@@ -60,6 +56,7 @@ class Progress:
 
     def say(self, text: str) -> None:
         """Show `text` in place of what stood there."""
+        text = harmless(text)
         if text == self._last:
             return
         self._last = text
@@ -197,11 +194,16 @@ def embodied_table(receipt: Mapping[str, Any]) -> Table | None:
     return table
 
 
+def plain_console(stream: TextIO | None = None, width: int | None = None) -> Console:
+    """Where tables are printed. Square brackets are text: rich would make links of them."""
+    return Console(file=stream or sys.stdout, width=width, highlight=False, markup=False, emoji=False)
+
+
 def show_receipt(receipt: Mapping[str, Any], stream: TextIO | None = None, *, parts: bool = False) -> None:
     """Print a receipt, at most `WIDTH_MAX` columns wide; with `parts`, what making the machine emitted after it."""
-    console = Console(file=stream or sys.stdout, highlight=False)
+    console, receipt = plain_console(stream), cleaned(receipt)
     if console.width > WIDTH_MAX:
-        console = Console(file=stream or sys.stdout, highlight=False, width=WIDTH_MAX)
+        console = plain_console(stream, WIDTH_MAX)
     console.print(receipt_panel(receipt))
     if parts and (table := embodied_table(receipt)) is not None:
         console.print(table)
@@ -209,7 +211,7 @@ def show_receipt(receipt: Mapping[str, Any], stream: TextIO | None = None, *, pa
 
 def show_comparison(found: Mapping[str, Any]) -> None:
     """Print what several models took for one prompt, and what each of them said."""
-    console = Console(file=sys.stdout, highlight=False)
+    console, found = plain_console(), cleaned(found)
     table = Table.grid(padding=(0, 2))
     for column in ("", "Energy", "CO2e", "Tokens", "Time", "Grade"):
         table.add_column(column, no_wrap=bool(column))
@@ -492,6 +494,6 @@ def message_lines(message: Mapping[str, Any]) -> str:
 def open_in_browser(url: str) -> None:
     """Have the desktop show a page; where there is none, say so, rather than have a text browser take the terminal."""
     if sys.platform == "linux" and not (os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")):
-        print(f"joulebox: there is no screen here: open {url} in a browser yourself.", file=sys.stderr, flush=True)
+        say(f"there is no screen here: open {url} in a browser yourself.", error=True)
         return
     typer.launch(url)

@@ -1,5 +1,6 @@
 """`joulebox receipts export`: receipts as they were made, or as tables for other programs, and the evidence beside."""
 
+import io
 import json
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -11,6 +12,7 @@ from typing import IO, TYPE_CHECKING, Annotated, Any
 import typer
 
 from joulebox.errors import JouleboxError
+from joulebox.terminal import say
 from joulebox.token_commands import ServerOption, client_of
 
 if TYPE_CHECKING:
@@ -75,8 +77,13 @@ def _sink(output: Path | None) -> Iterator[IO[bytes]]:
         with whole_file(output) as file:
             yield file
         return
-    yield sys.stdout.buffer
-    sys.stdout.buffer.flush()
+    if not sys.stdout.isatty():
+        yield sys.stdout.buffer
+        sys.stdout.buffer.flush()
+        return
+    whole = io.BytesIO()
+    yield whole
+    say(whole.getvalue().decode(errors="replace"), end="")
 
 
 def _bodies(client: "Client", receipt_id: str | None, since: str | None, *, revisions: bool) -> Iterator[bytes]:

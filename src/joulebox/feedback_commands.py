@@ -1,10 +1,10 @@
 """`joulebox feedback`: what people told the operator on the page About."""
 
-import json
 from typing import Annotated
 
 import typer
 
+from joulebox.terminal import say, say_json
 from joulebox.token_commands import JsonOption, ServerOption, client_of
 
 
@@ -19,10 +19,10 @@ def feedback(
     with client_of(server, admin=True) as client:
         if forget is not None:
             client.forget_feedback(forget)
-            print(f"Message {forget} is forgotten.")
+            say(f"Message {forget} is forgotten.")
             return
         found = client.feedback()
     if as_json:
-        print(json.dumps(found, ensure_ascii=False, indent=2))
+        say_json(found)
     else:
-        print("\n\n".join(map(message_lines, found)) or "Nobody has written yet.")
+        say("\n\n".join(map(message_lines, found)) or "Nobody has written yet.")

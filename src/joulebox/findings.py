@@ -1,6 +1,5 @@
 """What the terminal shows of machine and meters: the doctor's checks, what meters read, what a calibration found."""
 
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Final, TextIO
@@ -9,11 +8,12 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from joulebox.console import WIDTH_MAX, harmless
+from joulebox.console import WIDTH_MAX, plain_console
 from joulebox.node.calibration import Calibration
 from joulebox.node.doctor import Check
 from joulebox.node.meter_check import MeterCheck
 from joulebox.node.together import Agreement
+from joulebox.terminal import harmless
 from joulebox.wording import plain, quantity
 
 STATES: Final = {"bad": "red", "warn": "yellow", "unknown": "dim", "ok": "green"}
@@ -131,5 +131,5 @@ def _table(*labels: str) -> Table:
 
 
 def _console(stream: TextIO | None) -> Console:
-    console = Console(file=stream or sys.stdout, highlight=False)
-    return console if console.width <= WIDTH_MAX else Console(file=console.file, highlight=False, width=WIDTH_MAX)
+    console = plain_console(stream)
+    return console if console.width <= WIDTH_MAX else plain_console(stream, WIDTH_MAX)

@@ -5,7 +5,6 @@ lines are told from the level on that is set, what libraries say only from warni
 they send, and keys and prompts are never logged.
 """
 
-import json
 import logging
 import re
 import sys
@@ -15,6 +14,8 @@ from contextvars import ContextVar
 from datetime import UTC, datetime
 from types import MappingProxyType
 from typing import Any, Final, TextIO
+
+from joulebox.terminal import escaped, shown_json
 
 _BOUND: Final[ContextVar[Mapping[str, object]]] = ContextVar("about", default=MappingProxyType({}))
 OURS: Final = "joulebox"
@@ -60,24 +61,29 @@ class JsonLines(logging.Formatter):
         line |= facts_of(record)
         if record.exc_info:
             line["exception"] = self.formatException(record.exc_info)
-        return json.dumps(line, ensure_ascii=False, default=str)
+        return shown_json(line, None)
 
 
 class TextLines(logging.Formatter):
     """`server: message (job ..., attempt ..., node ...)`: of what the line is about, what it does not say itself. A
-    node does not name itself: it is the only one in its terminal."""
+    node does not name itself: it is the only one in its terminal. What is said stays one line, whatever is in it."""
 
     def __init__(self, program: str) -> None:
         super().__init__()
         self._program = program
 
     def format(self, record: logging.LogRecord) -> str:
-        message = record.getMessage()
+        message = escaped(record.getMessage())
         said = set(re.findall(r"[\w.:-]*\w", message))
         facts = {name: value for name, value in facts_of(record).items() if name != self._program}
-        unsaid = [f"{name} {value}" for name, value in facts.items() if str(value) not in said]
+        unsaid = [escaped(f"{name} {value}") for name, value in facts.items() if str(value) not in said]
         text = f"{self._program}: {message}" + (f" ({', '.join(unsaid)})" if unsaid else "")
-        return f"{text}\n{self.formatException(record.exc_info)}" if record.exc_info else text
+        return f"{text}\n{_inset(self.formatException(record.exc_info))}" if record.exc_info else text
+
+
+def _inset(text: str) -> str:
+    """A traceback that cannot pass for further lines of the log, whatever its failure says."""
+    return "\n".join(f"    {escaped(line)}" for line in text.split("\n"))
 
 
 def configure(program: str, level: str, form: str, stream: TextIO | None = None) -> None:

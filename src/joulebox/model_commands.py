@@ -1,7 +1,5 @@
 """`joulebox models ...`: what is on this machine, what could be, and fetching it."""
 
-import json
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
@@ -9,6 +7,7 @@ import typer
 
 from joulebox.command_help import Whole
 from joulebox.errors import JouleboxError
+from joulebox.terminal import say, say_json
 from joulebox.token_commands import JsonOption
 
 if TYPE_CHECKING:
@@ -41,21 +40,21 @@ def models_list(
     room_bytes = registry.room_bytes()
     files = _files(registry, data_dir)
     if as_json:
-        print(json.dumps([_described(file, room_bytes) for file in files], indent=2))
+        say_json([_described(file, room_bytes) for file in files])
         return
     if not files:
-        print(f"No models yet. Add one: joulebox models add {DEFAULT_MODEL}, or joulebox models add PATH.gguf")
-        print("More: joulebox models list --catalog")
+        say(f"No models yet. Add one: joulebox models add {DEFAULT_MODEL}, or joulebox models add PATH.gguf")
+        say("More: joulebox models list --catalog")
     for file in files:
         fits = "" if (file.memory_bytes or 0) <= room_bytes else "  does not fit"
         takes = f"memory {size(file.memory_bytes)}" if file.memory_bytes is not None else "memory as its engine decides"
-        print(
+        say(
             f"{file.id}  {file.quantization}  file {size(file.size_bytes)}, "
             f"{takes} with {file.context_tokens} tokens of context{fits}"
         )
-    print(f"This machine has {size(room_bytes)} of memory for a model.")
+    say(f"This machine has {size(room_bytes)} of memory for a model.")
     for trouble in registry.troubles():
-        print(f"joulebox: {trouble.detail}", file=sys.stderr)
+        say(trouble.detail, error=True)
 
 
 def _files(registry: "Registry", data_dir: Path | None) -> "list[ModelFile]":
@@ -83,9 +82,9 @@ def models_show(
     registry = registry_of(data_dir)
     facts = _facts(find(name), registry)
     if as_json:
-        print(json.dumps(facts, indent=2))
+        say_json(facts)
         return
-    print("\n".join(f"{label:14}{text}" for label, text in _lines(facts)))
+    say("\n".join(f"{label:14}{text}" for label, text in _lines(facts)))
 
 
 @models_app.command("add")
@@ -124,7 +123,7 @@ def models_remove(
 ) -> None:
     """Forget a model; your own file stays where it is."""
     registry_of(data_dir).remove(name)
-    print(f"{name} removed.")
+    say(f"{name} removed.")
 
 
 # --- where models come from -------------------------------------------------------------------------------------------
@@ -177,7 +176,7 @@ def _add_from_hub(
     check_fits(file, context, room_bytes)
     progress.clear()
     if file_name is None and len(files) > 1:
-        print(f"{repository} has {len(files)} files; {file.quantization} is taken.")
+        say(f"{repository} has {len(files)} files; {file.quantization} is taken.")
     _say_what_comes(file, model, hub.endpoint)
 
     def share(done: int, total: int) -> None:
@@ -187,11 +186,11 @@ def _add_from_hub(
         added = fetch_into(registry, hub, file, name, share).file
     except KeyboardInterrupt:
         progress.clear()
-        print("joulebox: What came is kept: the same command goes on with it.", file=sys.stderr)
+        say("What came is kept: the same command goes on with it.", error=True)
         raise
     progress.clear()
     if name is not None and added.id != name:
-        print(f"It is here already, as {added.id}.")
+        say(f"It is here already, as {added.id}.")
     _say_added(added)
 
 
@@ -201,9 +200,9 @@ def _say_what_comes(file: "HubFile", model: "CatalogModel | None", endpoint: str
 
     licence = model.licence if model is not None else file.licence
     told = f"licence: {licence}" if licence else f"its licence is not told: look at {endpoint}/{file.repository}"
-    print(f"{file.name}  {file.quantization}  {size(file.size_bytes)}  {told}", flush=True)
+    say(f"{file.name}  {file.quantization}  {size(file.size_bytes)}  {told}")
     if file.gated:
-        print(f"It is gated: its terms must be accepted at {endpoint}/{file.repository}, and HF_TOKEN set.", flush=True)
+        say(f"It is gated: its terms must be accepted at {endpoint}/{file.repository}, and HF_TOKEN set.")
 
 
 def _pull(settings: "Settings", pulled: str, name: str | None, model: "CatalogModel | None" = None) -> None:
@@ -225,13 +224,13 @@ def _pull(settings: "Settings", pulled: str, name: str | None, model: "CatalogMo
     model = model or next((one for one in catalog() if one.ollama == pulled), None)
     if model is not None:
         _check_held(settings, model)
-        print(f"{pulled}  {model.parameters}  licence: {model.licence}", flush=True)
+        say(f"{pulled}  {model.parameters}  licence: {model.licence}")
     progress = Progress()
     pull(base_url, pulled, lambda done, total: progress.share(f"Ollama fetches {pulled}", done, total))
     progress.clear()
-    print(f"{pulled} is in the Ollama at {base_url}.")
+    say(f"{pulled} is in the Ollama at {base_url}.")
     if _ollama_of(settings) is None:
-        print(f"A node offers it with JOULEBOX_ENGINE=ollama:{base_url}.")
+        say(f"A node offers it with JOULEBOX_ENGINE=ollama:{base_url}.")
 
 
 def _ollama_of(settings: "Settings") -> str | None:
@@ -277,16 +276,13 @@ def _hub_source(rest: str) -> tuple[str, str | None]:
 def _say_who_offers(settings: "Settings") -> None:
     """A file is for the node's own engine; another one has its own models."""
     if _engine_of(settings)[0]:
-        print(
-            f"joulebox: The engine that is set ({settings.engine}) does not run it: leave JOULEBOX_ENGINE out.",
-            file=sys.stderr,
-        )
+        say(f"The engine that is set ({settings.engine}) does not run it: leave JOULEBOX_ENGINE out.", error=True)
 
 
 def _say_added(file: "ModelFile") -> None:
     from joulebox.wording import size
 
-    print(f"{file.id}: file {size(file.size_bytes)}, memory {size(file.memory_bytes)}")
+    say(f"{file.id}: file {size(file.size_bytes)}, memory {size(file.memory_bytes)}")
 
 
 # --- the catalog ------------------------------------------------------------------------------------------------------
@@ -342,7 +338,7 @@ def _show_catalog(registry: "Registry", *, as_json: bool) -> None:
 
     facts = [_facts(model, registry) for model in catalog()]
     if as_json:
-        print(json.dumps(facts, indent=2))
+        say_json(facts)
         return
     words = {True: "fits", False: "too big", None: "?"}
     rows = [
@@ -357,10 +353,10 @@ def _show_catalog(registry: "Registry", *, as_json: bool) -> None:
     ]
     widths = [max(len(row[column]) for row in rows) for column in range(4)]
     for row in rows:
-        print("  ".join([*(text.ljust(width) for text, width in zip(row, widths, strict=False)), row[4]]))
+        say("  ".join([*(text.ljust(width) for text, width in zip(row, widths, strict=False)), row[4]]))
     room, context = size(registry.room_bytes()), registry.context_tokens
-    print(f"This machine has {room} of memory for a model; a context of {context} tokens is reckoned with.")
-    print("Add one: joulebox models add NAME. More of one: joulebox models show NAME.")
+    say(f"This machine has {room} of memory for a model; a context of {context} tokens is reckoned with.")
+    say("Add one: joulebox models add NAME. More of one: joulebox models show NAME.")
 
 
 # --- shared with other commands ---------------------------------------------------------------------------------------

@@ -1,11 +1,11 @@
 """The command line's part for nodes: what each does, and taking one out and back."""
 
-import json
 from typing import Annotated
 
 import typer
 
 from joulebox.command_help import Whole
+from joulebox.terminal import say, say_json
 from joulebox.token_commands import JsonOption, ServerOption, client_of
 
 NodeArgument = Annotated[str, typer.Argument(help="Name of a node; see `joulebox node list`.")]
@@ -19,7 +19,7 @@ def node_list(server: ServerOption = None, as_json: JsonOption = False) -> None:
 
     with client_of(server) as client:
         nodes = client.nodes()
-    print(json.dumps(nodes, ensure_ascii=False, indent=2) if as_json else "\n".join(node_lines(nodes)))
+    say_json(nodes) if as_json else say("\n".join(node_lines(nodes)))
 
 
 @node_app.command("idle")
@@ -29,7 +29,7 @@ def node_idle(name: NodeArgument, server: ServerOption = None, as_json: JsonOpti
 
     with client_of(server) as client:
         found = client.idle(name)
-    print(json.dumps(found, ensure_ascii=False, indent=2) if as_json else "\n".join(idle_lines(found)))
+    say_json(found) if as_json else say("\n".join(idle_lines(found)))
 
 
 @node_app.command("drain")
@@ -41,7 +41,7 @@ def node_drain(
     """Have a node finish what it does and take no more prompts, until `joulebox node resume`."""
     with client_of(server, admin=True) as client:
         found = client.drain(name, why)
-    print(f"{name} takes no more prompts{'; it finishes the one it has' if 'finishes' in found['reason'] else ''}.")
+    say(f"{name} takes no more prompts{'; it finishes the one it has' if 'finishes' in found['reason'] else ''}.")
 
 
 @node_app.command("resume")
@@ -49,7 +49,7 @@ def node_resume(name: NodeArgument, server: ServerOption = None) -> None:
     """Have a node take prompts again."""
     with client_of(server, admin=True) as client:
         client.resume(name)
-    print(f"{name} takes prompts again.")
+    say(f"{name} takes prompts again.")
 
 
 @node_app.command("forget")
@@ -57,4 +57,4 @@ def node_forget(name: NodeArgument, server: ServerOption = None) -> None:
     """Show a node that is away no more, until it comes back; receipts and reports keep what it did."""
     with client_of(server, admin=True) as client:
         client.forget_node(name)
-    print(f"{name} is not shown any more.")
+    say(f"{name} is not shown any more.")

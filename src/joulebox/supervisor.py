@@ -17,6 +17,7 @@ from typing import Final
 
 from joulebox.clock import Clock
 from joulebox.errors import JouleboxError
+from joulebox.terminal import say
 from joulebox.units import nanoseconds
 
 READY_FD: Final = "JOULEBOX_READY_FD"
@@ -119,7 +120,7 @@ class Supervisor:
             if code == USAGE_EXIT or child.failed_starts >= FAILED_STARTS_MAX:
                 raise JouleboxError("internal", f"The {child.name} does not stay up; its own words stand above.")
             wait_s = 0.2 * 2**child.failed_starts if child.failed_starts else 0.0
-            print(f"joulebox: the {child.name} ended ({_cause(code)}), starting it again", file=sys.stderr, flush=True)
+            say(f"the {child.name} ended ({_cause(code)}), starting it again", error=True)
             self._clock.sleep_until(self._clock.now_ns() + nanoseconds(wait_s))
             self._spawn(child)
 

@@ -1,12 +1,11 @@
 """`joulebox tokens`, and how every command reaches its server: with the token that it is told of."""
 
-import json
-import sys
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from joulebox.command_help import Whole
+from joulebox.terminal import say, say_json
 
 if TYPE_CHECKING:
     from joulebox.client import Client
@@ -49,10 +48,10 @@ def tokens_create(
     with client_of(server, admin=True) as client:
         made = client.create_token({key: value for key, value in fields.items() if value is not None})
     if as_json:
-        print(json.dumps(made, ensure_ascii=False, indent=2))
+        say_json(made)
         return
-    print(f"joulebox: token {made['id']} for {made['name']} ({', '.join(made['scopes'])})", file=sys.stderr)
-    print(made["token"])
+    say(f"token {made['id']} for {made['name']} ({', '.join(made['scopes'])})", error=True)
+    say(made["token"])
 
 
 @tokens_app.command("list")
@@ -63,9 +62,9 @@ def tokens_list(server: ServerOption = None, as_json: JsonOption = False) -> Non
     with client_of(server, admin=True) as client:
         found = client.tokens()
     if as_json:
-        print(json.dumps(found, ensure_ascii=False, indent=2))
+        say_json(found)
     else:
-        print(
+        say(
             "\n".join(map(token_line, found))
             or "There are no tokens. Make one: joulebox tokens create NAME --scope ask"
         )
@@ -78,7 +77,7 @@ def tokens_mine(server: ServerOption = None, as_json: JsonOption = False) -> Non
 
     with client_of(server) as client:
         found = client.standing()
-    print(json.dumps(found, ensure_ascii=False, indent=2) if as_json else "\n".join(standing_lines(found)))
+    say_json(found) if as_json else say("\n".join(standing_lines(found)))
 
 
 @tokens_app.command("revoke")
@@ -89,7 +88,7 @@ def tokens_revoke(
     """Have a token open nothing from now on."""
     with client_of(server, admin=True) as client:
         gone = client.revoke_token(token_id)
-    print(f"Token {gone['id']} ({gone['name']}) is revoked.")
+    say(f"Token {gone['id']} ({gone['name']}) is revoked.")
 
 
 @tokens_app.command("audit")
@@ -99,4 +98,4 @@ def tokens_audit(server: ServerOption = None, as_json: JsonOption = False) -> No
 
     with client_of(server, admin=True) as client:
         acts = list(client.acts())
-    print(json.dumps(acts, ensure_ascii=False, indent=2) if as_json else "\n".join(map(act_line, acts)))
+    say_json(acts) if as_json else say("\n".join(map(act_line, acts)))

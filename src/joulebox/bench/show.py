@@ -1,6 +1,5 @@
 """What the terminal shows of tasks and scores."""
 
-import json
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict
@@ -8,6 +7,7 @@ from typing import Final
 
 from joulebox.bench.scoring import accuracy
 from joulebox.bench.task import Answer, Score, Task
+from joulebox.terminal import say, shown_json
 
 _MARKS: Final = ("correct", "wrong", "truncated", "refused", "empty", "unscored")
 
@@ -20,12 +20,12 @@ def print_tasks(tasks: Iterable[Task]) -> None:
         spread = " ".join(str(hard[level]) for level in range(1, 6))
         rows.append((task.category, str(len(task.samples)), spread, str(task.max_tokens), task.version, task.licence))
     _print_rows(rows)
-    print("One task with its prompts: joulebox bench tasks --category math")
+    say("One task with its prompts: joulebox bench tasks --category math")
 
 
 def print_task(task: Task) -> None:
     """The system prompt, then one line for each prompt."""
-    print(f"{task.category}, version {task.version}, {task.licence}\nsystem: {task.system}\n")
+    say(f"{task.category}, version {task.version}, {task.licence}\nsystem: {task.system}\n")
     rows = [("id", "difficulty", "prompt")]
     for sample in task.samples:
         line = sample.prompt.splitlines()[-1]
@@ -35,12 +35,12 @@ def print_task(task: Task) -> None:
 
 def tasks_json(tasks: Iterable[Task]) -> str:
     """The tasks with everything in them as JSON."""
-    return json.dumps([asdict(task) for task in tasks], ensure_ascii=False, indent=2, default=repr)
+    return shown_json([asdict(task) for task in tasks])
 
 
 def score_json(answer: Answer, score: Score) -> str:
     """One score as a line of JSON."""
-    return json.dumps({"id": answer.id, "model": answer.model, **asdict(score)}, ensure_ascii=False)
+    return shown_json({"id": answer.id, "model": answer.model, **asdict(score)}, None)
 
 
 def print_scores(tasks: Sequence[Task], marked: Sequence[tuple[Answer, Score]]) -> None:
@@ -61,4 +61,4 @@ def print_scores(tasks: Sequence[Task], marked: Sequence[tuple[Answer, Score]]) 
 def _print_rows(rows: Sequence[tuple[str, ...]]) -> None:
     widths = [max(len(row[at]) for row in rows) for at in range(len(rows[0]))]
     for row in rows:
-        print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+        say("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
