@@ -103,6 +103,7 @@ def run(*words: str) -> int | str | None:
 
 
 COMMANDS: tuple[tuple[str, ...], ...] = (
+    ("tokens", "create", "x", "--scope", "ask"),
     ("receipts", "show", "{receipt}"),
     ("receipts", "show", "{receipt}", "--parts"),
     ("receipts", "recompute", "{receipt}"),
@@ -114,7 +115,6 @@ COMMANDS: tuple[tuple[str, ...], ...] = (
     ("node", "list"),
     ("node", "idle", "n1"),
     ("node", "drain", "n1"),
-    ("tokens", "create", "x", "--scope", "ask"),
     ("tokens", "list"),
     ("tokens", "mine"),
     ("tokens", "audit"),
@@ -134,7 +134,7 @@ async def test_no_command_is_steered_by_a_server(tmp_path: Path, capsys: pytest.
             assert await asyncio.to_thread(run, "ask", "hi", "--model", "m", "--server", other.url) == 0
             receipt, said = await asked, capsys.readouterr()
             assert not FORBIDDEN.search(said.out + said.err)
-            words = [*((*one.split(), "--json") for one in AS_JSON), *COMMANDS]
+            words = [COMMANDS[0], *((*one.split(), "--json") for one in AS_JSON), *COMMANDS[1:]]
             for each in words:
                 command = [part.format(receipt=receipt) for part in each]
                 code = await asyncio.to_thread(run, *command, "--server", other.url)
