@@ -163,7 +163,7 @@ def test_an_export_is_whole_in_a_file_and_harmless_on_a_terminal(monkeypatch: py
         monkeypatch.setattr(sys, "stdout", out)
         with _sink(None) as file:
             file.writelines([b'{"node": "', HOSTILE.encode(), b'"}\n'])
-        written = out.buffer.getvalue().decode()  # type: ignore[attr-defined]
+        written = out.buffer.getvalue().decode()
         assert bool(FORBIDDEN.search(written)) is not terminal
         assert written.endswith('"}\n')
 
