@@ -131,7 +131,7 @@ def test_text_says_once_what_it_is_about(stream: io.StringIO) -> None:
     first, second, *rest = stream.getvalue().splitlines()
     assert first == "server: node n1 takes prompt abc (attempt 1)"
     assert second == "server: it broke (job abc)"
-    assert rest[-1] == "ValueError: why"
+    assert rest[-1] == "    ValueError: why"
 
 
 def test_what_libraries_say_begins_with_warnings(stream: io.StringIO) -> None:
