@@ -36,6 +36,9 @@ Json = dict[str, Any]
 class Wire:
     """One kept-open HTTP/1.1 connection; as little work as can be, because it runs beside what it measures."""
 
+    own = ""
+    """Header lines of its own, each with its end."""
+
     def __init__(self, url: str) -> None:
         parts = urlsplit(url)
         self._host, self._port = parts.hostname or "", parts.port or 80
@@ -54,7 +57,7 @@ class Wire:
     async def _send(self, method: str, path: str, body: bytes) -> int:
         if self._reader is None or self._writer is None:
             self._reader, self._writer = await asyncio.open_connection(self._host, self._port)
-        head = f"{method} {path} HTTP/1.1\r\nhost: {self._host}\r\ncontent-type: application/json\r\n"
+        head = f"{method} {path} HTTP/1.1\r\nhost: {self._host}\r\ncontent-type: application/json\r\n{self.own}"
         self._writer.write(f"{head}content-length: {len(body)}\r\n\r\n".encode() + body)
         status = int((await self._reader.readuntil(b"\r\n"))[9:12])
         self._length: int | None = None
@@ -120,7 +123,9 @@ def centiles(values: Sequence[float]) -> Json:
     return {"p50": statistics.median(values), "p95": statistics.quantiles(values, n=20)[-1]}
 
 
-async def node(number: int, url: str, prompts: int, seen: Seen, people: "People | None") -> None:
+async def node(
+    number: int, url: str, prompts: int, seen: Seen, people: "People | None", guard_s: float = 0.0
+) -> None:
     """One node, until all together have answered enough."""
     wire, hold = Wire(url), Wire(url)
     name = f"n{number}"
@@ -129,7 +134,7 @@ async def node(number: int, url: str, prompts: int, seen: Seen, people: "People 
     try:
         while seen.done < prompts and not seen.enough:
             try:
-                await turn(name, wanted, wire, hold, seen, people)
+                await turn(name, wanted, wire, hold, seen, people, guard_s)
             except (OSError, asyncio.IncompleteReadError) as error:
                 seen.troubles[f"connection: {type(error).__name__}"] += 1
                 wire.close()
@@ -139,7 +144,9 @@ async def node(number: int, url: str, prompts: int, seen: Seen, people: "People 
         hold.close()
 
 
-async def turn(name: str, wanted: bytes, wire: Wire, hold: Wire, seen: Seen, people: "People | None") -> None:
+async def turn(
+    name: str, wanted: bytes, wire: Wire, hold: Wire, seen: Seen, people: "People | None", guard_s: float
+) -> None:
     """Ask for work once, and do it."""
     start_ns = CLOCK.now_ns()
     status, body = await wire.post("/node/v1/lease", wanted)
@@ -150,13 +157,14 @@ async def turn(name: str, wanted: bytes, wire: Wire, hold: Wire, seen: Seen, peo
         await asyncio.sleep(0.5)
         return
     seen.leased_s.append(seconds(CLOCK.now_ns() - start_ns))
-    await work(json.loads(body), name, wire, hold, seen)
+    await work(json.loads(body), name, wire, hold, seen, guard_s)
     if people is not None:
         people.ask()
 
 
-async def work(lease: Json, name: str, wire: Wire, hold: Wire, seen: Seen) -> None:
-    """One attempt, as the node's agent does it: hold, events, delivery, end of the hold."""
+async def work(lease: Json, name: str, wire: Wire, hold: Wire, seen: Seen, guard_s: float = 0.0) -> None:
+    """One attempt, as the node's agent does it: hold, events, delivery, end of the hold. It rests for `guard_s` before it
+    delivers, as one that has guards to record."""
     path = f"/node/v1/attempts/{lease['token']}"
     status = await hold.request("GET", f"{path}/hold")
     if status != 200:
@@ -166,6 +174,8 @@ async def work(lease: Json, name: str, wire: Wire, hold: Wire, seen: Seen) -> No
     status, body = await wire.post(f"{path}/events", STORY)
     if status != 200:
         seen.troubles[f"events {status} {body[:100]!r}"] += 1
+    if guard_s:
+        await asyncio.sleep(guard_s)
     start_ns = CLOCK.now_ns()
     status, body = await wire.post(f"{path}/finish", to_json(done(lease, *WORDS, node=name)))
     if status == 200:
@@ -203,13 +213,16 @@ class People:
             self._seen.asked_s.append(seconds(CLOCK.now_ns() - start_ns))
 
 
-async def main(urls: Sequence[str], nodes: int, prompts: int, limit_s: float, *, ask: bool) -> None:
+async def main(
+    urls: Sequence[str], nodes: int, prompts: int, limit_s: float, *, ask: bool, guard_s: float = 0.0
+) -> None:
     """Run them all; each URL has its share of the nodes."""
     seen = Seen()
     people = People(urls, seen) if ask else None
     start_ns = CLOCK.now_ns()
     running = [
-        asyncio.create_task(node(number, urls[number % len(urls)], prompts, seen, people)) for number in range(nodes)
+        asyncio.create_task(node(number, urls[number % len(urls)], prompts, seen, people, guard_s))
+        for number in range(nodes)
     ]
     while seen.done < prompts and seconds(CLOCK.now_ns() - start_ns) < limit_s:  # noqa: ASYNC110
         await asyncio.sleep(0.05)
@@ -232,5 +245,6 @@ if __name__ == "__main__":
     parser.add_argument("--prompts", type=int, default=20_000)
     parser.add_argument("--limit-s", type=float, default=600.0)
     parser.add_argument("--ask", action="store_true", help="ask one prompt for each that is answered")
+    parser.add_argument("--guard-s", type=float, default=0.0, help="rest so long before each delivery")
     given = parser.parse_args()
-    asyncio.run(main(given.url, given.nodes, given.prompts, given.limit_s, ask=given.ask))
+    asyncio.run(main(given.url, given.nodes, given.prompts, given.limit_s, ask=given.ask, guard_s=given.guard_s))
