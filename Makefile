@@ -4,7 +4,7 @@
 SHELL := /bin/sh
 .DEFAULT_GOAL := help
 MAKEFLAGS += --no-print-directory
-.PHONY: help demo up test test-all faults check format fuzz accuracy scale fleet pictures screenshots words docs dist pins clean FORCE
+.PHONY: help demo up test test-all faults check format fuzz accuracy bench scale fleet pictures screenshots words docs dist pins clean FORCE
 
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 export UV_LINK_MODE = copy
@@ -70,6 +70,9 @@ fuzz: .venv/dev ## every parser of what comes from outside, by atheris (SECONDS=
 
 accuracy: .venv/dev ## receipts against the known truth of the simulated machine, in real time (PART=name: only that part)
 	$(BIN)/python tests/accuracy.py $(if $(PART),--only $(PART))
+
+bench: .venv/dev ## what Joulebox costs beside its peers; writes docs/benchmarks.md (PART=name: only that part; 15 minutes)
+	$(BIN)/python tests/benchmarks.py $(if $(PART),--only $(PART)) --suite "$(PYTEST) -m 'not slow'"
 
 scale: .venv/dev ## server and Postgres behind backlogs of up to a million prompts; writes docs/scale.md (15 minutes)
 	$(BIN)/python tests/scale.py

@@ -1,4 +1,4 @@
-"""Requests a second and the processor time of each, before an engine that takes no time (`make bench PART=requests`)."""
+"""Requests a second and the CPU of each, before an engine that takes no time (`make bench PART=requests`)."""
 
 import asyncio
 import random
@@ -7,8 +7,21 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from statistics import median
 
-from bench_gateways import DIRECT, FLOOR, OURS, PROXY, TESTS, Gateway, Rushed, floor, joulebox, litellm, process, rush
-from bench_gateways import upstream
+from bench_gateways import (
+    DIRECT,
+    FLOOR,
+    OURS,
+    PROXY,
+    TESTS,
+    Gateway,
+    Rushed,
+    floor,
+    joulebox,
+    litellm,
+    process,
+    rush,
+    upstream,
+)
 from bench_page import Part, Row, spread, table
 from joulebox.client import Client
 from stage import wait

@@ -18,7 +18,7 @@ from traces import channel, series, trace, work
 
 SIZES = (10_000, 100_000, 1_000_000)
 GROWTH_MAX = 2.0
-"""Flat or logarithmic: what is looked up behind a hundred times as many receipts takes at most so many times as long."""
+"""Flat or logarithmic: behind a hundred times as many receipts a look takes at most so many times as long."""
 FLOOR_MS = 1.0
 """A look that takes less is taken for so long: its growth would be noise."""
 RUSH_S = 4.0
@@ -57,10 +57,10 @@ def bytes_a_run() -> tuple[float, float]:
         asyncio.run(rush(ours, 16, RUSH_S))
         assert ours.folder is not None
         with closing(sqlite3.connect(f"file:{ours.folder / 'joulebox.db'}?mode=ro", uri=True)) as rows:
-            prompts, = rows.execute("SELECT count(*) FROM receipts").fetchone()
-            traces, = rows.execute("SELECT sum(length(blob)) FROM traces").fetchone()
-            pages, = rows.execute("PRAGMA page_count").fetchone()
-            size, = rows.execute("PRAGMA page_size").fetchone()
+            (prompts,) = rows.execute("SELECT count(*) FROM receipts").fetchone()
+            (traces,) = rows.execute("SELECT sum(length(blob)) FROM traces").fetchone()
+            (pages,) = rows.execute("PRAGMA page_count").fetchone()
+            (size,) = rows.execute("PRAGMA page_size").fetchone()
     return pages * size / prompts, traces / prompts
 
 
@@ -76,7 +76,8 @@ def part(_: int) -> Part:
             found[size] = asyncio.run(scale.looks(there, size))
         print(size, found[size], flush=True)
     growth = {
-        name: max(found[SIZES[-1]][name], FLOOR_MS) / max(first_ms, FLOOR_MS) for name, first_ms in found[SIZES[0]].items()
+        name: max(found[SIZES[-1]][name], FLOOR_MS) / max(first_ms, FLOOR_MS)
+        for name, first_ms in found[SIZES[0]].items()
     }
     worst = max(growth, key=lambda name: growth[name])
     rows = [

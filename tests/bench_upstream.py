@@ -13,6 +13,7 @@ import sys
 
 MODEL = "m"
 WORD = " word"
+"""With a number behind it where it is streamed: LiteLLM ends a stream that says the same again and again."""
 
 
 def chunk(data: bytes) -> bytes:
@@ -49,7 +50,7 @@ class Upstream:
         self.models = reply(json.dumps({"object": "list", "data": [{"id": MODEL, "object": "model"}]}).encode())
         self.absent = reply(b"{}", "404 Not Found")
         self.tokens = [chunk(event({"role": "assistant", "content": ""}))]
-        self.tokens += [chunk(event({"content": WORD})) for _ in range(tokens)]
+        self.tokens += [chunk(event({"content": f"{WORD}{number}"})) for number in range(tokens)]
         usage = {"prompt_tokens": 8, "completion_tokens": tokens, "total_tokens": 8 + tokens}
         self.end = chunk(event({}, "stop")) + chunk(event({}, usage=usage)) + chunk(b"data: [DONE]\n\n") + b"0\r\n\r\n"
         self.head = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n"

@@ -172,6 +172,8 @@ class Answered:
 
     tokens_per_s: float
     cpu_s_per_token: float
+    start_ns: int
+    end_ns: int
 
 
 def process_cpu_s(pid: int) -> float:
@@ -202,7 +204,10 @@ def answer(engine: LlamaCpp, number: int, recorded: Sequence[str]) -> Answered:
         recorder.stop()
     assert finished.usage.output_tokens
     return Answered(
-        tokens_per_s=finished.usage.output_tokens / lasted_s, cpu_s_per_token=cpu_s / finished.usage.output_tokens
+        tokens_per_s=finished.usage.output_tokens / lasted_s,
+        cpu_s_per_token=cpu_s / finished.usage.output_tokens,
+        start_ns=begun_ns,
+        end_ns=finished.t_ns,
     )
 
 

@@ -123,9 +123,7 @@ def centiles(values: Sequence[float]) -> Json:
     return {"p50": statistics.median(values), "p95": statistics.quantiles(values, n=20)[-1]}
 
 
-async def node(
-    number: int, url: str, prompts: int, seen: Seen, people: "People | None", guard_s: float = 0.0
-) -> None:
+async def node(number: int, url: str, prompts: int, seen: Seen, people: "People | None", guard_s: float = 0.0) -> None:
     """One node, until all together have answered enough."""
     wire, hold = Wire(url), Wire(url)
     name = f"n{number}"
@@ -163,8 +161,8 @@ async def turn(
 
 
 async def work(lease: Json, name: str, wire: Wire, hold: Wire, seen: Seen, guard_s: float = 0.0) -> None:
-    """One attempt, as the node's agent does it: hold, events, delivery, end of the hold. It rests for `guard_s` before it
-    delivers, as one that has guards to record."""
+    """One attempt, as the node's agent does it: hold, events, delivery, end of the hold. It rests for `guard_s`
+    before it delivers, as one that has guards to record."""
     path = f"/node/v1/attempts/{lease['token']}"
     status = await hold.request("GET", f"{path}/hold")
     if status != 200:

@@ -189,9 +189,18 @@ class Runner:
 
     def ask(self, levels: Sequence[tuple[float, float]], duration_s: float) -> dict[str, Any]:
         """One window. Raises `ToolEnded`."""
+        return self._order({"levels": levels, "duration_s": duration_s})
+
+    def pair_cpu_s(self, count: int) -> float | None:
+        """CPU seconds of a begin and its end, the mean of so many right after one another; `None` where the tool
+        failed. Raises `ToolEnded`."""
+        found: float | None = self._order({"pairs": count}).get("pair_cpu_s")
+        return found
+
+    def _order(self, order: Mapping[str, Any]) -> dict[str, Any]:
         assert self._process.stdin is not None
         try:
-            self._process.stdin.write(json.dumps({"levels": levels, "duration_s": duration_s}) + "\n")
+            self._process.stdin.write(json.dumps(order) + "\n")
             self._process.stdin.flush()
         except BrokenPipeError as error:
             raise ToolEnded("it ended by itself") from error

@@ -11,16 +11,15 @@ import aiohttp
 import uvicorn
 
 UPSTREAM = sys.argv[1]
-session: aiohttp.ClientSession | None = None
+sessions: list[aiohttp.ClientSession] = []
 
 
 async def app(scope: dict[str, Any], receive: Any, send: Any) -> None:
     """Hand a request on, and its answer back piece by piece."""
-    global session
     if scope["type"] != "http":
         return
-    if session is None:
-        session = aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0))
+    if not sessions:  # made in the loop that uses it
+        sessions.append(aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)))
     body = b""
     while True:
         message = await receive()
@@ -28,7 +27,7 @@ async def app(scope: dict[str, Any], receive: Any, send: Any) -> None:
         if not message.get("more_body"):
             break
     headers = {"content-type": "application/json"}
-    async with session.request(scope["method"], UPSTREAM + scope["path"], data=body, headers=headers) as reply:
+    async with sessions[0].request(scope["method"], UPSTREAM + scope["path"], data=body, headers=headers) as reply:
         kind = reply.headers.get("content-type", "application/json").encode()
         await send({"type": "http.response.start", "status": reply.status, "headers": [(b"content-type", kind)]})
         async for piece in reply.content.iter_any():

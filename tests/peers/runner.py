@@ -278,6 +278,15 @@ def window(tool: Tool, work: Work, levels: Sequence[tuple[float, float]], durati
     }
 
 
+def pairs(tool: Tool, count: int) -> dict[str, float]:
+    """CPU seconds of a begin and an end right after one another, many times over."""
+    before_s = time.process_time() + children_cpu_s()
+    for _ in range(count):
+        tool.begin()
+        tool.end()
+    return {"pair_cpu_s": (time.process_time() + children_cpu_s() - before_s) / count}
+
+
 def main() -> None:
     """Set the tool up, then do what is ordered until stdin ends."""
     answers = os.fdopen(os.dup(1), "w")
@@ -288,8 +297,12 @@ def main() -> None:
     print(json.dumps({"setup_cpu_s": time.process_time() + children_cpu_s()}), file=answers, flush=True)
     for line in sys.stdin:
         order = json.loads(line)
+        answer: dict[str, Any]
         try:
-            answer = window(tool, work, order["levels"], order["duration_s"])
+            if "pairs" in order:
+                answer = pairs(tool, order["pairs"])
+            else:
+                answer = window(tool, work, order["levels"], order["duration_s"])
         except Exception as error:  # noqa: BLE001 - whatever a tool raises is what it said
             answer = {"error": f"{type(error).__name__}: {error}"}
         print(json.dumps(answer), file=answers, flush=True)
