@@ -29,9 +29,17 @@ AWAY: Final = ("no_server", "database")
 """The server, or what it keeps its books in, is away for the moment."""
 RECONNECT_WAIT_S: Final = 0.5
 REPORT_S: Final = 120.0
+ANSWER_MAX_BYTES: Final = 64_000_000
+"""A server that says more than this in one answer is not listened to."""
+EVIDENCE_MAX_BYTES: Final = 2_000_000_000
+"""The same for the evidence of one answer, which may be hours of readings."""
+WORD_MAX_BYTES: Final = 1_000_000
+"""No line of a held connection is longer."""
 WEB_S: Final = 10.0
 """So long a service outside has for a whole answer, however it comes."""
 WEB_MAX_BYTES: Final = 4_000_000
+UNPACKED: Final = frozenset({"content-encoding", "content-length", "transfer-encoding"})
+"""Headers that tell of a body as it was on the way."""
 PROBLEM: Final = frozenset({"type", "title", "status", "code", "detail"})
 """What every problem document has; the rest belongs to the failure."""
 
@@ -85,19 +93,30 @@ class Client:
         try:
             return reply.json()
         except (ValueError, RecursionError) as error:
-            raise JouleboxError("no_server", f"What answers at {self.server} is not Joulebox.") from error
+            raise self._stranger() from error
+
+    def _stranger(self) -> JouleboxError:
+        return JouleboxError("no_server", f"What answers at {self.server} is not Joulebox.")
 
     def _answer(
-        self, method: str, path: str, body: bytes | None = None, timeout_s: float | None = None
+        self,
+        method: str,
+        path: str,
+        body: bytes | None = None,
+        timeout_s: float | None = None,
+        max_bytes: int = ANSWER_MAX_BYTES,
     ) -> httpx2.Response:
         headers = {"Content-Type": "application/json"} if body is not None else {}
         extra: dict[str, Any] = {} if timeout_s is None else {"timeout": httpx2.Timeout(timeout_s, connect=CONNECT_S)}
         try:
-            reply = self._http.request(method, path, content=body, headers=headers, **extra)
-        except httpx2.HTTPError as error:
+            with self._http.stream(method, path, content=body, headers=headers, **extra) as stream:
+                reply = _whole(stream, max_bytes)
+        except (httpx2.HTTPError, httpx2.InvalidURL) as error:
             raise self._unreachable(error) from error
-        if reply.is_error:
-            raise _problem(reply)
+        if reply is None:
+            raise JouleboxError("no_server", f"{self.server} answers with more than {max_bytes} bytes: what is it?")
+        if not reply.is_success:
+            raise _problem(reply) if reply.is_error else self._stranger()
         return reply
 
     def lines(self, path: str) -> Iterator[dict[str, Any]]:
@@ -105,12 +124,10 @@ class Client:
         timeout = httpx2.Timeout(None, connect=CONNECT_S)
         try:
             with self._http.stream("GET", path, timeout=timeout) as reply:
-                if reply.is_error:
-                    reply.read()
-                    raise _problem(reply)
-                for line in reply.iter_lines():
+                self._heard(reply)
+                for line in _lines(reply):
                     if line.strip():
-                        yield _object(line)
+                        yield _object(line.decode())
         except (httpx2.HTTPError, ValueError) as error:
             raise self._unreachable(error) from error
 
@@ -257,7 +274,8 @@ class Client:
 
     def trace(self, receipt_id: str, form: str = "json") -> bytes:
         """The evidence behind a receipt, as `json`, `csv` or `parquet`."""
-        return self._answer("GET", f"/api/v1/receipts/{_part(receipt_id)}/trace.{form}").content
+        path = f"/api/v1/receipts/{_part(receipt_id)}/trace.{form}"
+        return self._answer("GET", path, timeout_s=REPORT_S, max_bytes=EVIDENCE_MAX_BYTES).content
 
     def evidence(self, receipt_id: str) -> dict[str, Any]:
         """Everything a receipt was made of, and the receipt."""
@@ -322,13 +340,17 @@ class Client:
         path = f"/api/v1/prompts/{_part(prompt_id)}/events"
         try:
             with self._http.stream("GET", path, headers=headers, timeout=timeout) as reply:
-                if reply.is_error:
-                    reply.read()
-                    raise _problem(reply)
+                self._heard(reply)
                 for event in httpx2.EventSource(reply):
                     yield ServerEvent(name=event.event, id=event.id or None, data=_object(event.data or "{}"))
         except (httpx2.HTTPError, ValueError) as error:
             raise self._unreachable(error) from error
+
+    def _heard(self, reply: httpx2.Response) -> None:
+        """Raises what the server refuses a stream with."""
+        if not reply.is_success:
+            refusal = _whole(reply, ANSWER_MAX_BYTES)
+            raise _problem(refusal) if refusal is not None and reply.is_error else self._stranger()
 
     def _unreachable(self, error: Exception) -> JouleboxError:
         if "CERTIFICATE_VERIFY_FAILED" in str(error):
@@ -401,6 +423,28 @@ async def _bounded_json(reply: httpx2.Response) -> Any:
         return None
 
 
+def _whole(stream: httpx2.Response, max_bytes: int) -> httpx2.Response | None:
+    """An answer to its end; `None` where it is longer, unpacked, than it may be."""
+    body = bytearray()
+    for piece in stream.iter_bytes():
+        body += piece
+        if len(body) > max_bytes:
+            return None
+    kept = [(name, value) for name, value in stream.headers.multi_items() if name not in UNPACKED]
+    return httpx2.Response(stream.status_code, headers=kept, content=bytes(body), request=stream.request)
+
+
+def _lines(reply: httpx2.Response) -> Iterator[bytes]:
+    """Lines as they come. Raises `ValueError` where one does not end."""
+    left = b""
+    for piece in reply.iter_bytes():
+        *whole, left = (left + piece).split(b"\n")
+        if len(left) > WORD_MAX_BYTES:
+            raise ValueError(f"a line of more than {WORD_MAX_BYTES} bytes")
+        yield from whole
+    yield left
+
+
 def _trust(ca_file: Path | None) -> ssl.SSLContext | bool:
     """What certificates are checked with. Raises `JouleboxError("bad_setting")`."""
     if ca_file is None:
@@ -443,6 +487,6 @@ def _problem(reply: httpx2.Response) -> JouleboxError:
         document = reply.json()
         code, detail = document["code"], document["detail"]
         known = code if code in REGISTRY else "internal"
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         return JouleboxError("internal", f"The server answered {reply.status_code} without saying why.")
     return JouleboxError(known, str(detail), **{name: document[name] for name in document if name not in PROBLEM})

@@ -76,7 +76,7 @@ class JouleboxError(Exception):
     `code` must stand in `REGISTRY`; `extra` goes into the problem document beside it (figures, lists of choices).
     """
 
-    def __init__(self, code: str, detail: str, **extra: object) -> None:
+    def __init__(self, code: str, detail: str, /, **extra: object) -> None:
         super().__init__(detail)
         self.code = code
         self.detail = detail

@@ -1,15 +1,18 @@
 """The node: lease, settle, measure, deliver; one prompt at a time, for ever."""
 
+import json
 import logging
+import re
 import secrets
 import threading
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from datetime import datetime
+from math import isfinite
 from typing import Any, Final
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import TypeAdapter
 
 from joulebox.client import Client
 from joulebox.clock import Clock
@@ -45,6 +48,9 @@ BREAKS_MAX: Final = 5
 HAND_BACK_S: Final = 2.0
 """A node that is stopped waits so long for the server to take its prompt back."""
 CANCEL_AGAIN_S: Final = 0.25
+NAME: Final = re.compile(r"[0-9A-Za-z_-]{1,64}")
+"""What tokens of attempts and ids of prompts are made of."""
+NUMBER_MAX: Final = 2**31 - 1
 
 
 class Agent:
@@ -319,9 +325,12 @@ class Hold:
     def _enough(self, word: dict[str, Any]) -> None:
         """The answer so far is kept. The server knows by its tokens: the engine is at work and hears it, or is done."""
         try:
-            self.judged = float(word["judged_j"]), float(word["judged_s"])
-        except (KeyError, TypeError, ValueError):
+            judged = float(word["judged_j"]), float(word["judged_s"])
+        except (KeyError, TypeError, ValueError, OverflowError):
             return
+        if not all(map(isfinite, judged)):
+            return
+        self.judged = judged
         if not self._released.is_set():
             self._on_cancel()
 
@@ -350,7 +359,14 @@ def _packed(traces: Sequence[Trace]) -> str | None:
 
 
 def _read_lease(answer: dict[str, object]) -> Lease:
+    """A lease of which nothing leads astray: its token becomes a file's name here, its numbers are reckoned with."""
     try:
-        return _LEASE.validate_python(answer)
-    except ValidationError as error:
+        json.dumps(answer, allow_nan=False)
+        lease = _LEASE.validate_python(answer)
+        if not (NAME.fullmatch(lease.token) and NAME.fullmatch(lease.job_id)):
+            raise ValueError("a name that is none")
+        if not all(0 <= number <= NUMBER_MAX for number in (lease.attempt, lease.prompt.max_tokens, lease.prompt.seed)):
+            raise ValueError("a number that is none")
+    except (ValueError, RecursionError) as error:  # what is not in the form too
         raise JouleboxError("protocol_version", "The server's lease cannot be read: update node and server.") from error
+    return lease

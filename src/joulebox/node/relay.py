@@ -150,8 +150,8 @@ class Relay:
     def _send(self, events: tuple[NodeEvent, ...]) -> None:
         try:
             answer = self._client.call("POST", self._path, to_json(Batch(events=events)))
-            reply = BatchReply(next_seq=int(answer["next_seq"]), cancel=bool(answer.get("cancel")))
-        except (JouleboxError, KeyError, TypeError, ValueError):
+            reply = BatchReply(next_seq=max(0, int(answer["next_seq"])), cancel=bool(answer.get("cancel")))
+        except (JouleboxError, KeyError, TypeError, ValueError, OverflowError):
             # the server is away or has given the job to another: the hold and the delivery deal with that
             with self._wake:
                 self._sent = len(self._events)
