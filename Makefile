@@ -4,7 +4,7 @@
 SHELL := /bin/sh
 .DEFAULT_GOAL := help
 MAKEFLAGS += --no-print-directory
-.PHONY: help demo up test test-all faults check format fuzz accuracy bench scale fleet pictures screenshots words docs dist pins clean FORCE
+.PHONY: help demo up test test-all faults check format fuzz coverage mutants accuracy bench scale fleet pictures screenshots words docs dist pins clean FORCE
 
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 export UV_LINK_MODE = copy
@@ -67,6 +67,13 @@ SECONDS ?= 60
 fuzz: .venv/dev ## every parser of what comes from outside, by atheris (SECONDS=60 for all together)
 	@$(BIN)/$(INSTALL) -e '.[fuzz]'
 	$(BIN)/python tests/fuzz --seconds $(SECONDS)
+
+coverage: .venv/dev ## which branches the everyday tests reach; fails under 100 % of the pure core or 95 % of all
+	$(BIN)/python tests/covered.py
+
+mutants: .venv/dev ## do the tests of the arithmetic tell a changed line? (FILE=energy: one file; SAMPLE=500: by lot)
+	@$(BIN)/uv pip install -q --no-deps --target build/mutmut -r tests/peers/mutmut.txt
+	PYTHONPATH=build/mutmut $(BIN)/python tests/mutants.py $(FILE) $(if $(SAMPLE),--sample $(SAMPLE)) $(if $(SEED),--seed $(SEED))
 
 accuracy: .venv/dev ## receipts against the known truth of the simulated machine, in real time (PART=name: only that part)
 	$(BIN)/python tests/accuracy.py $(if $(PART),--only $(PART))
