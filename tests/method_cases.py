@@ -183,12 +183,24 @@ def _slow() -> dict[str, Case]:
         splits=(PhasePowers(model="sha256:0", scope="wall", ratio=1.6, u_ratio=0.2, answers=9),),
         idle=(IdleRecord(meter="shelly:plug", name="power", spreads=spreads),),
     )
-    delayed = plug(lag_s=0.4)
+    delayed, brief = plug(lag_s=0.4), Machine(11, end_s=32.4)
     ended = Machine(3, after_w=-6.0, end_s=33.0)
     return {
         "a plug": Case(run(one.seen(plug(), until_s)), factors()),
         "a plug and counters, calibrated": Case(run(one.seen(plug(), until_s), *counters, calibration=kept), factors()),
         "a lone plug whose model is known": Case(run(one.seen(delayed, until_s), calibration=kept), factors()),
+        "what counters tell of a brief answer": Case(
+            run(
+                *(brief.seen(each, 37.0) for each in (plug(), PACKAGE, MEMORY)),
+                end_s=32.4,
+                calibration=kept,
+            ),
+            factors(),
+        ),
+        "what counters do not tell of one": Case(
+            run(brief.seen(delayed, 37.0), brief.seen(plug(name="other"), 37.0), end_s=32.4, calibration=kept),
+            factors(),
+        ),
         "a plug that looks": Case(run(one.seen(looks, until_s)), factors()),
         "a plug that looks, calibrated": Case(run(one.seen(looks, until_s), calibration=kept), factors()),
         "a plug read once a tick": Case(run(one.seen(plug(), until_s, 1.0)), factors()),
@@ -227,9 +239,38 @@ def _many() -> dict[str, Case]:
         "two plugs that disagree": Case(
             run(one.seen(plug(), until_s), replace(doubled, raw=tuple(2 * raw for raw in doubled.raw))), factors()
         ),
+        "one plug of two at another machine": Case(
+            run(one.seen(plug(), until_s), other.seen(replace(twice, gain_u_ratio=0.2), until_s, 0.05)), factors()
+        ),
+        "a quick plug at another machine": Case(
+            run(one.seen(plug(), until_s), other.seen(twice, until_s, 0.05)), factors()
+        ),
+        "off the line at rest": Case(
+            run(
+                one.seen(wrong, until_s),
+                *counters,
+                calibration=replace(kept, fits=(replace(FIT, rest_w=14.5, slope=1.0, centre_w=34.0),), stale=None),
+            ),
+            factors(),
+        ),
         "off the line": Case(run(one.seen(wrong, until_s), *counters, calibration=kept), factors()),
         "parts that take more than the whole": Case(run(less, *counters, calibration=None), factors()),
     }
+
+
+def _busy_building() -> NeighboursSeen:
+    return NeighboursSeen(
+        window_s=8.0,
+        own_s=12.0,
+        server_s=0.5,
+        foreign=(ProgramLoad(name="backup", cpu_s=0.9), ProgramLoad(name="cron", cpu_s=0.01)),
+        foreign_s=0.95,
+        unexplained_s=0.3,
+        steal_s=0.06,
+        disk_bytes=90_000_000,
+        network_bytes=9_000_000,
+        throttled=2,
+    )
 
 
 def _rest() -> dict[str, Case]:
@@ -260,18 +301,6 @@ def _rest() -> dict[str, Case]:
         resource_share=0.5,
         water=WaterFactors(on_site_l_per_kwh=1.1, electricity_l_per_kwh=3.0, source="test"),
     )
-    neighbours = NeighboursSeen(
-        window_s=8.0,
-        own_s=12.0,
-        server_s=0.5,
-        foreign=(ProgramLoad(name="backup", cpu_s=0.9), ProgramLoad(name="cron", cpu_s=0.01)),
-        foreign_s=0.95,
-        unexplained_s=0.3,
-        steal_s=0.06,
-        disk_bytes=90_000_000,
-        network_bytes=9_000_000,
-        throttled=2,
-    )
     marks = tuple(Remark(code="meter_gap", detail=f"hole {n}", t_ns=31 * S) for n in range(5))
     control = NodeControl(state="drifted", since="2026-11-01T00:00:00+00:00", runs=12, off_ratio=0.061)
     quiet = Machine(9, read_w=0.1, write_w=0.05, noise_w=3.0)
@@ -284,7 +313,7 @@ def _rest() -> dict[str, Case]:
         ),
         "no meter": Case(run(), grid),
         "a grid that changes, water, a busy building": Case(
-            run(*both, warm, neighbours=neighbours, remarks=marks, control=control, queued_s=2.5), rich
+            run(*both, warm, neighbours=_busy_building(), remarks=marks, control=control, queued_s=2.5), rich
         ),
         "more than its budget": Case(
             run(
@@ -298,7 +327,7 @@ def _rest() -> dict[str, Case]:
             ),
         ),
         "work without a model": Case(
-            run(*both, model=None, engine=None, seed=None, tokens=(), neighbours=neighbours, purpose="work"), grid
+            run(*both, model=None, engine=None, seed=None, tokens=(), neighbours=_busy_building(), purpose="work"), grid
         ),
         "next to nothing": Case(run(quiet.seen(PACKAGE, until_s), quiet.seen(MEMORY, until_s)), grid),
         "one token at the end": Case(run(*both, tokens=(TokenTime(t_ns=round(END_S * S), n=9),)), grid),
