@@ -81,10 +81,13 @@ class Mutant:
         return self.file, self.function, self.was, self.now
 
 
-class _Changes(MutationVisitor):  # type: ignore[misc]
+_Visitor: Any = MutationVisitor
+
+
+class _Changes(_Visitor):  # type: ignore[misc]
     """mutmut's changes, with where they are; properties too."""
 
-    METADATA_DEPENDENCIES = (*MutationVisitor.METADATA_DEPENDENCIES, ByteSpanPositionProvider)
+    METADATA_DEPENDENCIES = (*_Visitor.METADATA_DEPENDENCIES, ByteSpanPositionProvider)
 
     def __init__(self) -> None:
         super().__init__(mutation_operators, IgnoredCode(set(), set(), set()))
