@@ -4,7 +4,7 @@
 SHELL := /bin/sh
 .DEFAULT_GOAL := help
 MAKEFLAGS += --no-print-directory
-.PHONY: help demo up test test-all faults check format fuzz coverage mutants accuracy bench scale fleet pictures screenshots words docs dist pins clean FORCE
+.PHONY: help demo up test test-all engine-transformers faults check format fuzz coverage mutants accuracy bench scale fleet pictures screenshots words docs dist pins clean FORCE
 
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 export UV_LINK_MODE = copy
@@ -48,6 +48,10 @@ test: .venv/dev ## the everyday tests
 test-all: .venv/dev ## every test, the slow ones too
 	$(PYTEST) -m 'not slow'
 	$(BIN)/python -m pytest -q -rs -n 2 --dist worksteal -m slow
+
+engine-transformers: .venv/dev ## the engine transformers with the real thing, in an environment of its own (fetches 3 GB)
+	$(BIN)/python tests/torch_peer.py
+	$(BIN)/python -m pytest -q -rs tests/test_engines.py tests/test_engine_transformers.py -k transformers
 
 faults: .venv/dev ## every fault of every instrument at every point of a run, for every length; about an hour
 	JOULEBOX_FAULTS=all $(BIN)/python -m pytest -q -n 2 --dist load -m slow tests/test_faults.py

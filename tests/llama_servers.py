@@ -14,6 +14,7 @@ import urllib.request
 import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from typing import Final
 
@@ -40,7 +41,8 @@ def of_the_wheel(model: Path, context_tokens: int, *, orphan: bool = False) -> I
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as process:
         assert process.stdin is not None
         assert process.stdout is not None
-        process.stdin.write(Task(path=str(model), context_tokens=context_tokens, threads=1, key=KEY).line())
+        task = Task(path=str(model), context_tokens=context_tokens, threads=1, key=KEY)
+        process.stdin.write(json.dumps(asdict(task)).encode() + b"\n")
         process.stdin.flush()
         yield json.loads(process.stdout.readline())["address"], KEY
         process.stdin.close()

@@ -17,6 +17,7 @@ import pytest
 from pydantic import SecretStr
 
 import llama_servers
+import torch_peer
 from engine_peers import CLOCK, PEERS, Served, driven
 from gguf_files import gguf_bytes, write_gguf
 from joulebox.clock import Clock, SimulatedClock, SystemClock
@@ -125,6 +126,18 @@ def of_server(url: str, key: str | None) -> Case:
 
 
 @pytest.fixture(scope="module")
+def transformers(smollm2: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Case]:
+    """The real transformers with SmolLM2 as a folder of safetensors; skipped where it was not installed."""
+    data_dir = tmp_path_factory.mktemp("torch")
+    torch_peer.registry(data_dir, CONTEXT_TOKENS).add(
+        torch_peer.folder(smollm2), "smollm2", default_system="You are a helpful assistant."
+    )
+    opened, clock = torch_peer.opened(data_dir, CONTEXT_TOKENS), SystemClock()
+    yield Case(engine=opened.engine, model=opened.model("smollm2"), clock=clock, tells_times=False)
+    opened.engine.unload()
+
+
+@pytest.fixture(scope="module")
 def served() -> Iterator[Callable[[str], Case]]:
     """Engines that run as servers, each opened when it is first wanted."""
     with ExitStack() as stack:
@@ -144,6 +157,7 @@ def served() -> Iterator[Callable[[str], Case]]:
         "scripted",
         *PEERS,
         *(pytest.param(name, marks=pytest.mark.slow) for name in ("wheel_server", "real_server")),
+        pytest.param("transformers", marks=[pytest.mark.slow, pytest.mark.timeout(900)]),
     ]
 )
 def case(request: pytest.FixtureRequest, served: Callable[[str], Case]) -> Case:

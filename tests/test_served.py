@@ -97,7 +97,7 @@ def nobody() -> Iterator[str]:
 @pytest.mark.parametrize(
     ("setting", "said"),
     [
-        ("ollama", "write KIND:ADDRESS, with a kind of llamacpp, llama-server, ollama, openai"),
+        ("ollama", "write KIND:ADDRESS, with a kind of llamacpp, transformers, llama-server, ollama, openai"),
         ("gpt:http://127.0.0.1", "write KIND:ADDRESS"),
         ("ollama:127.0.0.1:11434", "write ollama:http://HOST:PORT"),
         ("ollama:http://127.0.0.1:1/api", "write ollama:http://HOST:PORT"),

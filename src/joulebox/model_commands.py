@@ -92,7 +92,8 @@ def models_add(
     source: Annotated[
         str,
         typer.Argument(
-            help="A name of the catalog, hf:OWNER/NAME[/FILE.gguf], ollama:NAME, or a GGUF file.", metavar="SOURCE"
+            help="A name of the catalog, hf:OWNER/NAME[/FILE.gguf], ollama:NAME, a GGUF file or a model's folder.",
+            metavar="SOURCE",
         ),
     ],
     name: Annotated[str | None, typer.Option("--name", help="Call it so.")] = None,
@@ -111,7 +112,8 @@ def models_add(
         _pull(settings, rest, name)
     elif source.lower().endswith(".gguf") or "/" in source or Path(source).exists():
         _add_file(settings, source, name)
-        _say_who_offers(settings)
+        if not Path(source).is_dir():
+            _say_who_offers(settings)
     else:
         _add_known(settings, find(source), name)
 
@@ -151,13 +153,16 @@ def _add_file(settings: "Settings", source: str, name: str | None) -> None:
     from joulebox.console import Progress
 
     path = Path(source)
-    if not path.is_file():
-        raise JouleboxError("broken_model", f"There is no file {source}. Give the path of a GGUF file.")
+    if not path.exists():
+        sentence = f"There is no file {source}. Give the path of a GGUF file, or of a folder of safetensors."
+        raise JouleboxError("broken_model", sentence)
     progress = Progress()
     registry = registry_of_settings(settings)
     file = registry.add(path, name, lambda done, total: progress.share("reading the file", done, total)).file
     progress.clear()
     _say_added(file)
+    if path.is_dir() and file.id not in {model.file.id for model in registry.list()}:
+        say("A folder of safetensors is run by the engine transformers: set JOULEBOX_ENGINE=transformers:")
 
 
 def _add_from_hub(
@@ -242,13 +247,13 @@ def _ollama_of(settings: "Settings") -> str | None:
 
 
 def _engine_of(settings: "Settings") -> tuple[str, str]:
-    """Kind and address of the engine that is set; nothing of the node's own."""
+    """Kind and address of the engine that is set; nothing of one that runs what is on this machine's list."""
     if settings.engine is None:
         return "", ""
-    from joulebox.node.driven import OWN, parse
+    from joulebox.node.driven import IN_PROCESS, parse
 
     kind, address, _ = parse(settings.engine)
-    return ("" if kind == OWN else kind), address
+    return ("" if kind in IN_PROCESS else kind), address
 
 
 def _check_held(settings: "Settings", model: "CatalogModel") -> None:
@@ -373,6 +378,10 @@ def registry_of_settings(settings: "Settings") -> "Registry":
     """The models of this machine, as the settings say."""
     from joulebox.node.models import Registry
 
+    if settings.engine is not None:
+        from joulebox.node.driven import models_of
+
+        return models_of(settings)
     return Registry(settings.models_folder, settings.context_tokens)
 
 

@@ -1,11 +1,13 @@
 """The engine that a node drives: `open_engine` opens the one it is set to, `KIND:ADDRESS[,key=value...]`.
 
-`llamacpp:` (the same as no setting) runs models in a process of the node's own; the others are servers on this machine.
+`llamacpp:` (the same as no setting) and `transformers:` run models in a process of the node's own; the others are
+servers on this machine.
 An engine on another machine is refused: the meters of this node would not see what it draws.
 """
 
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
+from functools import partial
 from importlib import import_module
 from typing import Any, Final
 from urllib.parse import urlsplit
@@ -14,6 +16,7 @@ from joulebox.clock import Clock
 from joulebox.errors import JouleboxError
 from joulebox.node.engine import Engine, LocalModel
 from joulebox.node.engine_process import engine_processes, is_here
+from joulebox.node.model_folder import memory_need_bytes
 from joulebox.node.models import Registry
 from joulebox.node.options import number
 from joulebox.node.served import ServedEngine, Setup
@@ -21,6 +24,9 @@ from joulebox.settings import Settings
 from joulebox.units import S_PER_HOUR
 
 OWN: Final = "llamacpp"
+TRANSFORMERS: Final = "transformers"
+IN_PROCESS: Final = (OWN, TRANSFORMERS)
+"""Engines that run in processes of the node's own, with the models of its list."""
 KINDS: Final = {
     "llama-server": "joulebox.node.engines.llama_server",
     "ollama": "joulebox.node.engines.ollama",
@@ -64,6 +70,8 @@ def open_engine(settings: Settings, clock: Clock) -> Driven:
         if address or options:
             raise _refused(settings.engine, f"{OWN}: stands alone")
         return _own(settings, clock)
+    if kind == TRANSFORMERS:
+        return _transformers(settings, clock, address, options)
     module = import_module(KINDS[kind])
     takes = {**module.OPTIONS, **EVERY_OPTIONS}
     if unknown := [name for name in options if name not in takes]:
@@ -83,8 +91,8 @@ def open_engine(settings: Settings, clock: Clock) -> Driven:
 def parse(text: str) -> tuple[str, str, dict[str, str]]:
     """`KIND:ADDRESS[,key=value...]` as kind, address and options. Raises `JouleboxError("bad_setting")`."""
     kind, colon, rest = text.partition(":")
-    if not colon or kind not in (OWN, *KINDS):
-        raise _refused(text, f"write KIND:ADDRESS, with a kind of {', '.join((OWN, *KINDS))}")
+    if not colon or kind not in (*IN_PROCESS, *KINDS):
+        raise _refused(text, f"write KIND:ADDRESS, with a kind of {', '.join((*IN_PROCESS, *KINDS))}")
     address, *pairs = rest.split(",")
     options: dict[str, str] = {}
     for pair in pairs:
@@ -95,12 +103,34 @@ def parse(text: str) -> tuple[str, str, dict[str, str]]:
     return kind, address, options
 
 
+def models_of(settings: Settings) -> Registry:
+    """The models of this machine that the node's engine runs, each with the memory it takes there. Raises
+    `JouleboxError("bad_setting")`."""
+    kind, _, options = parse(settings.engine or f"{OWN}:")
+    if kind != TRANSFORMERS:
+        return Registry(settings.models_folder, settings.context_tokens)
+    need = partial(memory_need_bytes, dtype=options.get("dtype", "auto"))
+    return Registry(settings.models_folder, settings.context_tokens, need=need, forms=("gguf", "safetensors"))
+
+
 def _own(settings: Settings, clock: Clock) -> Driven:
     from joulebox.node.engines.llamacpp import LlamaCpp
 
-    registry = Registry(settings.models_folder, settings.context_tokens)
+    registry = models_of(settings)
     engine = LlamaCpp(clock, settings.threads, settings.context_tokens)
     return Driven(engine=engine, models=registry.list, model=registry.get, address=f"{OWN}:")
+
+
+def _transformers(settings: Settings, clock: Clock, address: str, options: Mapping[str, str]) -> Driven:
+    from joulebox.node.engines.transformers import OPTIONS, Transformers
+
+    if address:
+        raise _refused(settings.engine, f"{TRANSFORMERS}: has no address; write {TRANSFORMERS}:,option=value")
+    if unknown := [name for name in options if name not in OPTIONS]:
+        raise _refused(settings.engine, f"{TRANSFORMERS} takes {', '.join(OPTIONS)}; leave out {', '.join(unknown)}")
+    engine = Transformers(clock, settings.threads, settings.context_tokens, options)
+    registry = models_of(settings)
+    return Driven(engine=engine, models=registry.list, model=registry.get, address=f"{TRANSFORMERS}:")
 
 
 def _served(module: Any, setup: Setup, settings: Settings) -> Driven:

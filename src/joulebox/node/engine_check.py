@@ -5,7 +5,7 @@ from typing import Final
 from joulebox.clock import Clock, SystemClock
 from joulebox.errors import JouleboxError
 from joulebox.node.doctor import Check, State
-from joulebox.node.driven import OWN, Driven, open_engine
+from joulebox.node.driven import IN_PROCESS, Driven, open_engine
 from joulebox.settings import Settings
 
 NAME: Final = "engine"
@@ -28,7 +28,9 @@ def check_engine(settings: Settings, clock: Clock | None = None) -> Check:
 
 def _found(driven: Driven) -> str:
     """`ollama 0.13.1 at http://127.0.0.1:11434, with gemma2:2b, llama3:8b and 3 more models`."""
-    where = "in a process of the node's own" if driven.address == f"{OWN}:" else f"at {driven.address}"
+    where = (
+        "in a process of the node's own" if driven.address.removesuffix(":") in IN_PROCESS else f"at {driven.address}"
+    )
     names = [model.file.id for model in driven.models()]
     more = len(names) - MODELS_TOLD
     last = f" and {more} more" if more > 0 else ""

@@ -6,6 +6,7 @@ is read; only the few wanted values are kept; whatever is wrong ends in one `bro
 
 import struct
 from dataclasses import dataclass
+from math import prod
 from pathlib import Path
 from typing import BinaryIO, Final
 
@@ -18,6 +19,7 @@ ITEMS_MAX: Final = 2_000_000
 """Longest list that is walked; the largest vocabularies have a few hundred thousand entries."""
 LAYERS_MAX: Final = 4_096
 TENSORS_MAX: Final = 100_000
+PARAMETERS_MAX: Final = 1 << 50
 
 _NUMBERS: Final = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q", 12: "d"}
 _STRING: Final = 8
@@ -41,7 +43,8 @@ class Header:
     """The facts that name a model and tell its memory need.
 
     Head counts are means over the layers, rounded up; 0 for a model without attention. `key_length` and `value_length`
-    are those of one head. `context_tokens` is what the model was trained for. `vocabulary` is how many tokens it knows.
+    are those of one head. `context_tokens` is what the model was trained for. `vocabulary` is how many tokens it knows,
+    `parameters` how many weights it has, 0 where that was not counted. `form`: `gguf`, or `safetensors` for a folder.
     """
 
     architecture: str
@@ -55,6 +58,8 @@ class Header:
     key_length: int
     value_length: int
     vocabulary: int
+    parameters: int = 0
+    form: str = "gguf"
 
 
 def read_header(path: Path) -> Header:
@@ -101,8 +106,8 @@ class _Reader:
         for _ in range(keys):
             key = self._text(KEY_BYTES_MAX)
             self._value(key, values)
-        self._check_tensors(tensors, values)
-        return _header(values)
+        parameters = self._check_tensors(tensors, values)
+        return _header(values, parameters)
 
     def _value(self, key: str, values: dict[str, Value]) -> None:
         """Read or pass over one value; only what `_wanted` names is kept."""
@@ -137,15 +142,17 @@ class _Reader:
         else:
             raise _Broken(f"it holds a list of unknown type {kind}")
 
-    def _check_tensors(self, count: int, values: dict[str, Value]) -> None:
-        """The last tensor must begin inside the file: a cut download is seen before anything is loaded."""
-        last = 0
+    def _check_tensors(self, count: int, values: dict[str, Value]) -> int:
+        """How many weights there are. The last tensor must begin inside the file: a cut download is seen before
+        anything is loaded."""
+        last, parameters = 0, 0
         for _ in range(count):
             self._skip(self._number("Q"))
             dimensions = self._number("I")
             if dimensions > 8:
                 raise _Broken(f"it holds a tensor of {dimensions} dimensions")
-            self._skip(8 * dimensions + 4)
+            parameters += prod(self._number("Q") for _ in range(dimensions))
+            self._skip(4)
             last = max(last, self._number("Q"))
         alignment = values.get("general.alignment", 32)
         if not isinstance(alignment, int) or not 1 <= alignment <= 1 << 20:
@@ -155,6 +162,7 @@ class _Reader:
             raise _Broken("it holds no weights")
         if start + last >= self._size:
             raise _Broken("it is cut short")
+        return min(parameters, PARAMETERS_MAX)
 
     def _take(self, count: int) -> bytes:
         data = self._file.read(count)
@@ -200,7 +208,7 @@ def _wanted(key: str) -> bool:
     return key in _GENERAL or key.partition(".")[2] in _SHAPE
 
 
-def _header(values: dict[str, Value]) -> Header:
+def _header(values: dict[str, Value], parameters: int) -> Header:
     architecture = values.get("general.architecture")
     if not isinstance(architecture, str) or not architecture:
         raise _Broken("it does not name its architecture")
@@ -226,6 +234,7 @@ def _header(values: dict[str, Value]) -> Header:
         key_length=shape.number("attention.key_length", 1 << 16, absent=head_length),
         value_length=shape.number("attention.value_length", 1 << 16, absent=head_length),
         vocabulary=vocabulary if isinstance(vocabulary, int) else 0,
+        parameters=parameters,
     )
 
 

@@ -11,7 +11,7 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Final
@@ -23,10 +23,13 @@ from joulebox.host import own_folder
 from joulebox.model import ModelFile, Problem
 from joulebox.node.engine import LocalModel
 from joulebox.node.gguf import Header, read_header
+from joulebox.node.model_folder import folder_digest, folder_state, read_folder
 from joulebox.wording import size
 
 Progress = Callable[[int, int], None]
 """Told while something takes long: bytes so far, bytes in all."""
+Need = Callable[[Header, int, int], int | None]
+"""What loading a model takes: by its header, size in bytes and context in tokens; `None` where nobody can say."""
 
 GIB: Final = 1 << 30
 MIB: Final = 1 << 20
@@ -160,9 +163,19 @@ _INDEX: Final = TypeAdapter(_Index)
 
 class Registry:
     """The models this machine knows, kept in `data_dir`. `context_tokens` is the context the engine sets aside; a model
-    trained for less gets less. `available_bytes` of `None`: what `available_memory_bytes()` says."""
+    trained for less gets less. `available_bytes` of `None`: what `available_memory_bytes()` says. `need` and `forms`:
+    what a model takes in the engine, and which forms of model that takes."""
 
-    def __init__(self, data_dir: Path, context_tokens: int = 4096, available_bytes: int | None = None) -> None:
+    def __init__(
+        self,
+        data_dir: Path,
+        context_tokens: int = 4096,
+        available_bytes: int | None = None,
+        need: Need = memory_need_bytes,
+        forms: Collection[str] = ("gguf",),
+    ) -> None:
+        self._need = need
+        self._forms = forms
         self.folder = data_dir / "models"
         self._index = data_dir / "models.json"
         self.context_tokens = context_tokens
@@ -173,8 +186,8 @@ class Registry:
         return available_memory_bytes() if self._available_bytes is None else self._available_bytes
 
     def list(self) -> builtins.list[LocalModel]:
-        """Every model whose file is there and unchanged, by id."""
-        return [self._local(entry) for entry in self._read() if _trouble(entry) is None]
+        """Every model for this engine whose file is there and unchanged, by id."""
+        return [self._local(entry) for entry in self._taken() if _trouble(entry) is None]
 
     def troubles(self) -> builtins.list[Problem]:
         """One sentence for each known model that cannot be used any more."""
@@ -182,7 +195,7 @@ class Registry:
 
     def get(self, name: str) -> LocalModel:
         """The model with the id `name`. Raises `unknown_model`, or `broken_model` where its file is gone or changed."""
-        entries = {entry.id: entry for entry in self._read()}
+        entries = {entry.id: entry for entry in self._taken()}
         if name not in entries:
             known = ", ".join(entries) or "none yet"
             raise JouleboxError("unknown_model", f"There is no model {name} here. Known: {known}.", known=[*entries])
@@ -198,25 +211,27 @@ class Registry:
         default_system: str | None = None,
         sha256: str | None = None,
     ) -> LocalModel:
-        """Take up the GGUF file at `path`, where it is. The same file again changes nothing.
+        """Take up the GGUF file or folder of safetensors at `path`, where it is. The same one again changes nothing.
 
         Raises `broken_model`, also where its digest is not the `sha256` (hex) that it should be, `model_too_big`, or
         `bad_request` where `name` belongs to another file already.
         """
         path = path.expanduser().resolve()
-        header = read_header(path)
-        status = path.stat()
+        header = read_folder(path) if path.is_dir() else read_header(path)
+        size_bytes, mtime_ns = _state(path)
         entry = _Entry(
             id=model_id(name or path.name),
             path=str(path),
             digest="",
-            size_bytes=status.st_size,
-            mtime_ns=status.st_mtime_ns,
+            size_bytes=size_bytes,
+            mtime_ns=mtime_ns,
             header=header,
             default_system=default_system,
         )
-        check_memory(self._local(entry).file, self._available_bytes)
-        entry = replace(entry, digest=file_digest(path, progress))
+        if header.form in self._forms:
+            check_memory(self._local(entry).file, self._available_bytes)
+        digest = folder_digest(path, file_digest) if path.is_dir() else file_digest(path, progress)
+        entry = replace(entry, digest=digest)
         if sha256 is not None and entry.digest != f"sha256:{sha256}":
             sentence = f"{path} is not the file it should be: its digest is {entry.digest}, not sha256:{sha256}."
             raise JouleboxError("broken_model", sentence, sha256=sha256)
@@ -248,10 +263,14 @@ class Registry:
             digest=entry.digest,
             quantization=header.quantization,
             size_bytes=entry.size_bytes,
-            memory_bytes=memory_need_bytes(header, entry.size_bytes, context),
+            memory_bytes=self._need(header, entry.size_bytes, context),
             context_tokens=context,
         )
         return LocalModel(file=file, path=Path(entry.path), default_system=entry.default_system)
+
+    def _taken(self) -> builtins.list[_Entry]:
+        """Those that this engine takes."""
+        return [entry for entry in self._read() if entry.header.form in self._forms]
 
     def _read(self) -> builtins.list[_Entry]:
         try:
@@ -281,6 +300,14 @@ class Registry:
             fresh.replace(self._index)
 
 
+def _state(path: Path) -> tuple[int, int]:
+    """Size in bytes and time of the last change in ns. Raises `OSError`."""
+    if path.is_dir():
+        return folder_state(path)
+    status = path.stat()
+    return status.st_size, status.st_mtime_ns
+
+
 def _check_name(old: _Entry | None, digest: str) -> None:
     if old is not None and old.digest != digest:
         sentence = (
@@ -293,11 +320,11 @@ def _check_name(old: _Entry | None, digest: str) -> None:
 def _trouble(entry: _Entry) -> Problem | None:
     """Why the file is not what was added; `None` where it is."""
     try:
-        status = Path(entry.path).stat()
+        state = _state(Path(entry.path))
     except OSError:
         detail = f"The file of {entry.id} is gone from {entry.path}: put it back, or joulebox models remove {entry.id}."
         return Problem(code="broken_model", detail=detail)
-    if (status.st_size, status.st_mtime_ns) == (entry.size_bytes, entry.mtime_ns):
+    if state == (entry.size_bytes, entry.mtime_ns):
         return None
     detail = (
         f"{entry.path} has changed since it was added as {entry.id}: joulebox models remove {entry.id}, then add it."

@@ -4,19 +4,13 @@ The process (`llamacpp_process`) runs llama.cpp's own HTTP server on 127.0.0.1 b
 it for one streamed chat completion at a time and stamps what arrives.
 """
 
-import contextlib
 import importlib.metadata
 import json
-import os
 import secrets
-import selectors
-import signal
-import subprocess
 import sys
-import threading
-from collections import deque
 from collections.abc import Iterator
-from typing import IO, Any, Final
+from dataclasses import asdict
+from typing import Any, Final
 
 import httpx2
 
@@ -25,6 +19,7 @@ from joulebox.errors import JouleboxError
 from joulebox.model import EngineInfo, Prompt
 from joulebox.node import llamacpp_wire
 from joulebox.node.engine import Event, LocalModel, Started, Token
+from joulebox.node.engine_child import END_WAIT_S, EngineChild
 from joulebox.node.engine_http import Line, Tally, Unreadable, events
 from joulebox.node.engines.llamacpp_process import Task
 from joulebox.node.models import check_memory
@@ -32,11 +27,8 @@ from joulebox.units import nanoseconds
 
 NAME: Final = "llama.cpp"
 PACKAGE: Final = "xllamacpp"
-LOAD_WAIT_S: Final = 600.0
-"""A model that takes longer to load is given up."""
 SILENCE_S: Final = 1_800.0
 """An engine that says nothing for so long, a long prefill included, is given up."""
-END_WAIT_S: Final = 5.0
 IDLE_WAIT_S: Final = 3.0
 """An engine that is still at work so long after its answer was cancelled is ended, and loaded again when needed."""
 IDLE_LOOK_S: Final = 0.1
@@ -44,8 +36,6 @@ IDLE_LOOK_S: Final = 0.1
 # them spinning for milliseconds after the answer; this one is as fast and stops at once.
 _ENVIRONMENT: Final = {"GOMP_SPINCOUNT": "10000"}
 _LONGER: Final = "raise JOULEBOX_CONTEXT_TOKENS on the node"
-_LOG_LINES: Final = 20
-_LOG_LINE_BYTES: Final = 500
 
 
 def installed() -> EngineInfo:
@@ -168,61 +158,24 @@ class LlamaCpp:
             self._clock.sleep_until(self._clock.now_ns() + nanoseconds(IDLE_LOOK_S))
 
 
-class _Child:
-    """The process of one model."""
+class _Child(EngineChild):
+    """The process of one model, and how it is reached."""
 
     def __init__(self, model: LocalModel, context_tokens: int, threads: int | None) -> None:
-        self.model = model
         self._key = secrets.token_urlsafe(16)
         self._task = Task(path=str(model.path), context_tokens=context_tokens, threads=threads, key=self._key)
-        # A session of its own: Ctrl-C in the terminal is for the node, which then ends its engine.
-        self._process = subprocess.Popen(
-            [sys.executable, "-P", "-m", "joulebox.node.engines.llamacpp_process"],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            env=_ENVIRONMENT | os.environ,
-            start_new_session=True,
-        )
-        stdin, stdout, stderr = self._process.stdin, self._process.stdout, self._process.stderr
-        assert stdin is not None
-        assert stdout is not None
-        assert stderr is not None
-        self._stdin, self._stdout, self._log = stdin, stdout, _Log(stderr)
         self._client: httpx2.Client | None = None
+        super().__init__(model, [sys.executable, "-P", "-m", "joulebox.node.engines.llamacpp_process"], _ENVIRONMENT)
 
     @property
     def client(self) -> httpx2.Client:
         assert self._client is not None
         return self._client
 
-    @property
-    def pid(self) -> int:
-        return self._process.pid
-
-    @property
-    def alive(self) -> bool:
-        return self._process.poll() is None
-
     def begin(self) -> None:
         """Hand over the task and wait until the model answers."""
-        with contextlib.suppress(BrokenPipeError):  # it died at once: told below
-            self._stdin.write(self._task.line())
-            self._stdin.flush()
-        with selectors.DefaultSelector() as selector:
-            selector.register(self._stdout, selectors.EVENT_READ)
-            if not selector.select(LOAD_WAIT_S):
-                name = self.model.file.id
-                sentence = f"{name} was not loaded within {LOAD_WAIT_S:.0f} s: use a smaller model or a faster disk."
-                raise JouleboxError("engine_died", sentence)
-        line = self._stdout.readline()
-        if not line:
-            raise self._death_in_load()
-        reply = json.loads(line)
-        if "code" in reply:
-            raise JouleboxError(reply["code"], reply["detail"])
         self._client = httpx2.Client(
-            base_url=reply["address"],
+            base_url=self.begun(asdict(self._task))["address"],
             headers={"authorization": f"Bearer {self._key}", "accept-encoding": "identity"},
             timeout=httpx2.Timeout(SILENCE_S, connect=END_WAIT_S),
             limits=httpx2.Limits(max_keepalive_connections=0),
@@ -238,75 +191,8 @@ class _Child:
             return self.alive
         return llamacpp_wire.busy(slots)
 
-    def kill(self) -> None:
-        """End the process at once."""
-        self._process.kill()
-        self._process.wait()
-
     def end(self) -> None:
         """End the process and give back its pipes; never raises."""
-        process = self._process
-        process.terminate()
-        try:
-            process.wait(END_WAIT_S)
-        except subprocess.TimeoutExpired:
-            self.kill()
-        for pipe in (self._stdin, self._stdout):
-            with contextlib.suppress(OSError):
-                pipe.close()
+        super().end()
         if self._client is not None:
             self._client.close()
-
-    def death(self, error: Exception | None) -> JouleboxError:
-        """Why the connection ended; afterwards the process is certainly gone."""
-        name = self.model.file.id
-        how = self._how()
-        if how is None:
-            said = f" ({type(error).__name__}: {error})" if error is not None else ""
-            detail = f"The engine process of {name} broke off its answer{said} and was ended. Ask again."
-        else:
-            detail = f"The engine process of {name} {how} before the answer was complete{self._log.last()}. Ask again."
-        self.kill()
-        return JouleboxError("engine_died", detail, exit_code=self._process.returncode)
-
-    def _death_in_load(self) -> JouleboxError:
-        """A crash of the loader is the file's fault, unless it was killed from outside."""
-        how = self._how() or "fell silent"
-        code = self._process.returncode
-        if code in (-signal.SIGKILL, -signal.SIGTERM):
-            name = self.model.file.id
-            sentence = f"The engine process {how} while it loaded {name}: is there enough memory? Try a smaller model."
-            return JouleboxError("engine_died", sentence, exit_code=code)
-        sentence = f"The engine process {how} while it read {self.model.path}{self._log.last()}. Fetch the file again."
-        return JouleboxError("broken_model", sentence, exit_code=code)
-
-    def _how(self) -> str | None:
-        """How the process ended, as a verb; `None` while it lives."""
-        try:
-            code = self._process.wait(END_WAIT_S)
-        except subprocess.TimeoutExpired:
-            return None
-        if code < 0:
-            return f"was ended by {signal.Signals(-code).name}"
-        return f"ended with exit code {code}"
-
-
-class _Log:
-    """The last lines the process wrote on stderr, for the sentence when it fails. Its thread sleeps in `readline`."""
-
-    def __init__(self, pipe: IO[bytes]) -> None:
-        self._pipe = pipe
-        self._lines: deque[bytes] = deque(maxlen=_LOG_LINES)
-        self._thread = threading.Thread(target=self._read, name="engine-log", daemon=True)
-        self._thread.start()
-
-    def _read(self) -> None:
-        with self._pipe as pipe:
-            while line := pipe.readline(_LOG_LINE_BYTES):
-                self._lines.append(line)
-
-    def last(self) -> str:
-        """The last line, as the end of a sentence about a process that has ended; empty where it said nothing."""
-        self._thread.join(END_WAIT_S)
-        lines = [text for line in self._lines if (text := line.decode(errors="replace").strip())]
-        return f" (it said: {lines[-1]})" if lines else ""

@@ -10,7 +10,7 @@ import json
 import os
 import sys
 import threading
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any, BinaryIO
 
 
@@ -22,10 +22,6 @@ class Task:
     context_tokens: int
     threads: int | None
     key: str
-
-    def line(self) -> bytes:
-        """The task as the first line of stdin."""
-        return json.dumps(asdict(self)).encode() + b"\n"
 
 
 def _leave_with_parent(stdin: BinaryIO) -> None:
