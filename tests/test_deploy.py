@@ -228,7 +228,7 @@ def test_nobody_is_made_up() -> None:
 
 
 def test_every_extra_is_told() -> None:
-    """The page on installing has each extra for users in its table, and no other; `all` brings all of them but the one of
+    """The page on installing has each extra for users in its table, and no other; `all` brings all of them but one of
     several gigabytes."""
     extras = set(PROJECT["optional-dependencies"]) - {"dev", "fuzz", "docs"}
     page = (ROOT / "docs" / "how-to" / "install.md").read_text("utf-8")

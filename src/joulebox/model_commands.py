@@ -157,12 +157,21 @@ def _add_file(settings: "Settings", source: str, name: str | None) -> None:
         sentence = f"There is no file {source}. Give the path of a GGUF file, or of a folder of safetensors."
         raise JouleboxError("broken_model", sentence)
     progress = Progress()
-    registry = registry_of_settings(settings)
+    registry = _registry_for(path, settings)
     file = registry.add(path, name, lambda done, total: progress.share("reading the file", done, total)).file
     progress.clear()
     _say_added(file)
-    if path.is_dir() and file.id not in {model.file.id for model in registry.list()}:
+    if path.is_dir() and file.id not in {model.file.id for model in registry_of_settings(settings).list()}:
         say("A folder of safetensors is run by the engine transformers: set JOULEBOX_ENGINE=transformers:")
+
+
+def _registry_for(path: Path, settings: "Settings") -> "Registry":
+    """The list as the engine has it that runs what lies at `path`."""
+    if not path.is_dir():
+        return registry_of_settings(settings)
+    from joulebox.node.driven import models_of
+
+    return models_of(settings, folders=True)
 
 
 def _add_from_hub(

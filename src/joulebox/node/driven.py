@@ -103,11 +103,11 @@ def parse(text: str) -> tuple[str, str, dict[str, str]]:
     return kind, address, options
 
 
-def models_of(settings: Settings) -> Registry:
-    """The models of this machine that the node's engine runs, each with the memory it takes there. Raises
-    `JouleboxError("bad_setting")`."""
+def models_of(settings: Settings, *, folders: bool = False) -> Registry:
+    """The models of this machine that the node's engine runs, each with the memory it takes there; with `folders` as if
+    that were transformers, whatever is set. Raises `JouleboxError("bad_setting")`."""
     kind, _, options = parse(settings.engine or f"{OWN}:")
-    if kind != TRANSFORMERS:
+    if kind != TRANSFORMERS and not folders:
         return Registry(settings.models_folder, settings.context_tokens)
     need = partial(memory_need_bytes, dtype=options.get("dtype", "auto"))
     return Registry(settings.models_folder, settings.context_tokens, need=need, forms=("gguf", "safetensors"))
