@@ -2,6 +2,7 @@
 
 import gc
 import os
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -80,3 +81,11 @@ def pytest_sessionfinish() -> None:
     """The Postgres of this test process ends with it, and leaves nothing; what was not looked through goes too."""
     gc.unfreeze()
     postgres_server.end()
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_unconfigure(config: pytest.Config) -> None:
+    """A process of the suite that has told all its results leaves at once: to take a heap apart for seconds, four times
+    over, would end every run. Not where coverage writes down at the very end what it saw."""
+    if hasattr(config, "workerinput") and "coverage" not in sys.modules:
+        os._exit(0)

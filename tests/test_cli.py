@@ -316,7 +316,7 @@ def test_meters_are_served(
             monkeypatch.setenv("JOULEBOX_METERS", setting.split('"')[1])
             code, out, _ = joulebox(capsys, "meters", "check", "--json")
             process.send_signal(signal.SIGINT)
-            assert process.wait(timeout=10) == 0
+            assert process.wait(timeout=30) == 0
         finally:
             process.kill()
     assert code == 0
