@@ -26,11 +26,11 @@ _NUMBERS = count(1)
 
 
 class PostgresServer:
-    """A server on a socket in a folder of its own, as a child of this process."""
+    """A server on a socket in a folder of its own, inside `place` where one is named, as a child of this process."""
 
-    def __init__(self) -> None:
+    def __init__(self, place: Path | None = None) -> None:
         self._user = "nobody" if os.geteuid() == 0 else None
-        self._folder = Path(tempfile.mkdtemp(prefix="joulebox-pg-"))
+        self._folder = Path(tempfile.mkdtemp(prefix="joulebox-pg-", dir=place))
         self._bin = _binaries(self._folder, self._user)
         self._data = self._folder / "data"
         self._data.mkdir(mode=0o700)
@@ -64,6 +64,21 @@ class PostgresServer:
     def pid(self) -> int:
         """Its first process."""
         return self._process.pid
+
+    @property
+    def alive(self) -> bool:
+        """Whether it runs."""
+        return self._process.poll() is None
+
+    def children(self) -> list[int]:
+        """Its other processes, of sessions of their own too."""
+        return [int(one) for one in Path(f"/proc/{self.pid}/task/{self.pid}/children").read_text().split()]
+
+    def restart(self) -> None:
+        """As its own tool does it fast: connections are ended, nothing is half written."""
+        self._process.send_signal(signal.SIGINT)
+        self._process.wait(START_S)
+        self.start()
 
     def kill(self) -> None:
         """SIGKILL: what a power cut leaves. Its own children end when they notice."""

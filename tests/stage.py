@@ -44,7 +44,7 @@ class Service:
         Registry(folder).add(model, MODEL, default_system=SYSTEM)
         self.folder = folder
         self.postgres = postgres
-        self.supervisor = Supervisor(CLOCK)
+        self.supervisor = self._supervisor()
         common = {"JOULEBOX_MODELS_DIR": str(folder), "JOULEBOX_THREADS": "1", **settings}
         self.urls: list[str] = []
         if postgres is None:
@@ -57,10 +57,16 @@ class Service:
         self.url = self.urls[0]
         self.clients = [Client(url) for url in self.urls]
         self.client = self.clients[0]
-        threading.Thread(target=self.supervisor.watch, daemon=True).start()
+        threading.Thread(target=self._watch, daemon=True).start()
         self.victims = [f"{kind}{number or ''}" for number in range(count) for kind in ("node", "engine", "server")]
         self.victims += ["postgres"] if postgres is not None else []
         self._join()
+
+    def _supervisor(self) -> Supervisor:
+        return Supervisor(CLOCK)
+
+    def _watch(self) -> None:
+        self.supervisor.watch()
 
     def _start(self, number: int, common: dict[str, str]) -> str:
         """One server, whose address is told, and a node that speaks to it."""
