@@ -45,12 +45,17 @@ MOVES_S = 240.0
 REST_S = 4.0
 RSS_RATIO, RSS_MORE_BYTES, DESCRIPTORS_MORE = 1.3, 16e6, 8
 """So much more server and node may hold at the end than at the beginning."""
+HELD: Final = (
+    "**Held**: no prompt was lost or answered twice, every answer is the undisturbed one, evidence and receipts are at "
+    "the end what they were at first, and each receipt comes out of its evidence again to the last bit."
+)
 INSIDE: Final = "CHAOS_INSIDE"
 SETTINGS: Final = {
     "JOULEBOX_ATTEMPTS_MAX": "20",
     "JOULEBOX_ZONE": "DE",
     "JOULEBOX_CONTROL_EVERY_S": "0",
     "JOULEBOX_GRACE_S": "3",
+    "JOULEBOX_PUBLIC": "read ask node",
 }
 Json = dict[str, Any]
 
@@ -206,19 +211,12 @@ def told(outcome: Outcome, seed: int, turns: int) -> str:
             lines.append(f"{name} not made here: {'; '.join(sorted(seen.not_made))} | | | |")
     attempts = ", ".join(f"{count} {state}" for state, count in outcome.attempts)
     ended = outcome.asked - outcome.answered
-    lines += [
-        "",
+    summary = (
         f"Seed {seed}, each fault {turns} times in an order of its own. {outcome.asked} prompts asked: "
         f"{outcome.answered} answered, {ended} ended by a name that the fault explains. Attempts: {attempts}. "
-        f"Held at rest, before and after all: {outcome.held}.",
-        "",
-        outcome.backup,
-        "",
-    ]
-    lines += [f"- **Broken**: {one}." for one in outcome.wrong] or [
-        "**Held**: no prompt was lost or answered twice, every answer is the undisturbed one, evidence and receipts are "
-        "at the end what they were at first, and each receipt comes out of its evidence again to the last bit."
-    ]
+        f"Held at rest, before and after all: {outcome.held}."
+    )
+    lines += ["", summary, "", outcome.backup, "", *([f"- **Broken**: {one}." for one in outcome.wrong] or [HELD])]
     return "\n".join(lines)
 
 
@@ -226,7 +224,10 @@ def _inside() -> None:
     """Go on in a mount namespace of its own, so that no disk or name of this machine is touched; what server and node
     say goes into the log."""
     LOG.parent.mkdir(exist_ok=True)
-    ours = {INSIDE: "1", "PYTHONPATH": os.pathsep.join([str(ROOT / "src"), os.environ.get("PYTHONPATH", "")]).strip(":")}
+    ours = {
+        INSIDE: "1",
+        "PYTHONPATH": os.pathsep.join([str(ROOT / "src"), os.environ.get("PYTHONPATH", "")]).strip(":"),
+    }
     root = os.geteuid() == 0
     command = ["unshare", "-m", "--propagation", "private"] if root else []
     with LOG.open("w", encoding="utf-8") as log:

@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 from chaos_stage import Stage
@@ -31,16 +32,16 @@ def saved(stage: Stage, watch: Watch, folder: Path) -> tuple[str, list[str]]:
         found, wrong = list(client.receipt_ids()), []
         for receipt_id in found:
             evidence, kept = client.evidence(receipt_id), client.receipt_bytes(receipt_id)
-            if kept != stage.patiently(lambda one=receipt_id: stage.client.receipt_bytes(one)):
+            if kept != stage.patiently(partial(stage.client.receipt_bytes, receipt_id)):
                 wrong.append(f"backup: receipt {receipt_id} is not the one that was saved")
             elif not follows(evidence, stage, receipt_id):
                 wrong.append(f"backup: receipt {receipt_id} does not follow from its restored evidence")
     lost = set(known) - set(found)
     wrong += [f"backup: {len(lost)} receipts that were there before are missing"] if lost else []
     sentence = (
-        f"A backup under load took {took_s:.1f} s while {meanwhile} prompts ended; restored into a new database it holds "
-        f"{len(found)} receipts ({made['rows']['jobs']} prompts), all {len(known)} that were there before it among them, "
-        "each as it was and made again of the restored evidence to the last bit."
+        f"A backup under load took {took_s:.1f} s while {meanwhile} prompts ended; restored into a new database it "
+        f"holds {len(found)} receipts ({made['rows']['jobs']} prompts), all {len(known)} that were there before it "
+        "among them, each as it was and made again of the restored evidence to the last bit."
     )
     return (f"Backup under load: {len(wrong)} things are wrong, below." if wrong else sentence), wrong
 

@@ -223,8 +223,13 @@ FAULTS: Final = (
     Fault("node's clock set", "the same on the node", _clock("node")),
     Fault("meter unplugged", "its counters say nothing for 3 s while the node reads", _unplugged),
     Fault("meter missing at the start", "it is away for 2.5 s while the node is killed and begins", _gone_at_start),
-    Fault("model file broken", "half of it is gone for 3 s while the engine is killed and begins", _model_cut, ends=("broken_model",)),
+    Fault(
+        "model file broken",
+        "half of it is gone for 3 s, and the engine is killed",
+        _model_cut,
+        ends=("broken_model",),
+    ),
     Fault("Postgres killed", "SIGKILL to its first process, then started", _killed("postgres"), only_postgres=True),
-    Fault("Postgres restarted", "stopped as its own tool does it (fast), then started", _postgres_ends, only_postgres=True),
-    Fault("Postgres stands still", "SIGSTOP to all its processes, after 4 s SIGCONT", _postgres_stops, only_postgres=True),
+    Fault("Postgres restarted", "its own fast stop, then started", _postgres_ends, only_postgres=True),
+    Fault("Postgres stands still", "SIGSTOP to all of it, after 4 s SIGCONT", _postgres_stops, only_postgres=True),
 )

@@ -10,6 +10,7 @@ import sys
 from typing import Literal
 
 State = Literal["good", "slow", "silent", "cut"]
+STATES: dict[str, State] = {"good": "good", "slow": "slow", "silent": "silent", "cut": "cut"}
 SLOW_S = 0.3
 PIECE_BYTES = 16_384
 CONNECTIONS_MAX = 64
@@ -52,7 +53,7 @@ class Relay:
         print(server.sockets[0].getsockname()[1], flush=True)
         loop = asyncio.get_running_loop()
         while word := (await loop.run_in_executor(None, sys.stdin.readline)).strip():
-            self.state = word  # type: ignore[assignment]
+            self.state = STATES[word]
             if word == "cut":
                 for writer in list(self._open):
                     writer.transport.abort()

@@ -89,15 +89,22 @@ class Disk:
 
     def begin_anew(self) -> None:
         """Unmount, check, mount. Nobody may have it open."""
-        for _ in range(200):
-            gone = subprocess.run(["umount", str(self.place)], check=False, capture_output=True, text=True)
-            if gone.returncode == 0:
-                break
+        left = 200
+        while subprocess.run(["umount", str(self.place)], check=False, capture_output=True).returncode:
+            left -= 1
+            assert left, f"the disk stays busy: {self._holders()}"
             wait(0.05)
-        else:
-            raise AssertionError(f"the disk stays busy: {gone.stderr.strip()}")
         subprocess.run(["fsck.ext4", "-p", str(self._image)], check=False, capture_output=True)
         subprocess.run(self._mounting(), check=True)
+
+    def _holders(self) -> list[str]:
+        """Who has what open on it."""
+        found = []
+        for link in Path("/proc").glob("[0-9]*/fd/*"):
+            with suppress(OSError):
+                if link.readlink().is_relative_to(self.place):
+                    found.append(f"{link.parts[2]} {link.readlink().name}")
+        return found
 
     def close(self) -> None:
         """Unmount it, whoever has it open."""

@@ -7,6 +7,7 @@ import signal
 import sqlite3
 import threading
 from collections.abc import Callable, Mapping
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -146,5 +147,5 @@ class Service:
         if self.postgres is not None:
             rows = self.postgres.execute(sql, "stage")
             return [tuple(int(value) if value.isdecimal() else value for value in row) for row in rows]
-        with sqlite3.connect(f"file:{self.folder / 'joulebox.db'}?mode=ro", uri=True) as connection:
+        with closing(sqlite3.connect(f"file:{self.folder / 'joulebox.db'}?mode=ro", uri=True)) as connection:
             return connection.execute(sql).fetchall()
