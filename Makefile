@@ -4,7 +4,7 @@
 SHELL := /bin/sh
 .DEFAULT_GOAL := help
 MAKEFLAGS += --no-print-directory
-.PHONY: help demo up test test-all engine-transformers faults check format fuzz coverage mutants accuracy bench scale fleet pictures screenshots words docs dist pins clean FORCE
+.PHONY: help demo up test test-all engine-transformers faults check format fuzz coverage mutants accuracy bench scale fleet chaos soak pictures screenshots words docs dist pins clean FORCE
 
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 export UV_LINK_MODE = copy
@@ -90,6 +90,14 @@ scale: .venv/dev ## server and Postgres behind backlogs of up to a million promp
 
 fleet: .venv/dev ## how silent a working node is, and how soon one is missed; writes docs/fleet.md (5 minutes, as root)
 	$(BIN)/python tests/fleet.py
+
+SEED ?= 1
+chaos: .venv/dev ## faults of every kind over the real service; writes docs/reliability.md (as root; SEED=2, PART=sqlite)
+	$(BIN)/python tests/chaos.py --seed $(SEED) $(if $(PART),--part $(PART))
+
+MINUTES ?= 30
+soak: .venv/dev ## a steady stream of prompts, and what grows meanwhile; writes into docs/reliability.md (MINUTES=30)
+	$(BIN)/python tests/soak.py --minutes $(MINUTES)
 
 pictures: .venv/dev ## the pictures of the README, by a real run in headless Chromium
 	$(BIN)/python tests/pictures.py

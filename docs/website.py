@@ -26,6 +26,7 @@ MOVED: Final = {
     "CONTRIBUTING.md": "contributing.md",
     "docs/accuracy.md": "measured/accuracy.md",
     "docs/fleet.md": "measured/fleet.md",
+    "docs/reliability.md": "measured/reliability.md",
     "docs/scale.md": "measured/scale.md",
     "README.md": "index.md",
     "docs/reference": "index.md",

@@ -38,7 +38,7 @@ from stage import wait
 CLOCK = SystemClock()
 ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "docs" / "reliability.md"
-LOG = ROOT / "build" / "chaos.log"
+BUILD = ROOT / "build"
 PARTS: Final = {"sqlite": "SQLite", "postgres": "Postgres"}
 MOVES_S = 240.0
 """A queue that does not move for so long after a fault is stuck, however much else the machine has to do."""
@@ -55,8 +55,8 @@ SETTINGS: Final = {
     "JOULEBOX_ZONE": "DE",
     "JOULEBOX_CONTROL_EVERY_S": "0",
     "JOULEBOX_GRACE_S": "3",
-    "JOULEBOX_PUBLIC": "read ask node",
-}
+    "JOULEBOX_PUBLIC": "read ask node",  # the node comes by another name than localhost
+} | {f"JOULEBOX_{one}": "0" for one in ("ASKS_PER_MINUTE", "REQUESTS_PER_MINUTE", "OUTSTANDING_MAX", "PROMPTS_PER_DAY")}
 Json = dict[str, Any]
 
 
@@ -87,7 +87,8 @@ class Outcome:
 
 def breaks() -> int:
     """How many failures nobody caught stand in the log of server and node so far."""
-    return LOG.read_text(encoding="utf-8", errors="replace").count("Traceback (most recent call last)")
+    said = Path("/proc/self/fd/2").read_text(encoding="utf-8", errors="replace")
+    return said.count("Traceback (most recent call last)")
 
 
 def begun_again(stage: Stage) -> int:
@@ -113,7 +114,7 @@ def run(scene: Scene, watch: Watch, faults: Sequence[Fault], outcome: Outcome) -
         seen.moved_s.append(moved_s)
         seen.again += begun_again(scene.stage) - again
         seen.breaks += breaks() - broke
-        print(f"{fault.name}: the next answer after {moved_s:.1f} s", flush=True)
+        print(f"{os.environ[INSIDE]}: {fault.name}: the next answer after {moved_s:.1f} s", flush=True)
         print(f"--- {fault.name}: over", file=sys.stderr, flush=True)
         if moved_s >= MOVES_S:
             outcome.wrong.append(f"{fault.name}: nobody had an answer for {MOVES_S:.0f} s")
@@ -220,25 +221,28 @@ def told(outcome: Outcome, seed: int, turns: int) -> str:
     return "\n".join(lines)
 
 
-def _inside() -> None:
-    """Go on in a mount namespace of its own, so that no disk or name of this machine is touched; what server and node
-    say goes into the log."""
-    LOG.parent.mkdir(exist_ok=True)
-    ours = {
-        INSIDE: "1",
-        "PYTHONPATH": os.pathsep.join([str(ROOT / "src"), os.environ.get("PYTHONPATH", "")]).strip(":"),
-    }
-    root = os.geteuid() == 0
-    command = ["unshare", "-m", "--propagation", "private"] if root else []
-    with LOG.open("w", encoding="utf-8") as log:
-        done = subprocess.run([*command, sys.executable, *sys.argv], env=os.environ | ours, stderr=log, check=False)
-    if done.returncode:
-        print(f"What server and node said is in {LOG.relative_to(ROOT)}.", flush=True)
-    sys.exit(done.returncode)
+def begun(part: str) -> subprocess.Popen[bytes]:
+    """One database's faults, in a process and a mount namespace of their own: no disk or name of this machine is touched.
+    What server and node say goes into a log."""
+    path = os.pathsep.join([str(ROOT / "src"), *filter(None, [os.environ.get("PYTHONPATH")])])
+    ours = {INSIDE: part, "PYTHONPATH": path}
+    own = ["unshare", "-m", "--propagation", "private"] if os.geteuid() == 0 else []
+    with (BUILD / f"chaos-{part}.log").open("w", encoding="utf-8") as log:
+        return subprocess.Popen([*own, sys.executable, *sys.argv], env=os.environ | ours, stderr=log)
+
+
+def inside(part: str, given: argparse.Namespace) -> bool:
+    """In that process: whether everything held. The text for the page is left in a file."""
+    begun_ns = CLOCK.now_ns()
+    with ExitStack() as stack:
+        outcome = broken(stack, given.seed, given.turns, given.only, with_postgres=part == "postgres")
+    text = told(outcome, given.seed, given.turns) + f"\n\nTook {seconds(CLOCK.now_ns() - begun_ns):.0f} s."
+    (BUILD / f"chaos-{part}.md").write_text(text, encoding="utf-8")
+    return not outcome.wrong
 
 
 def main() -> None:
-    """Each database, one after the other."""
+    """Both databases at once: most of the time each waits."""
     parser = argparse.ArgumentParser(description="Faults of every kind over the real service.")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--turns", type=int, default=2)
@@ -246,20 +250,26 @@ def main() -> None:
     parser.add_argument("--only", nargs="+", default=[], choices=[one.name for one in FAULTS], metavar="FAULT")
     parser.add_argument("--page", type=Path, default=PAGE)
     given = parser.parse_args()
-    if INSIDE not in os.environ:
-        _inside()
-    wrong = False
-    for part in [given.part] if given.part else PARTS:
-        busy, begun_ns = costs.machine_use(), CLOCK.now_ns()
-        with ExitStack() as stack:
-            outcome = broken(stack, given.seed, given.turns, given.only, with_postgres=part == "postgres")
-        text = told(outcome, given.seed, given.turns)
-        text += f"\n\nTook {seconds(CLOCK.now_ns() - begun_ns):.0f} s on {os.cpu_count()} cores, {busy()}."
+    if INSIDE in os.environ:
+        sys.exit(0 if inside(os.environ[INSIDE], given) else 1)
+    BUILD.mkdir(exist_ok=True)
+    busy, parts = costs.machine_use(), [given.part] if given.part else list(PARTS)
+    for part in parts:
+        (BUILD / f"chaos-{part}.md").unlink(missing_ok=True)
+    running = {part: begun(part) for part in parts}
+    failed = [part for part, process in running.items() if process.wait()]
+    for part in parts:
+        left = BUILD / f"chaos-{part}.md"
+        text = (
+            left.read_text(encoding="utf-8") if left.exists() else f"- **Broken**: it ended early, see {left.stem}.log."
+        )
+        text += f" {os.cpu_count()} cores, {' and '.join(PARTS[one] for one in parts)} at once, {busy()}."
         print(f"--- {PARTS[part]}\n{text}", flush=True)
-        wrong |= bool(outcome.wrong)
         page = given.page.read_text(encoding="utf-8") if given.page.exists() else "# Reliability\n"
         given.page.write_text(with_part(page, PARTS[part], text, "tests/chaos.py"), encoding="utf-8")
-    sys.exit(1 if wrong else 0)
+    if failed:
+        print(f"What server and node said is in {', '.join(f'build/chaos-{part}.log' for part in failed)}.", flush=True)
+    sys.exit(1 if failed else 0)
 
 
 if __name__ == "__main__":

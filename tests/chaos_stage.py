@@ -32,6 +32,8 @@ DISK_BYTES: Final = 640 * 1024 * 1024
 SHUTDOWN: Final = 0x8004587D
 """ext4's ioctl that ends a file system at once; it comes back as after a power cut."""
 NO_FLUSH: Final = 2
+WAITED_OUT: Final = (*AWAY, "no_node", "unknown_model")
+"""Nothing was taken; a model whose file is not what it was is offered by nobody."""
 PATIENCE: Final = 1_200
 """Quarters of a second."""
 
@@ -255,7 +257,7 @@ class Stage(Service):
             try:
                 return call()
             except JouleboxError as error:
-                if error.code not in (*AWAY, "no_node"):
+                if error.code not in WAITED_OUT:
                     raise
                 wait(0.25)
         raise AssertionError("the server did not come back")

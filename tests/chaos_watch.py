@@ -63,6 +63,7 @@ class Watch:
                     self._enough.wait(0.05)
                     continue
                 question = self._chance.choice(QUESTIONS)
+                self._enough.wait(0.2)  # where a model is broken each prompt ends at once
                 prompt_id = self.stage.ask(question, len(self._asked) + 1, max_tokens=TOKENS)
                 self._ids.append(prompt_id)
                 self._asked.append(self._pool.submit(self._ended, question, prompt_id))

@@ -1,6 +1,7 @@
 """The node's agent, its hold, its relay and its spool, against a real server over real HTTP, with a scripted engine."""
 
 import asyncio
+import shutil
 import threading
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -195,6 +196,19 @@ async def test_one_node_a_folder(tmp_path: Path) -> None:
     with pytest.raises(JouleboxError, match="JOULEBOX_DATA_DIR"):
         Spool(tmp_path / "undelivered")
     assert list(spool.waiting()) == []
+
+
+async def test_a_disk_that_takes_nothing_costs_no_answer(tmp_path: Path) -> None:
+    """A result that cannot be written down is delivered from memory, and the node goes on to the next prompt."""
+    async with stage(tmp_path, grace_s=60) as scene:
+        await scene.join(instance="earlier")
+        agent = agent_of(scene.url, tmp_path)
+        shutil.rmtree(tmp_path / "undelivered")
+        async with at_work(agent):
+            for _ in range(2):
+                prompt_id = (await scene.ask())["id"]
+                assert (await scene.until(prompt_id, "completed"))["attempt"] == 1
+        assert list(agent._spool.waiting()) == []
 
 
 async def test_hostile_events_reach_nobody(tmp_path: Path) -> None:

@@ -789,8 +789,8 @@ class Desk:
     async def _note_departure(self, node: str) -> None:
         try:
             await self._queue.save_node(self._nodes[node], present=False)
-        except JouleboxError:
-            _log.exception("the departure of node %s is not stored", node)
+        except JouleboxError as error:
+            _log.warning("the departure of node %s is not stored: %s", node, error.detail)
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.get_running_loop().create_task(work)
