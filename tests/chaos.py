@@ -222,7 +222,7 @@ def told(outcome: Outcome, seed: int, turns: int) -> str:
 
 
 def begun(part: str) -> subprocess.Popen[bytes]:
-    """One database's faults, in a process and a mount namespace of their own: no disk or name of this machine is touched.
+    """One database's faults, in a process and a mount namespace of their own: no disk or name of this machine is in it.
     What server and node say goes into a log."""
     path = os.pathsep.join([str(ROOT / "src"), *filter(None, [os.environ.get("PYTHONPATH")])])
     ours = {INSIDE: part, "PYTHONPATH": path}

@@ -11,7 +11,8 @@ from typing import Final
 
 from chaos_line import State
 from chaos_stage import Disk, NotMadeError, Rig, Stage
-from stage import wait
+from joulebox.node.models import Registry
+from stage import MODEL, SYSTEM, wait
 
 
 @dataclass(slots=True)
@@ -170,6 +171,7 @@ def _model_cut(scene: Scene) -> None:
     wait(3.0)
     scene.model.with_suffix(".part").write_bytes(whole)
     scene.model.with_suffix(".part").replace(scene.model)
+    Registry(scene.stage.folder).add(scene.model, MODEL, default_system=SYSTEM)
 
 
 def _postgres_ends(scene: Scene) -> None:
@@ -225,9 +227,9 @@ FAULTS: Final = (
     Fault("meter missing at the start", "it is away for 2.5 s while the node is killed and begins", _gone_at_start),
     Fault(
         "model file broken",
-        "half of it is gone for 3 s, and the engine is killed",
+        "half of it is gone and the engine killed; after 3 s added again whole",
         _model_cut,
-        ends=("broken_model",),
+        ends=("broken_model", "unknown_model"),
     ),
     Fault("Postgres killed", "SIGKILL to its first process, then started", _killed("postgres"), only_postgres=True),
     Fault("Postgres restarted", "its own fast stop, then started", _postgres_ends, only_postgres=True),

@@ -211,6 +211,18 @@ async def test_a_disk_that_takes_nothing_costs_no_answer(tmp_path: Path) -> None
         assert list(agent._spool.waiting()) == []
 
 
+async def test_a_model_that_is_offered_no_more_is_told_of(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """A node whose model was removed or broken says so, once; until then it had said nothing to its operator."""
+    models = [LocalModel(file=MODEL, path=tmp_path / "m.gguf")]
+    agent = agent_of("http://127.0.0.1:9", tmp_path)
+    agent._models = lambda: models
+    agent._offer()
+    models.clear()
+    for _ in range(2):
+        assert agent._offer().models == ()
+    assert [one.getMessage().partition(":")[0] for one in caplog.records] == ["model m is offered no more"]
+
+
 async def test_hostile_events_reach_nobody(tmp_path: Path) -> None:
     """Figures that are none are refused; a hundred watchers get everything else to the end."""
     hostile = [b'{"w":NaN}', b'{"busy_cores":1e400,"cores":1,"memory_bytes":1}', b'{"cores":%d}' % 10**400]

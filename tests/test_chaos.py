@@ -1,5 +1,6 @@
 """A little of `make chaos`, with a fixed seed, and what it and `make soak` judge by."""
 
+import random
 import subprocess
 import sys
 from pathlib import Path
@@ -7,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from chaos import DESCRIPTORS_MORE, grown
+from soak import LEAK_BYTES, Look, climbs, process_rows, slope
 
 ROOT = Path(__file__).parents[1]
 
@@ -31,3 +33,30 @@ def test_what_is_held_at_the_end_is_judged() -> None:
     assert grown(before, before | {"server": (140_000_000, 20)})[1] == []
     assert len(grown(before, before | {"server": (150_000_000, 20)})[1]) == 1
     assert len(grown(before, {"node": (50_000_000, 12 + DESCRIPTORS_MORE + 1)})[1]) == 1
+
+
+def looks(leak_bytes: float, descriptors: int = 20) -> list[Look]:
+    """Half an hour of a process whose memory comes and goes by a megabyte and leaks so much a prompt."""
+    chance = random.Random(7)
+    memory = [80e6 + leak_bytes * 2 * n + chance.gauss(0.0, 1e6) for n in range(360)]
+    return [Look(2 * n, memory[n], descriptors + chance.randrange(4), 9) for n in range(360)]
+
+
+def test_a_leak_is_told_from_memory_that_comes_and_goes() -> None:
+    """What leaks a tenth of a trace with each prompt is found within half an hour; what leaks nothing is not."""
+    still = slope([(one.prompts, one.memory_bytes) for one in looks(0.0)])
+    leaks = slope([(one.prompts, one.memory_bytes) for one in looks(8_000.0)])
+    assert still is not None
+    assert leaks is not None
+    assert (still.verdict(LEAK_BYTES), leaks.verdict(LEAK_BYTES)) == ("does not grow", "**grows**")
+    assert still.low < 0.0 < still.high
+    assert leaks.low < 8_000.0 < leaks.high
+    assert process_rows("server", looks(0.0))[1] == []
+    assert len(process_rows("server", looks(8_000.0))[1]) == 1
+
+
+def test_descriptors_that_are_never_closed_are_found() -> None:
+    """A count that comes and goes is steady; one whose last quarter lies above all of the first grows."""
+    assert not climbs([20, 24, 21, 23, 20, 24, 22, 21])
+    assert climbs([20, 24, 25, 26, 27, 28, 29, 30])
+    assert slope([(0.0, 1.0)]) is None

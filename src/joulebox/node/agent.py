@@ -87,6 +87,7 @@ class Agent:
         self._released_ns: int | None = None
         """Up to when the last run's evidence reaches; `None` where it left none."""
         self._host = running_host()
+        self._offered: set[str] = set()
 
     def run(self) -> None:
         """Work until `stop`. Raises `JouleboxError("node_name_taken")` where another node has this name."""
@@ -164,6 +165,7 @@ class Agent:
     def _offer(self, *, suspends: bool = False) -> LeaseRequest:
         loaded = self._engine.loaded
         files = [model.file for model in self._models()]
+        self._tell_missing({file.id for file in files})
         return LeaseRequest(
             version=VERSION,
             node=self._machine.node,
@@ -187,6 +189,11 @@ class Agent:
             bands=self._conditions.band.bands,
             unloaded_at=self._unloaded_at,
         )
+
+    def _tell_missing(self, there: set[str]) -> None:
+        for name in sorted(self._offered - there):
+            LOG.warning("model %s is offered no more: it was removed, or its file is not what it was", name)
+        self._offered = there
 
     def _work(self, lease: Lease) -> None:
         """One attempt from lease to acknowledged result."""
