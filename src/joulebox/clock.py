@@ -34,6 +34,9 @@ class Clock(Protocol):
     def sleep_until(self, deadline_ns: int) -> None:
         """Wait until the monotonic clock reads `deadline_ns`; at once if it is past."""
 
+    def wait_until(self, deadline_ns: int, unless: threading.Event) -> None:
+        """The same, but no longer than until `unless` is set."""
+
     def every(self, period_s: float, action: Callable[[], None], name: str) -> Repeating:
         """Do `action` at absolute deadlines one period apart, beginning now; late turns are skipped, never bunched."""
 
@@ -49,6 +52,9 @@ class SystemClock:
     def sleep_until(self, deadline_ns: int) -> None:
         while (left_ns := deadline_ns - time.monotonic_ns()) > 0:
             time.sleep(left_ns / 1e9)
+
+    def wait_until(self, deadline_ns: int, unless: threading.Event) -> None:
+        unless.wait(max(0, deadline_ns - time.monotonic_ns()) / 1e9)
 
     def every(self, period_s: float, action: Callable[[], None], name: str) -> Repeating:
         return _Thread(period_s, action, name)
@@ -106,6 +112,10 @@ class SimulatedClock:
             self._now_ns = max(self._now_ns, t_ns)
             action()
         self._now_ns = max(self._now_ns, deadline_ns)
+
+    def wait_until(self, deadline_ns: int, unless: threading.Event) -> None:
+        if not unless.is_set():
+            self.sleep_until(deadline_ns)
 
     def every(self, period_s: float, action: Callable[[], None], name: str) -> Repeating:
         return _Turns(self, nanoseconds(period_s), action)

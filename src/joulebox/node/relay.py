@@ -1,9 +1,10 @@
-"""Sends a run's events to the server from a thread of its own, at most `SENDS_PER_S` times a second.
+"""Sends a run's events to the server from a thread of its own.
 
-Nothing waits for it: while the server is away events are kept, and sent again from where the server says it stands. A
-`live` run sends tokens as they come, with the power reading riding on them; a `quiet` run sends nothing between
-request and the end of the post-guard. While the prompt is read nothing is sent at all: the power of that time goes with
-the first token.
+Tokens go at most `SENDS_PER_S` times a second; the first of them, and the end of the answer, go at once. Nothing waits
+for it: while the server is away events are kept, and sent again from where the server says it stands. A `live` run
+sends tokens as they come, with the power reading riding on them; a `quiet` run sends nothing between request and the
+end of the post-guard. While the prompt is read nothing is sent at all: the power of that time goes with the first
+token.
 """
 
 import threading
@@ -60,6 +61,7 @@ class Relay:
         self._silent = False
         self._closed = False
         self._wake = threading.Condition()
+        self._urgent = threading.Event()
         self._thread = threading.Thread(target=self._run, name="relay", daemon=True)
         self._thread.start()
 
@@ -73,11 +75,14 @@ class Relay:
             if kind == "token":
                 if not self._answering:
                     self._answering, self._first_ns = True, self._clock.now_ns()
+                    self._hurry()
                 self._pending += data["text"]
                 self._pending_n += data["n"]
             else:
                 self._gather()
                 self._events.append(NodeEvent(seq=len(self._events), kind=kind, data=data))
+            if kind == "answer":
+                self._hurry()
             if kind == "measuring":
                 self._silent = self._quiet
             self._wake.notify()
@@ -88,6 +93,7 @@ class Relay:
             self._gather()
             self._closed = True
             self._silent = False
+            self._urgent.set()
             self._wake.notify()
         self._thread.join(timeout=FLUSH_WAIT_S)
 
@@ -95,6 +101,11 @@ class Relay:
     def chunks(self) -> tuple[tuple[int, str], ...]:
         """The pieces of text with the number of the event that carried each."""
         return tuple((event.seq, event.data["text"]) for event in self._events if event.kind == "token")
+
+    def _hurry(self) -> None:
+        """Have what there is sent at once."""
+        if not self._quiet:
+            self._urgent.set()
 
     def _gather(self) -> None:
         """Make the text that has come in since the last send one event, with the power reading behind it."""
@@ -130,10 +141,11 @@ class Relay:
                 self._wake.wait_for(lambda: self._closed or (not self._silent and self._news()))
                 last = self._closed
             if not last:
-                self._clock.sleep_until(next_send_ns)
+                self._clock.wait_until(next_send_ns, self._urgent)
                 if self._running is not None and not self._silent:
                     self._recorder.read_now()
             with self._wake:
+                self._urgent.clear()
                 batch: tuple[NodeEvent, ...] = ()
                 if not self._silent:  # a quiet answer may have begun during the sleep
                     self._gather()
