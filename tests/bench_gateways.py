@@ -277,10 +277,10 @@ class Streamed:
         return self.cpu_s / max(self.tokens, 1) * 1e6
 
 
-async def stream(gateway: Gateway, clients: int, number: int = 0) -> Streamed:
-    """Each client asks once, streamed. `number` makes the prompt another one."""
+async def stream(gateway: Gateway, clients: int, tokens_max: int, number: int = 0) -> Streamed:
+    """Each client asks once for so many tokens, streamed. `number` makes the prompt another one."""
     first, whole, tokens = [], [], 0
-    asked = {"model": "m", "max_tokens": 512, "stream": True}
+    asked = {"model": "m", "max_tokens": tokens_max, "stream": True}
 
     async def person(place: int) -> None:
         nonlocal tokens

@@ -3,7 +3,7 @@
     python tests/bench_upstream.py TOKENS GAP_MS
 
 Prints its port. As little work as can be, since every gateway is measured in front of it on the same cores: an answer
-is bytes made once; a stream has a token every `GAP_MS`.
+is bytes made once; a stream has a token every `GAP_MS`, no more than `max_tokens` of them.
 """
 
 import asyncio
@@ -49,8 +49,8 @@ class Upstream:
         self.answer = reply(whole(tokens))
         self.models = reply(json.dumps({"object": "list", "data": [{"id": MODEL, "object": "model"}]}).encode())
         self.absent = reply(b"{}", "404 Not Found")
-        self.tokens = [chunk(event({"role": "assistant", "content": ""}))]
-        self.tokens += [chunk(event({"content": f"{WORD}{number}"})) for number in range(tokens)]
+        self.tokens = [chunk(event({"content": f"{WORD}{number}"})) for number in range(tokens)]
+        self.begin = chunk(event({"role": "assistant", "content": ""}))
         usage = {"prompt_tokens": 8, "completion_tokens": tokens, "total_tokens": 8 + tokens}
         self.end = chunk(event({}, "stop")) + chunk(event({}, usage=usage)) + chunk(b"data: [DONE]\n\n") + b"0\r\n\r\n"
         self.head = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n"
@@ -63,7 +63,7 @@ class Upstream:
                 length = head.partition(b"content-length:")[2].split(b"\r\n", 1)[0]
                 body = await reader.readexactly(int(length)) if length else b""
                 if head.startswith(b"post") and b'"stream":true' in body.replace(b" ", b""):
-                    await self._stream(writer)
+                    await self._stream(writer, int(json.loads(body).get("max_tokens") or len(self.tokens)))
                 else:
                     path = head.split(b" ", 2)[1]
                     known = self.answer if head.startswith(b"post") else self.models
@@ -71,10 +71,10 @@ class Upstream:
                     await writer.drain()
         writer.close()
 
-    async def _stream(self, writer: asyncio.StreamWriter) -> None:
-        writer.write(self.head)
+    async def _stream(self, writer: asyncio.StreamWriter, tokens: int) -> None:
+        writer.write(self.head + self.begin)
         due_s = asyncio.get_running_loop().time()
-        for piece in self.tokens:
+        for piece in self.tokens[:tokens]:
             writer.write(piece)
             await writer.drain()
             if self.gap_s:
