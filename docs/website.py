@@ -25,6 +25,7 @@ MOVED: Final = {
     "CHANGELOG.md": "changelog.md",
     "CONTRIBUTING.md": "contributing.md",
     "docs/accuracy.md": "measured/accuracy.md",
+    "docs/benchmarks.md": "measured/benchmarks.md",
     "docs/fleet.md": "measured/fleet.md",
     "docs/reliability.md": "measured/reliability.md",
     "docs/scale.md": "measured/scale.md",
