@@ -175,7 +175,7 @@ def _slow() -> dict[str, Case]:
     one, until_s = Machine(2, tail_s=0.8), END_S + 4
     looks, fast = plug(Sampling.SNAPSHOT), plug(tick_s=0.1, step=0.01)
     counters = (one.seen(PACKAGE, until_s), one.seen(MEMORY, until_s))
-    spreads = tuple(IdleSpread(guard_s=2.0, length_s=2.0**n, rms_j=0.3 * 1.6**n, windows=40 - 8 * n) for n in range(5))
+    spreads = tuple(IdleSpread(guard_s=2.0, length_s=2.0**n, rms_j=2.0 * 1.6**n, windows=40 - 8 * n) for n in range(5))
     kept = CalibrationRef(
         id="c2",
         at="2026-11-20T08:00:00+00:00",
