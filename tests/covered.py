@@ -17,6 +17,7 @@ ROOT = Path(__file__).parents[1]
 CONTRACT = "Arithmetic reaches"
 WIRE = ("joulebox.columns", "joulebox.evidence", "joulebox.protocol")
 CORE_MIN, ALL_MIN = 100.0, 95.0
+PROCESSES = 4
 
 
 def core() -> Iterator[str]:
@@ -32,12 +33,12 @@ def main() -> int:
     """The tests under coverage, then the core file by file and the whole in one line."""
     options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     options.add_argument("--report", action="store_true", help="only tell what the last run reached")
-    options.add_argument("tests", nargs="*", help="handed on to pytest")
-    given = options.parse_args()
+    given, rest = options.parse_known_args()  # the rest is pytest's
     failed = 0
     if not given.report:
         subprocess.run([sys.executable, "-m", "coverage", "erase"], cwd=ROOT, check=True)
-        how = ["-q", "-rs", "-n", "4", "--dist", "loadfile", "--no-loadscope-reorder", "-m", "not slow", *given.tests]
+        how = ["-q", "-rs", "-n", str(PROCESSES), "--dist", "loadfile", "--no-loadscope-reorder"]
+        how += ["-m", "not slow", *rest]
         failed = subprocess.run(
             [sys.executable, "-m", "coverage", "run", "-m", "pytest", *how], cwd=ROOT, check=False
         ).returncode
