@@ -45,8 +45,8 @@ def encode_trace(trace: Trace) -> bytes:
     return MAGIC + len(head).to_bytes(4, "big") + head + zlib.compress(body, 6)
 
 
-def decode_trace(blob: bytes) -> Trace:
-    """The trace that `encode_trace` made these bytes of.
+def decode_trace(blob: bytes, readings_max: int = READINGS_MAX) -> Trace:
+    """The trace that `encode_trace` made these bytes of, of at most so many readings.
 
     Raises `ValueError` with one sentence for anything else: a node may be broken or hostile.
     """
@@ -65,7 +65,7 @@ def decode_trace(blob: bytes) -> Trace:
     counts = head["counts"]
     if len(counts) != len(channels) or not all(type(n) is int and 0 <= n <= READINGS_MAX for n in counts):
         raise ValueError("the trace's numbers of readings do not fit its channels")
-    columns = _columns(blob[8 + size :], counts)
+    columns = _columns(blob[8 + size :], counts, min(readings_max, READINGS_MAX))
     series = tuple(_series(channel, t_ns, raw) for channel, (t_ns, raw) in zip(channels, columns, strict=True))
     return replace(trace, series=series)
 
@@ -79,7 +79,18 @@ def _header(data: bytes) -> dict[str, Any]:
         raise ValueError("the trace's header has the wrong form")
     if not isinstance(head.get("channels"), list) or not isinstance(head.get("counts"), list):
         raise ValueError("the trace's header names no channels")
+    if b"\\u" in data and not _writable(head):
+        raise ValueError("the trace's header holds text that is none")
     return head
+
+
+def _writable(value: Any) -> bool:
+    """Whether every text can be written down: JSON may hold half a pair of surrogates, which is no sign at all."""
+    try:
+        json.dumps(value, ensure_ascii=False).encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _finite(text: str) -> float:
@@ -90,10 +101,10 @@ def _finite(text: str) -> float:
     return value
 
 
-def _columns(data: bytes, counts: Sequence[int]) -> list[tuple[tuple[int, ...], tuple[int, ...]]]:
+def _columns(data: bytes, counts: Sequence[int], readings_max: int) -> list[tuple[tuple[int, ...], tuple[int, ...]]]:
     wanted = 16 * sum(counts)
-    if wanted > 16 * READINGS_MAX:
-        raise ValueError("the trace holds too many readings")
+    if wanted > 16 * readings_max:
+        raise ValueError(f"the trace holds too many readings: more than {readings_max}")
     inflater = zlib.decompressobj()
     try:
         body = inflater.decompress(data, wanted + 1)

@@ -16,11 +16,14 @@ from pathlib import Path
 from shutil import rmtree
 from tempfile import mkdtemp
 from typing import Any
+from zipfile import ZipFile
 
 import httpx2
 from pydantic import TypeAdapter
 
+from fuzz import people
 from gguf_files import gguf_bytes
+from hostile import STEERS
 from joulebox.accounting import account
 from joulebox.client import Client
 from joulebox.clock import SimulatedClock
@@ -339,6 +342,16 @@ def _json(value: object) -> bytes:
     return json.dumps(value).encode()
 
 
+def _backup_seed() -> bytes:
+    path = _folder() / "seed.zip"
+    told = {"format": 1, "joulebox": "1", "method_version": "1", "schema": "r0001", "source": "sqlite", "rows": {}}
+    told |= {"created": "2026-11-23T00:00:00Z", "size_bytes": 0, "sha256": "0" * 64, "models": [], "left_out": []}
+    with ZipFile(path, "w") as archive:
+        archive.writestr("manifest.json", json.dumps(told))
+        archive.writestr("joulebox.db", b"")
+    return path.read_bytes()
+
+
 TARGETS: Mapping[str, Target] = {
     "mcp39f511n": Target(run_mcp39f511n, (MeterFault,), [_frame(bytes(28)), b"\x04\x15", b"\x04\x51"], coverage=True),
     "feed": Target(
@@ -394,4 +407,18 @@ TARGETS: Mapping[str, Target] = {
     ),
     "client": Target(run_client, (JouleboxError,), [b'{"say": "hello"}\n', b'id: 1\nevent: token\ndata: {"n": 1}\n\n']),
     "engine": Target(run_engine, (ValueError,), [b'data: {"choices": []}\n\n', b'error: {"code": 1}\n']),
+    **{
+        f"{name} body": Target(people.foreign(kind), people.REFUSALS, [_json(example)])
+        for name, (kind, example) in people.FOREIGN.items()
+    },
+    "prompt body": Target(people.run_prompt, people.REFUSALS, [_json(people.PROMPT)]),
+    "campaign body": Target(people.run_campaign, people.REFUSALS, [_json({"id": "c", "title": "t", "cells": []})]),
+    "settings": Target(people.run_settings, (JouleboxError,), [people.SETTINGS], coverage=True),
+    "addresses": Target(people.run_addresses, (), people.ADDRESSES, coverage=True),
+    "place in a stream": Target(people.run_place, (), [b"1.2", b"3.end"]),
+    "markdown": Target(people.run_markdown, (), [people.MARKDOWN], coverage=True),
+    "terminal": Target(people.run_terminal, (), [STEERS.encode("utf-8", "surrogatepass"), b"=1+1"], coverage=True),
+    "refusal": Target(people.run_refusal, (), [people.PROBLEM], coverage=True),
+    "backup": Target(people.run_backup(_folder), (JouleboxError,), [_backup_seed()], coverage=True),
+    "campaign file": Target(people.run_record(_folder), (JouleboxError,), [b'{"kind": "begun"}\n'], coverage=True),
 }

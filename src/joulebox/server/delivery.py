@@ -4,7 +4,8 @@ import asyncio
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
+from typing import Final
 
 from joulebox.errors import JouleboxError
 from joulebox.logs import about, bound
@@ -21,6 +22,11 @@ from joulebox.units import NS_PER_US
 _log = logging.getLogger(__name__)
 
 
+READINGS_FREE: Final = 1_000_000
+READINGS_PER_S: Final = 20_000
+"""An attempt may leave so many readings, and so many more for each second that it has taken: what was packed small must
+not fill the server's memory."""
+CALENDAR: Final = (datetime(2000, 1, 1, tzinfo=UTC), datetime(2100, 1, 1, tzinfo=UTC))
 Earlier = Sequence[tuple[int, bytes | None]]
 """The attempts before this one, each with the evidence it left."""
 
@@ -31,6 +37,7 @@ class Wanted:
 
     policy: str
     plan: Plan | None = None
+    model: str | None = None
 
 
 async def deliver(
@@ -44,22 +51,27 @@ async def deliver(
         return await asyncio.to_thread(_deliver, attempt, wanted, finish, log, grid, earlier)
 
 
-async def _left_behind(attempt: Attempt, finish: Finish) -> bytes | None:
+def readings_max(attempt: Attempt, now: datetime) -> int:
+    """So many readings may be in what this attempt leaves now."""
+    return READINGS_FREE + int(READINGS_PER_S * max(0.0, (now - attempt.leased).total_seconds()))
+
+
+async def _left_behind(attempt: Attempt, finish: Finish, now: datetime) -> bytes | None:
     """The evidence of an attempt that gave no answer. A failure is a failure even where it cannot be read."""
     if finish.trace_b64 is None:
         return None
     try:
-        return (await asyncio.to_thread(_evidence, attempt, finish.trace_b64))[0]
+        return (await asyncio.to_thread(_evidence, attempt, finish.trace_b64, now))[0]
     except JouleboxError as error:
         what = about(job=attempt.job_id, attempt=attempt.number, node=attempt.node)
         _log.warning("%s", error.detail, extra=what)
         return None
 
 
-async def ending_of(attempt: Attempt, finish: Finish) -> Ending:
+async def ending_of(attempt: Attempt, finish: Finish, now: datetime) -> Ending:
     """How an attempt that gave no answer ended, with the evidence of what it drew. One that its node was stopped in the
     middle of is lost: that counts as little against the prompt as a node that was killed."""
-    trace = await _left_behind(attempt, finish)
+    trace = await _left_behind(attempt, finish, now)
     if finish.outcome == "cancelled":
         return Ending(AttemptState.CANCELLED, trace=trace)
     if finish.retry and finish.problem is not None and finish.problem.code == "energy_interrupted":
@@ -72,7 +84,9 @@ def _deliver(
 ) -> Delivery:
     if finish.answer is None or finish.trace_b64 is None:
         raise JouleboxError("bad_evidence", "A finished attempt needs its answer and its trace.")
-    blob, trace = _evidence(attempt, finish.trace_b64)
+    blob, trace = _evidence(attempt, finish.trace_b64, grid.clock.utc())
+    if wanted.model is not None and trace.model is not None and trace.model.id != wanted.model:
+        raise JouleboxError("bad_evidence", f"The trace of node {attempt.node} is of a model that was not asked.")
     made, stored, error = _receipt(attempt, wanted, trace, grid, earlier)
     cost_j = charged_j(made) if made is not None and trace.purpose == "prompt" else None
     run = past_run(made, cost_j) if made is not None and trace.purpose == "prompt" else None
@@ -91,17 +105,29 @@ def _deliver(
     )
 
 
-def _evidence(attempt: Attempt, trace_b64: str) -> tuple[bytes, Trace]:
+def _evidence(attempt: Attempt, trace_b64: str, now: datetime) -> tuple[bytes, Trace]:
     from joulebox.evidence import decode_trace
 
     try:
         blob = unpack_trace(trace_b64)
-        trace = decode_trace(blob)
+        trace = decode_trace(blob, readings_max(attempt, now))
     except ValueError as error:
         raise JouleboxError("bad_evidence", f"The trace of node {attempt.node} cannot be read: {error}.") from error
     if (trace.job_id, trace.attempt, trace.node) != (attempt.job_id, attempt.number, attempt.node):
         raise JouleboxError("bad_evidence", f"The trace of node {attempt.node} belongs to another attempt.")
+    if not _in_calendar(trace):
+        sentence = f"The trace of node {attempt.node} tells of a time that cannot be: set its clock."
+        raise JouleboxError("bad_evidence", sentence)
     return blob, trace
+
+
+def _in_calendar(trace: Trace) -> bool:
+    """Whether a run lies where reports and grids can look for it, and ends after it began."""
+    try:
+        start, until = run_of(trace)
+        return CALENDAR[0] <= start <= until <= CALENDAR[1]
+    except (OverflowError, TypeError):  # past the last year, or without a zone of time
+        return False
 
 
 def run_of(trace: Trace) -> tuple[datetime, datetime]:

@@ -31,7 +31,6 @@ from joulebox.protocol import (
 )
 from joulebox.server.control_runs import ControlRuns
 from joulebox.server.delivery import deliver, ending_of
-from joulebox.server.grid import check_zone
 from joulebox.server.grid.live import Grid
 from joulebox.server.idle import IdleBooks
 from joulebox.server.jobs import (
@@ -58,7 +57,7 @@ from joulebox.server.jobs import (
 from joulebox.server.live import PHASES, Bell, Elsewhere, Hold, Live, Poll, check_request, live_of, settling_of
 from joulebox.server.node_now import NodeNow, node_now
 from joulebox.server.outlook import Free, Outlook, Pace, Scene, outlook, shared, wait_s, why
-from joulebox.server.presence import BETWEEN_S, Presence, Visit, taken
+from joulebox.server.presence import BETWEEN_S, Presence, Visit, check_offer, taken
 from joulebox.server.wakes import Wakes
 from joulebox.settings import Settings
 from joulebox.units import NS_PER_S, nanoseconds, seconds
@@ -383,7 +382,7 @@ class Desk:
             if finish.outcome == "done":
                 record = await self._take_delivery(live, finish)
             else:
-                record = await self._close(live, await ending_of(live.attempt, finish))
+                record = await self._close(live, await ending_of(live.attempt, finish, self.now()))
         finally:
             live.finishing -= 1
             if live.hold is None and token in self._live:
@@ -398,8 +397,8 @@ class Desk:
         await self._look_at_nodes()
         known = self._nodes.get(request.node)
         changed = known is None or lasting_of(known.offer) != lasting_of(request)
-        if changed and request.zone is not None:
-            check_zone(request.zone)
+        if changed:
+            check_offer(request)
         joined = NodeRecord(offer=request, seen=self._clock.utc(), drain=known.drain if known else None)
         came = self._queue.shared and self._on_line.get(request.node) != request.instance
         if (changed or came) and not await self._queue.save_node(joined):

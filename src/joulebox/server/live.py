@@ -19,6 +19,8 @@ from joulebox.server.problems import refuse_version
 from joulebox.units import S_PER_HOUR
 
 NODE_NAME_MAX: Final = 64
+SAID_MAX_BYTES: Final = 64 * 1024 * 1024
+"""More than this a node may not say in one attempt: all of it stays in memory until the end."""
 Word = Literal["hello", "cancel", "enough", "bye", "move"]
 PHASES: Final[dict[EventKind, Phase]] = {
     "settling": "settling",
@@ -77,6 +79,7 @@ class Live:
     """Of an energy budget, until it is spent or the answer has ended."""
     spends: asyncio.TimerHandle | None = None
     spent: Spent | None = None
+    said_bytes: int = 0
     finishing: int = 0
     over: bool = False
 
@@ -125,7 +128,7 @@ class Live:
 
 def live_of(attempt: Attempt, record: Record) -> Live:
     """An attempt that begins here, or is taken up."""
-    wanted = Wanted(record.policy, record.plan)
+    wanted = Wanted(record.policy, record.plan, record.job.prompt.model)
     max_energy_j = record.job.prompt.max_energy_j
     watch = Watch(max_energy_j) if max_energy_j is not None else None
     return Live(attempt=attempt, wanted=wanted, cancel=record.cancel, purpose=record.purpose, watch=watch)
@@ -202,5 +205,6 @@ def check_request(request: LeaseRequest) -> None:
     """
     if request.version != VERSION:
         refuse_version(request.version)
-    if not 1 <= len(request.node) <= NODE_NAME_MAX or not request.node.isprintable():
-        raise JouleboxError("bad_request", f"A node's name has 1 to {NODE_NAME_MAX} printable characters.")
+    for name in (request.node, request.instance):
+        if not 1 <= len(name) <= NODE_NAME_MAX or not name.isprintable():
+            raise JouleboxError("bad_request", f"A node's name has 1 to {NODE_NAME_MAX} printable characters.")

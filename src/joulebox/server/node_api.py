@@ -3,7 +3,7 @@
 import asyncio
 import json
 from collections.abc import AsyncIterator, Callable
-from dataclasses import fields, is_dataclass
+from dataclasses import fields, is_dataclass, replace
 from typing import Any, Final, TypeVar
 
 from fastapi import APIRouter, Request, Response
@@ -13,7 +13,7 @@ from starlette.types import Receive, Scope, Send
 from joulebox.errors import JouleboxError
 from joulebox.protocol import VERSION, Batch, Finish, LeaseRequest, to_json
 from joulebox.server.desk import Desk
-from joulebox.server.live import Elsewhere, Hold, Live
+from joulebox.server.live import SAID_MAX_BYTES, Elsewhere, Hold, Live
 from joulebox.server.problems import bad_request, refuse_version
 from joulebox.server.replicas import PASSED, Replicas
 
@@ -25,6 +25,10 @@ _T = TypeVar("_T")
 LARGE: Final = "/node/v1/attempts/"
 """Addresses below this take large bodies."""
 NUMBER_MAX: Final = 2**63 - 1
+NUL: Final = "\x00"
+INSTEAD: Final = "\ufffd"
+REASON_MAX: Final = 32
+DETAIL_MAX: Final = 2_000
 
 
 def router(desk: Desk, replicas: Replicas) -> APIRouter:
@@ -60,6 +64,9 @@ def router(desk: Desk, replicas: Replicas) -> APIRouter:
         if isinstance(found, Elsewhere):
             status, reply = await replicas.events(found, body)
             return Response(reply, status, media_type="application/json")
+        found.said_bytes += len(body)
+        if found.said_bytes > SAID_MAX_BYTES:
+            raise JouleboxError("bad_request", f"An attempt may say at most {SAID_MAX_BYTES} bytes.")
         return _json(desk.events(found, _read(_BATCH, body)))
 
     @routes.get("/attempts/{token}/log", response_class=_Lines, status_code=200)
@@ -73,7 +80,7 @@ def router(desk: Desk, replicas: Replicas) -> APIRouter:
     @routes.post("/attempts/{token}/finish")
     async def finish(token: str, request: Request) -> Response:
         """How an attempt ended; the same again is answered the same."""
-        return _json(await desk.finish(token, _read(_FINISH, await request.body())))
+        return _json(await desk.finish(token, _checked(_read(_FINISH, await request.body()))))
 
     return routes
 
@@ -100,6 +107,24 @@ def _sound(value: object) -> bool:
     if kind is dict:
         return all(map(_sound, value.values()))  # type: ignore[attr-defined]
     return all(_sound(getattr(value, one.name)) for one in fields(value)) if is_dataclass(value) else True
+
+
+def _checked(finish: Finish) -> Finish:
+    """What can be written down: no database takes the sign NUL in a text, which a model may well write."""
+    if len(finish.finish_reason or "") > REASON_MAX:
+        raise JouleboxError("bad_request", f"The field finish_reason has at most {REASON_MAX} characters.")
+    problem = finish.problem
+    if problem is not None:
+        problem = replace(problem, detail=problem.detail.replace(NUL, INSTEAD)[:DETAIL_MAX])
+    if NUL not in (finish.answer or "") + (finish.finish_reason or ""):
+        return replace(finish, problem=problem) if problem is not None else finish
+    return replace(
+        finish,
+        answer=finish.answer and finish.answer.replace(NUL, INSTEAD),
+        finish_reason=finish.finish_reason and finish.finish_reason.replace(NUL, INSTEAD),
+        chunks=tuple((seq, text.replace(NUL, INSTEAD)) for seq, text in finish.chunks),
+        problem=problem,
+    )
 
 
 def _check_version(body: bytes) -> None:

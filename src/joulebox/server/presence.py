@@ -1,13 +1,21 @@
 """Who is there: a node is present while one of its connections is open, or was answered a moment ago and not cut."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from typing import Any, Final
 
 from joulebox.clock import Clock
 from joulebox.errors import JouleboxError
+from joulebox.protocol import LeaseRequest
+from joulebox.server.grid import check_zone
 from joulebox.units import nanoseconds
 
 BETWEEN_S = 3.0
 """A node that was answered comes back within this; until then its name is still its own."""
+MODEL_NAME_MAX: Final = 200
+DIGEST_MAX: Final = 100
+WORDS_MAX: Final = 500
+THINGS_MAX: Final = 10_000
+"""So long is any name that a node tells of itself, and so many things it may offer."""
 
 
 @dataclass(slots=True)
@@ -61,3 +69,28 @@ class Presence:
         if visit.open > 0:
             return True
         return not visit.cut and self._clock.now_ns() - visit.answered_ns < nanoseconds(BETWEEN_S)
+
+
+def check_offer(request: LeaseRequest) -> None:
+    """Refuse names that none would have, and more things than any machine has. Raises `JouleboxError`:
+    `bad_request`, `unknown_zone`.
+
+    Looked at when an offer has changed: it is in every request, and most are the same again.
+    """
+    files = (*request.models, *request.unfit)
+    things = (*files, *request.channels, request.engine, *request.bands)
+    if len(things) + len(request.missing) > THINGS_MAX:
+        raise JouleboxError("bad_request", f"A node may offer at most {THINGS_MAX} things: this is more.")
+    told = [text for thing in things for text in _values(thing) if isinstance(text, str)]
+    told += [*request.missing, request.loaded or "", request.host or ""]
+    if wrong := next((text for text in told if len(text) > WORDS_MAX or not text.isprintable()), None):
+        sentence = f"What a node tells of itself are words of at most {WORDS_MAX} printable characters"
+        raise JouleboxError("bad_request", f"{sentence}, and not {wrong[:40]!r}.")
+    if request.zone is not None:
+        check_zone(request.zone)
+    if any(len(file.id) > MODEL_NAME_MAX or len(file.digest) > DIGEST_MAX for file in files):
+        raise JouleboxError("bad_request", f"A model's name has at most {MODEL_NAME_MAX} characters.")
+
+
+def _values(thing: Any) -> list[Any]:
+    return [getattr(thing, one.name) for one in fields(thing)]

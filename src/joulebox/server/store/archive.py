@@ -5,11 +5,14 @@ inside, with its digest, and what is not.
 """
 
 import asyncio
+import errno
 import hashlib
 import importlib.metadata
 import json
+import lzma
 import os
 import shutil
+import struct
 import zipfile
 import zlib
 from collections.abc import Iterator, Mapping
@@ -47,6 +50,17 @@ LEFT_OUT: Final = (
 )
 BY_ITSELF: Final = frozenset({"replicas", "secrets", "server_time"})
 """Tables into which a server writes before anybody asks it anything."""
+DAMAGE: Final = (
+    zipfile.BadZipFile,
+    zlib.error,
+    lzma.LZMAError,
+    struct.error,
+    KeyError,
+    EOFError,
+    RuntimeError,
+    ValueError,
+)
+"""What reading an archive raises that is none."""
 _BLOCK_BYTES: Final = 1 << 20
 _COMPRESSION: Final = 1
 """Readings are packed already; texts gain little more at slower ones."""
@@ -203,7 +217,7 @@ def manifest_of(file: Path) -> Manifest:
         said = json.loads(document)
         newer = said["format"] > FORMAT
         manifest = None if newer else _MANIFEST.validate_json(document)
-    except (KeyError, TypeError, ValueError, ValidationError) as error:
+    except (KeyError, TypeError, ValueError, ValidationError, RecursionError) as error:
         raise _no_backup(file) from error
     if manifest is None:
         sentence = f"{file} was made by a newer Joulebox ({said.get('joulebox')}): update this one to restore it."
@@ -314,7 +328,11 @@ def _archive(file: Path) -> Iterator[zipfile.ZipFile]:
     try:
         with zipfile.ZipFile(file) as archive:
             yield archive
-    except (zipfile.BadZipFile, zlib.error, KeyError, EOFError, RuntimeError) as error:
+    except DAMAGE as error:
+        raise _no_backup(file) from error
+    except OSError as error:  # what no disk says: a place before the file's beginning, a stream that is none
+        if error.errno not in (None, errno.EINVAL):
+            raise
         raise _no_backup(file) from error
 
 
