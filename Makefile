@@ -4,7 +4,7 @@
 SHELL := /bin/sh
 .DEFAULT_GOAL := help
 MAKEFLAGS += --no-print-directory
-.PHONY: help demo up test test-all engine-transformers faults check format fuzz coverage mutants accuracy bench scale fleet chaos soak pictures screenshots words docs dist pins clean FORCE
+.PHONY: help demo up test test-all engine-transformers faults check format fuzz audit coverage mutants accuracy bench scale fleet chaos soak pictures screenshots words docs dist pins clean FORCE
 
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 export UV_LINK_MODE = copy
@@ -78,6 +78,9 @@ coverage: .venv/dev ## which branches the everyday tests reach; fails under 100 
 mutants: .venv/dev ## do the tests of the arithmetic tell a changed line? (FILE=energy: one file; SAMPLE=500: by lot)
 	@$(BIN)/uv pip install -q --no-deps --target build/mutmut -r tests/peers/mutmut.txt
 	PYTHONPATH=build/mutmut $(BIN)/python tests/mutants.py $(FILE) $(if $(SAMPLE),--sample $(SAMPLE)) $(if $(SEED),--seed $(SEED))
+
+audit: .venv/dev ## every pin: what is installed, its licence, its files, and known vulnerabilities where OSV can be asked
+	$(BIN)/python tests/audit.py
 
 accuracy: .venv/dev ## receipts against the known truth of the simulated machine, in real time (PART=name: only that part)
 	$(BIN)/python tests/accuracy.py $(if $(PART),--only $(PART))

@@ -4,7 +4,7 @@ import asyncio
 import json
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -82,7 +82,11 @@ def evidence(lease: Json, node: str = "n1", **changes: Any) -> bytes:
     """A trace of this attempt: an idle machine at 10 W that draws 30 W while it answers."""
     readings = traces.series(COUNTER, traces.work(10.0, 30.0, 30.0, 32.0), 34.0)
     mine = {"job_id": lease["job_id"], "attempt": lease["attempt"], "node": node}
-    return encode_trace(traces.trace(readings, **(mine | changes)))
+    made = traces.trace(readings, **(mine | changes))
+    asked = lease.get("prompt", {}).get("model")
+    if "model" not in changes and made.model is not None and asked is not None:
+        made = replace(made, model=replace(made.model, id=asked))
+    return encode_trace(made)
 
 
 def story(*words: str) -> list[NodeEvent]:

@@ -3,6 +3,7 @@
 Units are in the names, as everywhere. A cell is `None` where the receipt has `null`: absent is never zero.
 """
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -12,8 +13,10 @@ from joulebox.model import Trace
 
 Kind = Literal["text", "int", "float", "bool", "time"]
 Row = Sequence[Any]
-DANGEROUS: Final = ("=", "+", "-", "@", "\t", "\r", "\n")
+DANGEROUS: Final = ("=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "＠")
 """A spreadsheet takes a text that begins so for a formula."""
+NEXT_CELL: Final = re.compile(r"(?<=[;\t\r\n])(?=\s*[-=+@＝＋－＠])")
+"""The same behind what parts cells where the comma parts the digits of numbers."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,7 +149,10 @@ def reading_rows(trace: Trace) -> Iterable[Row]:
 
 def safe(cell: Any) -> Any:
     """A cell that no spreadsheet runs: a text that could be a formula has an apostrophe before it. Numbers stay."""
-    return f"'{cell}" if isinstance(cell, str) and cell.startswith(DANGEROUS) else cell
+    if not isinstance(cell, str):
+        return cell
+    text = NEXT_CELL.sub("'", cell)
+    return f"'{text}" if text.lstrip().startswith(DANGEROUS) or text.startswith(DANGEROUS) else text
 
 
 def moment(cell: Any) -> datetime | None:

@@ -9,6 +9,7 @@ from typing import Any, Final
 
 from joulebox.bench.record import Record
 from joulebox.bench.table import ALL, Cell, Pair, Table
+from joulebox.columns import safe
 from joulebox.statistics import Interval
 
 MG_PER_G: Final = 1000.0
@@ -246,8 +247,8 @@ def as_csv(table: Table) -> str:
         ends = [end for one in intervals for end in ((one.value, one.low, one.high) if one else ("", "", ""))]
         counts = (cell.right, cell.judged, cell.output_tokens, cell.truncated, cell.refused, cell.suspect)
         rows.writerow(
-            [cell.node, cell.model, cell.category, cell.asked, cell.n, cell.answers, missing_text(cell), *ends, *counts,
-             cell.repeat_cv, cell.best]
+            [*map(safe, (cell.node, cell.model, cell.category)), cell.asked, cell.n, cell.answers, missing_text(cell),
+             *ends, *counts, cell.repeat_cv, cell.best]
         )  # fmt: skip
     return text.getvalue()
 

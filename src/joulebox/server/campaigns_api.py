@@ -10,6 +10,7 @@ from fastapi import APIRouter, Query, Response
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel, ConfigDict, Field
 
+from joulebox.columns import safe
 from joulebox.errors import JouleboxError
 from joulebox.server.campaigns import EVERYTHING, Campaign, CampaignCell
 from joulebox.server.service import Mine, Service
@@ -131,7 +132,7 @@ def as_csv(cells: Sequence[CampaignCell]) -> str:
     rows.writerow([*PLACE, *(f"{name}{end}" for name in FIGURES for end in ("", "_low", "_high"))])
     for cell in cells:
         ends = [(cell.figures.get(name) or {}).get(end) for name in FIGURES for end in ("value", "low", "high")]
-        rows.writerow([*(getattr(cell, name) for name in PLACE), *ends])
+        rows.writerow([*(safe(getattr(cell, name)) for name in PLACE), *ends])
     return text.getvalue()
 
 

@@ -28,6 +28,8 @@ _log = logging.getLogger(__name__)
 HEAR_OUT_BYTES: Final = 8_000_000
 HEAR_OUT_S: Final = 2.0
 """So much of a request that is too large is read to its end before it is refused."""
+SILENT_S: Final = 30.0
+"""Who says nothing for so long in the middle of a request is not waited for: waiting costs a place among the held."""
 PUBLIC_BODY_MAX_BYTES: Final = 1024 * 1024
 NODE_BODY_MAX_BYTES: Final = 64 * 1024 * 1024
 """A trace and its answer; more than seven hours of readings do not fit a trace anyway."""
@@ -244,11 +246,18 @@ def _too_large(limit_bytes: int) -> JouleboxError:
 
 
 def _bounded(receive: Receive, limit_bytes: int) -> Receive:
-    got_bytes = 0
+    got_bytes, whole = 0, False
 
     async def bounded() -> Message:
-        nonlocal got_bytes
-        message = await receive()
+        nonlocal got_bytes, whole
+        if whole:  # what comes now is that they hang up, which may take as long as it likes
+            return await receive()
+        try:
+            async with asyncio.timeout(SILENT_S):
+                message = await receive()
+        except TimeoutError as error:
+            raise HTTPException(408, f"nothing more came within {SILENT_S:g} s") from error
+        whole = not message.get("more_body", False)
         got_bytes += len(message.get("body", b""))
         if got_bytes > limit_bytes:
             raise HTTPException(413, _too_large(limit_bytes).detail)
