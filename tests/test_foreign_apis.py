@@ -68,6 +68,7 @@ async def test_a_chat_has_its_energy(tmp_path: Path) -> None:
         ChatCompletion.model_validate(told)
         assert (told["choices"][0]["message"]["content"], told["choices"][0]["finish_reason"]) == ("Hello", "stop")
         assert (told["usage"]["prompt_tokens"], told["usage"]["completion_tokens"]) == (27, 9)
+        assert told["usage"]["energy_joules"] == told["energy"]["energy_joules"]
         receipt = (await scene.http.get(told["joulebox"]["receipt_url"])).json()
         assert {name: told["joulebox"][name] for name in receipt} == receipt
         energy, figure = told["energy"], receipt["energy"]["answer"]
@@ -165,7 +166,11 @@ async def test_a_stream_ends_with_its_energy(tmp_path: Path) -> None:
         *others, last = chunks((await post(scene, "/v1/chat/completions", body)).text)
         assert {one["usage"] for one in others} == {None}
         assert (last["choices"], last["usage"]["total_tokens"]) == ([], 36)
-        assert last["energy"]["energy_joules"] > 0
+        assert last["energy"]["energy_joules"] == last["usage"]["energy_joules"] > 0
+        handed_on = last["provider_specific_fields"]
+        assert handed_on["energy"] == last["energy"]
+        assert handed_on["joulebox"].items() <= last["joulebox"].items()
+        assert handed_on["joulebox"]["receipt_url"]
 
 
 async def test_completions(tmp_path: Path) -> None:
@@ -384,7 +389,9 @@ async def test_ollama_answers(tmp_path: Path) -> None:
         told = (await scene.http.post("/api/generate", content=body, headers=form)).json()
         Generated.model_validate(told)
         assert told["response"] == "Hello"
-        assert json.loads((await post(scene, "/api/generate", {"model": "m"})).text)["done_reason"] == "load"
+        loaded = json.loads((await post(scene, "/api/generate", {"model": "m"})).text)
+        assert loaded["done_reason"] == "load"
+        assert not loaded.keys() & {"eval_count", "eval_duration", "prompt_eval_duration"}  # never null
 
 
 async def test_ollama_lists(tmp_path: Path) -> None:

@@ -164,19 +164,19 @@ class ShowBody(Form):
 
 
 class _Told(BaseModel):
-    """What the last object has. Times in ns; null where nobody knows. `energy` is null where it is not known, or not
-    yet."""
+    """What the last object has. Times in ns; they and the counts are left out where nobody knows. `energy` is null
+    where it is not known, or not yet."""
 
     model: str
     created_at: str
     done: Literal[True]
     done_reason: str
-    total_duration: int | None
-    load_duration: int | None
-    prompt_eval_count: int | None
-    prompt_eval_duration: int | None
-    eval_count: int | None
-    eval_duration: int | None
+    total_duration: int | None = None
+    load_duration: int | None = None
+    prompt_eval_count: int | None = None
+    prompt_eval_duration: int | None = None
+    eval_count: int | None = None
+    eval_duration: int | None = None
     energy: EnergyObject | None
     joulebox: JouleboxObject | Json
 

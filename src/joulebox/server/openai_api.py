@@ -39,7 +39,7 @@ from joulebox.server.openai_forms import (
     ModelObject,
     reason_of,
 )
-from joulebox.server.receipt_fields import openai_usage
+from joulebox.server.receipt_fields import handed_on, openai_usage
 from joulebox.server.service import Mine, Service
 
 Json = dict[str, Any]
@@ -177,6 +177,7 @@ async def _pieces(asked: Following, form: _Form, *, with_usage: bool) -> AsyncGe
                         # whoever has not asked for tokens may not know a chunk without a choice
                         choices = [] if with_usage else [form.delta("")]
                         used: Json = {"usage": openai_usage(receipt)} if with_usage else {}
+                        used |= handed_on(energy, told) if form.chat else {}
                         yield sse({**common, "choices": choices, **used, "energy": energy, "joulebox": told})
                         yield b": energy " + packed(energy) + b"\n\n"
                         yield DONE

@@ -177,13 +177,14 @@ class CompletionBody(_Sampling):
 
 
 class UsageObject(BaseModel):
-    """Tokens as the engine counted them."""
+    """Tokens as the engine counted them. `energy_joules` is what the answer took, left out where nobody knows."""
 
     prompt_tokens: int
     completion_tokens: int
     total_tokens: int
     prompt_tokens_details: dict[str, int] | None
     completion_tokens_details: dict[str, int] | None
+    energy_j: float | None = Field(default=None, alias="energy_joules")
 
 
 class _Measured(BaseModel):

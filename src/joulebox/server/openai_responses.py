@@ -207,6 +207,7 @@ def _usage(settled: Settled) -> Json | None:
         "output_tokens": used["completion_tokens"],
         "output_tokens_details": used["completion_tokens_details"],
         "total_tokens": used["total_tokens"],
+        **({"energy_joules": used["energy_joules"]} if "energy_joules" in used else {}),
     }
 
 

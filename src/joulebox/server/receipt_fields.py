@@ -74,8 +74,16 @@ def header_fields(receipt: Receipt | None, prompt_id: str, receipt_url: str) -> 
     return {f"x-joulebox-{name}": str(value) for name, value in told.items() if value is not None}
 
 
+def handed_on(energy: Json | None, told: Receipt) -> Json:
+    """The same under the one name of a streamed chunk that LiteLLM's proxy hands on; it puts each key beside the
+    choices again. Of the receipt only where it is: the stream has all of it already."""
+    place = {name: told[name] for name in ("id", "prompt_id", "receipt_url")}
+    return {"provider_specific_fields": {"energy": energy, "joulebox": place}}
+
+
 def openai_usage(receipt: Receipt | None) -> Json | None:
-    """Tokens in OpenAI's words; `None` where the engine did not count them, or the receipt is not there."""
+    """Tokens in OpenAI's words, and the joules where they are known, since chat pages such as Open WebUI show whatever
+    stands here; `None` where the engine did not count the tokens, or the receipt is not there."""
     used = receipt["usage"] if receipt is not None else {}
     read, written = used.get("input_tokens"), used.get("output_tokens")
     if read is None or written is None:
@@ -86,6 +94,7 @@ def openai_usage(receipt: Receipt | None) -> Json | None:
         "total_tokens": read + written,
         "prompt_tokens_details": _known("cached_tokens", used),
         "completion_tokens_details": _known("reasoning_tokens", used),
+        **_energy(receipt),
     }
 
 
@@ -93,16 +102,21 @@ def _known(name: str, used: Mapping[str, Any]) -> Json | None:
     return {name: used[name]} if used[name] is not None else None
 
 
+def _energy(receipt: Receipt | None) -> Json:
+    figure = receipt["energy"]["answer"] if receipt is not None else None
+    return {"energy_joules": figure["j"]} if figure is not None else {}
+
+
 def ollama_usage(receipt: Receipt | None) -> Json:
-    """Tokens and times in Ollama's words: times in ns; all keys are always there, null where nobody knows."""
-    names = ("total_duration", "load_duration", "prompt_eval_count", "prompt_eval_duration", "eval_count")
+    """Tokens and times in Ollama's words, times in ns. What nobody knows is left out, as Ollama does: clients count on
+    a number wherever there is a name."""
     if receipt is None:
-        return dict.fromkeys((*names, "eval_duration"))
+        return {}
     times, phases, used = receipt["times"], receipt["energy"]["phases"], receipt["usage"]
     total_s = sum(times[name] for name in ("queued_s", "settle_s", "load_s", "duration_s"))
     read_s = _phase_s(phases, "prefill") or times["time_to_first_token_s"]
     written_s = times["duration_s"] - read_s if read_s is not None else None
-    return {
+    told = {
         "total_duration": _ns(total_s),
         "load_duration": _ns(times["load_s"]),
         "prompt_eval_count": used["input_tokens"],
@@ -110,6 +124,7 @@ def ollama_usage(receipt: Receipt | None) -> Json:
         "eval_count": used["output_tokens"],
         "eval_duration": _ns(_phase_s(phases, "decode") or written_s),
     }
+    return {name: value for name, value in told.items() if value is not None}
 
 
 def _phase_s(phases: Mapping[str, Any], name: str) -> float | None:
