@@ -44,8 +44,9 @@ PEOPLE = 3
 PROCESSES: Final = ("server", "node", "engine")
 PAGES: Final = ("/", "/nodes", "/report/sci", "/metrics", "/api/v1/prompts?limit=20", "/api/v1/nodes", "/nowhere")
 HOW: Final = ("watched", "watched", "watched", "hung up", "cancelled", "by OpenAI's API")
-WARM_UP: Final = 1 / 3
-"""This share of the time memory may find its level; the slope is taken of the rest."""
+WARM_UP, WARM_UP_S = 1 / 3, 300.0
+"""This share of the time, and at least so long, memory may find its level (a node keeps the readings of two minutes, a
+server loads what it is first asked for); the slope is taken of the rest."""
 BLOCKS: Final = 12
 """The rest is cut into so many stretches: means of neighbouring moments are alike, those of stretches hardly."""
 LEAK_BYTES: Final = 4_096.0
@@ -198,13 +199,13 @@ def slope(points: Sequence[tuple[float, float]]) -> Slope | None:
 
 def climbs(counts: Sequence[int]) -> bool:
     """Whether the last quarter is always above all of the first quarter: what is opened and never closed."""
-    quarter = max(1, len(counts) // 4)
-    return min(counts[-quarter:]) > max(counts[:quarter])
+    quarter = len(counts) // 4
+    return quarter > 1 and min(counts[-quarter:]) > max(counts[:quarter])
 
 
 def warm(looks: Sequence[Look]) -> Sequence[Look]:
     """What was seen after memory had found its level."""
-    return looks[int(len(looks) * WARM_UP) :]
+    return looks[max(int(len(looks) * WARM_UP), min(int(WARM_UP_S / EVERY_S), len(looks) - 2)) :]
 
 
 def process_rows(name: str, looks: Sequence[Look]) -> tuple[list[str], list[str]]:
@@ -275,7 +276,8 @@ def told(soaked: Soaked, took_s: float) -> tuple[str, list[str]]:
     text = (
         f"{sum(soaked.ended.values())} prompts in {took_s / 60:.0f} minutes by {PEOPLE} people at once ({ended}), a "
         f"page looked at after each; refused or failed: {troubles}. Memory is the processes' own (RssAnon), looked at "
-        f"every {EVERY_S:g} s; the first third is warm-up. The slope is that of a line through {BLOCKS} stretches, "
+        f"every {EVERY_S:g} s; the first third (at least {WARM_UP_S / 60:.0f} minutes) is warm-up. The slope is that "
+        f"of a line through {BLOCKS} stretches, "
         f"with its 95 % interval; more than {LEAK_BYTES:.0f} B a prompt counts as growing. Rows a prompt: "
         f"{table_rows(soaked)}."
     )

@@ -8,11 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from starlette.types import Receive, Scope, Send
 
 from joulebox import logs
 from joulebox.errors import JouleboxError
 from joulebox.model import Problem
 from joulebox.protocol import Finish
+from joulebox.server.problems import Shell
 from joulebox.server.store import Store
 from server_stage import done, stage
 from test_agent import agent_of, at_work, delivered
@@ -155,3 +157,20 @@ async def test_lines_of_a_node_say_what_it_works_at(tmp_path: Path, stream: io.S
     said = [one for one in lines(stream) if one["logger"] == "joulebox.node" and "job" in one]
     assert {(one["job"], one["attempt"]) for one in said} == {(asked["id"], 1)}
     assert "secret" not in stream.getvalue()
+
+
+async def test_a_stream_that_the_database_cuts_is_one_line(caplog: pytest.LogCaptureFixture) -> None:
+    """A stream that ends because the database is away is told in one line, not as an unexpected failure."""
+
+    async def cut(_scope: Scope, _receive: Receive, send: Send) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        raise ExceptionGroup("tasks", [JouleboxError("database", "The database is away.")])
+
+    async def nothing(*_: object) -> dict[str, Any]:
+        return {}
+
+    scope = {"type": "http", "method": "GET", "path": "/events", "headers": []}
+    with pytest.raises(ExceptionGroup):
+        await Shell(cut)(scope, nothing, nothing)
+    told = [(one.levelname, one.getMessage(), one.exc_info) for one in caplog.records]
+    assert told == [("WARNING", "GET /events was cut: The database is away.", None)]

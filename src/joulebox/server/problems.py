@@ -205,12 +205,22 @@ class Shell:
             await self._app(scope, _bounded(receive, limit_bytes), send_with_headers)
         except ClientDisconnect:
             return  # hung up in the middle of a request: there is nobody to answer
-        except Exception:
+        except Exception as error:
+            if begun and (named := _named(error)) is not None:  # whoever reads the stream sees it cut, and comes again
+                _log.warning("%s %s was cut: %s", scope["method"], _place(scope), named.detail, extra=_about(scope))
+                raise
             _log.exception("unexpected failure at %s %s", scope["method"], _place(scope), extra=_about(scope))
             if begun:
                 raise
             broken = JouleboxError("internal", "Something broke inside Joulebox; the server's log says what.")
             await answered(broken, scope["path"])(scope, receive, send_with_headers)
+
+
+def _named(error: BaseException) -> JouleboxError | None:
+    """The failure with a name that ended a stream; a stream's tasks put it into groups."""
+    while isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
+        error = error.exceptions[0]
+    return error if isinstance(error, JouleboxError) else None
 
 
 def _place(scope: Scope) -> str:
