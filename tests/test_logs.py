@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from starlette.types import Receive, Scope, Send
+from starlette.types import Message, Receive, Scope, Send
 
 from joulebox import logs
 from joulebox.errors import JouleboxError
@@ -166,11 +166,14 @@ async def test_a_stream_that_the_database_cuts_is_one_line(caplog: pytest.LogCap
         await send({"type": "http.response.start", "status": 200, "headers": []})
         raise ExceptionGroup("tasks", [JouleboxError("database", "The database is away.")])
 
-    async def nothing(*_: object) -> dict[str, Any]:
+    async def nothing() -> dict[str, Any]:
         return {}
+
+    async def unheard(_message: Message) -> None:
+        return None
 
     scope = {"type": "http", "method": "GET", "path": "/events", "headers": []}
     with pytest.raises(ExceptionGroup):
-        await Shell(cut)(scope, nothing, nothing)
+        await Shell(cut)(scope, nothing, unheard)
     told = [(one.levelname, one.getMessage(), one.exc_info) for one in caplog.records]
     assert told == [("WARNING", "GET /events was cut: The database is away.", None)]
