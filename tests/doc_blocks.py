@@ -4,10 +4,12 @@ Before a fence a page may say, each on a line of its own:
 
     <!-- not run: needs root -->     the block is only looked at, not run; the reason begins as one of REASONS
     <!-- fails: what it says here --> it may end with exit code 1
+    <!-- server stopped -->       the page's server is stopped before it
     <!-- prints -->                  the block before it prints this; figures may differ, `...` stands for any lines
 
 and anywhere on the page `<!-- run by: tests/test_x.py -->` where a test of its own runs all of it. A block under a line
-such as "`joulebox.toml`:" is written into that file. `ID` is a receipt's id and `NAME` the node's name.
+such as "`joulebox.toml`:" is written into that file. `ID` is a receipt's id and `NAME` the node's name; a backup with a
+time in its name is the newest one, and `~/Downloads/model.Q4_K_M.gguf` is the model.
 """
 
 import os
@@ -128,7 +130,7 @@ def script(page: Path) -> str:
                 own = own or bool(re.search(r"^joulebox (?:up|serve)\b", block.text, re.MULTILINE))
                 steps.append(_typed(block))
     if not own:
-        parts.append("joulebox up > up.log 2>&1 &\nready")
+        parts.append("joulebox up > up.log 2>&1 &\nserver=$!\nready")
     if any(re.search(_placeholder("ID"), block.text) for block in blocks(page)):
         parts.append("joulebox ask 'What is the capital of France?' --max-tokens 8 --json > .first.json 2> /dev/null")
         parts.append('ID=$(python -c \'import json; print(json.load(open(".first.json"))["receipt"]["id"])\')')
@@ -169,6 +171,7 @@ def _typed(block: Block) -> str:
     typed = "\n".join(lines) + "\n"
     for name in PLACEHOLDERS:
         typed = re.sub(_placeholder(name), f"${name}", typed)
+    typed = re.sub(r"joulebox-backup-\d+T\d+Z\.zip", "$(ls -t joulebox-backup-*.zip | head -1)", typed)
     return _step(block, typed)
 
 
@@ -179,6 +182,8 @@ def _placeholder(name: str) -> str:
 def _step(block: Block, typed: str) -> str:
     if "fails" in block.marks:
         typed = f"code=0; {{\n{typed}}} || code=$?\n[ $code -le 1 ]\n"
+    if "server stopped" in block.marks:
+        typed = f'kill "$server"\nwait "$server" || true\n{typed}'
     return f"echo '@@ {block.line}'\n{typed}"
 
 
@@ -197,6 +202,8 @@ def carried_out(page: Path, home: Path, model: Path) -> tuple[int, dict[int, str
     models.mkdir(parents=True)
     work.mkdir()
     shutil.copy(model, models / model.name)
+    (home / "Downloads").mkdir()
+    (home / "Downloads" / "model.Q4_K_M.gguf").symlink_to(model)
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("JOULEBOX_", "XDG_"))}
     environment = kept | {
         "HOME": str(home),
