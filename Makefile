@@ -67,8 +67,8 @@ format: .venv/dev ## put the code into shape
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-SECONDS ?= 600
-fuzz: .venv/dev ## every parser of what comes from outside, by atheris, over a million inputs (SECONDS=600 for all together)
+SECONDS ?= 480
+fuzz: .venv/dev ## every parser of what comes from outside, by atheris, over a million inputs (SECONDS=480 for all together)
 	@$(BIN)/$(INSTALL) -e '.[fuzz]'
 	$(BIN)/python tests/fuzz --seconds $(SECONDS)
 

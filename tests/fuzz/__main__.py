@@ -1,6 +1,6 @@
 """`make fuzz`: atheris on each parser, one process each, for a while; what it kept is where the next run begins.
 
-`python tests/fuzz --seconds 600` shares that time among the targets. A find ends the run with exit code 1 and leaves
+`python tests/fuzz --seconds 480` shares that time among the targets. A find ends the run with exit code 1 and leaves
 the input that made it in the folder of that target; a run of all targets with fewer inputs than `LEAST` ends so too.
 """
 
@@ -24,7 +24,7 @@ def main() -> int:
     """All targets that are worth it, or those named; the number of inputs each took."""
     options = argparse.ArgumentParser(description=__doc__)
     options.add_argument("targets", nargs="*")
-    options.add_argument("--seconds", type=int, default=600, help="for all targets together (600)")
+    options.add_argument("--seconds", type=int, default=480, help="for all targets together (480)")
     options.add_argument("--inside", help=argparse.SUPPRESS)
     chosen = options.parse_args()
     if chosen.inside:
