@@ -10,7 +10,7 @@ from page_list import ASK_MAX_BYTES, PAGE_MAX_BYTES, PAGES, REQUESTS_MAX
 from screenshots import chromium, stage
 from test_drive import READY_MAX_MS, SLOW_CPU, SLOW_LINE
 
-VISITS = 5
+VISITS = 3
 SHOWN = ("ask", "receipt", "compare", "table", "nodes", "report")
 READY = "performance.getEntriesByType('navigation')[0].domContentLoadedEventEnd"
 OTHERS = "Open WebUI 2,676 kB in 217 requests, ML.ENERGY 220 kB in 8"

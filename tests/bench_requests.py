@@ -27,7 +27,7 @@ from joulebox.client import Client
 from stage import wait
 
 CLIENTS = (1, 16, 64)
-RUSH_S = 2.5
+RUSH_S = 2.0
 SLOTS = 64
 GUARD_S = 1.0
 GUARDED = f"{OURS}, guards on"

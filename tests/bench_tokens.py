@@ -16,7 +16,7 @@ from joulebox.supervisor import Supervisor
 from stage import wait
 
 SHORT, LONG, GAP_MS = 40, 400, 5.0
-FIRSTS = 12
+FIRSTS = 10
 STREAMS = 16
 ADDED_MAX_MS = 10.0
 CPU_MAX = 0.1
