@@ -98,6 +98,8 @@ def run(*words: str) -> int | str | None:
     """The exit code of a command in this process."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sys, "argv", ["joulebox", *words])
+        if "export" in words:  # into a pipe or a file go the bytes as they are
+            patch.setattr(sys.stdout, "isatty", lambda: True)
         with pytest.raises(SystemExit) as left:
             main()
     return left.value.code
