@@ -17,6 +17,7 @@ from html import escape
 from typing import Any, Final, Literal, Self, TypedDict, Unpack
 
 from joulebox import client as http
+from joulebox.conversation import ToolCall, with_calls
 from joulebox.errors import REGISTRY, JouleboxError
 from joulebox.receipt import FRAME, UNSET, Receipt, card, read, row
 from joulebox.settings import load_settings
@@ -26,6 +27,8 @@ from joulebox.wording import plain, ranged
 
 Watch = Callable[[http.ServerEvent], None]
 """Told of every event of a prompt: its place in the line, settling, power."""
+Turn = Mapping[str, Any]
+"""A turn of a conversation: `role` and `content`; of a call `tool_calls`, or, with the role `tool`, `tool_call_id`."""
 FIRST_CHOICE: Final = "smollm2-135m-instruct"
 """Asked where no model is named, if a node has it."""
 
@@ -45,6 +48,8 @@ class Options(TypedDict, total=False):
     max_energy_j: float
     idempotency_key: str
     follows: str
+    tools: Sequence[Mapping[str, Any]]
+    tool_choice: str | Mapping[str, Any]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,6 +59,7 @@ class Answer:
     text: str
     receipt: Receipt
     prompt_id: str
+    tool_calls: tuple[ToolCall, ...] = ()
 
     @property
     def model(self) -> str:
@@ -62,14 +68,14 @@ class Answer:
 
     @property
     def finish_reason(self) -> str:
-        """Why it ended: `stop`, `length` (the token limit), `energy` (the budget)."""
+        """Why it ended: `stop`, `tool_calls`, `length` (the token limit), `energy` (the budget)."""
         return self.receipt.finish_reason
 
     def __str__(self) -> str:
-        return self.text
+        return with_calls(self.text, self.tool_calls)
 
     def _repr_html_(self) -> str:
-        return _set(self.text) + card(self.receipt.to_dict())
+        return _set(str(self)) + card(self.receipt.to_dict())
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -187,6 +193,7 @@ class Stream:
         self._pieces: list[str] = []
         self._complete = self._over = False
         self._answer: Answer | None = None
+        self._calls: tuple[ToolCall, ...] = ()
 
     def __enter__(self) -> Self:
         return self
@@ -239,9 +246,11 @@ class Stream:
                 self.restarts += 1
             case "answer":
                 self._complete = True
+                self._calls = tuple(ToolCall(**one) for one in event.data.get("tool_calls") or ())
             case "receipt":
                 self._complete = self._over = True
-                self._answer = Answer(text=self.text, receipt=_receipt(event.data), prompt_id=self.prompt_id)
+                receipt = _receipt(event.data)
+                self._answer = Answer(text=self.text, receipt=receipt, prompt_id=self.prompt_id, tool_calls=self._calls)
             case "cancelled" | "error":
                 self._complete = self._over = True
                 raise _ended(event)
@@ -270,16 +279,23 @@ class Client:
         """Close all connections."""
         self._http.close()
 
-    def ask(self, prompt: str, *, model: str | None = None, **options: Unpack[Options]) -> Answer:
-        """Ask a model and wait for answer and receipt; interrupted, the prompt is stopped. Raises `JouleboxError`."""
+    def ask(self, prompt: str | Sequence[Turn], *, model: str | None = None, **options: Unpack[Options]) -> Answer:
+        """Ask a model and wait for answer and receipt; interrupted, the prompt is stopped. `prompt` is a question, or
+        the turns of a conversation: what came of a call goes back so. Raises `JouleboxError`."""
         with self.stream(prompt, model=model, **options) as stream:
             return stream.answer
 
     def stream(
-        self, prompt: str, *, model: str | None = None, watch: Watch | None = None, **options: Unpack[Options]
+        self,
+        prompt: str | Sequence[Turn],
+        *,
+        model: str | None = None,
+        watch: Watch | None = None,
+        **options: Unpack[Options],
     ) -> Stream:
         """Ask a model and have the answer as it comes. `watch` is told of every event. Raises `JouleboxError`."""
-        status = self._http.submit(prompt=prompt, model=model or some_model(self._http), **options)
+        asked = {"prompt": prompt} if isinstance(prompt, str) else {"messages": list(prompt)}
+        status = self._http.submit(**asked, model=model or some_model(self._http), **options)
         return Stream(self._http, status, watch)
 
     def compare(

@@ -101,7 +101,10 @@ def follow(events: Iterable[ServerEvent], progress: Progress, out: TextIO | None
             answer.clear()
             _write(out, "\n(starting again: what stands above is void)\n")
         elif event.name == "answer":
-            _write(out, "\n")
+            called = [harmless(f"{one['name']}({one['arguments']})\n") for one in data.get("tool_calls") or ()]
+            _write(out, "\n" if any(answer) or not called else "")
+            _write(out, "".join(called))
+            answer += called
         elif event.name == "receipt":
             progress.clear()
             return "".join(answer), dict(data)

@@ -75,6 +75,7 @@ class _WorkEngine:
     """Work where an engine would be. Nothing is loaded, no token comes."""
 
     info = EngineInfo(name="work", version="")
+    takes_tools = False
     loaded: LocalModel | None = None
 
     def __init__(self, work: Work, clock: Clock) -> None:

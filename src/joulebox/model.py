@@ -9,20 +9,14 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Literal
 
+from joulebox.conversation import AUTO, Tool, ToolCall
+from joulebox.conversation import Message as Message  # noqa: PLC0414 - one of the nouns here
+
 # --- 1. somebody asks -------------------------------------------------------------------------------------------------
 
-Role = Literal["system", "user", "assistant"]
 Mode = Literal["live", "quiet"]
 Purpose = Literal["prompt", "control"]
 """Why a job is there: somebody asked, or the node checks itself."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Message:
-    """One turn of a conversation."""
-
-    role: Role
-    content: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,6 +34,8 @@ class Prompt:
     max_energy_j: float | None = None  # the answer ends when live readings tell that it drew so much above idle
     top_p: float | None = None
     json_schema: str | None = None  # as JSON: the engine lets the model write nothing else
+    tools: tuple[Tool, ...] = ()
+    tool_choice: str = AUTO  # or `required`, or `function:NAME`
 
 
 # --- 2. it waits, 3. a node is chosen, 4. the node takes it -----------------------------------------------------------
@@ -93,6 +89,7 @@ class Job:
     node: str | None = None
     finalized: datetime | None = None
     answer: str | None = None
+    tool_calls: tuple[ToolCall, ...] = ()
     finish_reason: str | None = None
     receipt_id: str | None = None
     error: Problem | None = None

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final, Literal
 
+from joulebox.conversation import ToolCall
 from joulebox.model import (
     Channel,
     EngineInfo,
@@ -78,6 +79,8 @@ class LeaseRequest:
     """It wants leave to suspend, and does where there is no job: the server wakes it for the next one."""
     unloaded_at: datetime | None = None
     """Since when, by that policy, it has had no model in memory."""
+    tools: bool = False
+    """Its engine takes functions that a model may call."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -126,7 +129,7 @@ class BatchReply:
 class Finish:
     """How an attempt ended. `done`: answer and trace are there. `failed`: `problem` says why; `retry` whether another
     attempt may help. `cancelled`: as asked. What these two drew is in their trace if they have one. `chunks` are the
-    pieces of text as they were sent, `(seq, text)`."""
+    pieces of text as they were sent, `(seq, text)`. `tool_calls`: what the model called, beside the text."""
 
     outcome: Literal["done", "failed", "cancelled"]
     answer: str | None = None
@@ -135,6 +138,7 @@ class Finish:
     trace_b64: str | None = None
     problem: Problem | None = None
     retry: bool = False
+    tool_calls: tuple[ToolCall, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

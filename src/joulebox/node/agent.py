@@ -16,6 +16,7 @@ from pydantic import TypeAdapter
 
 from joulebox.client import Client
 from joulebox.clock import Clock
+from joulebox.conversation import needs_tools
 from joulebox.errors import JouleboxError
 from joulebox.evidence import encode_trace
 from joulebox.host import running_host
@@ -188,6 +189,7 @@ class Agent:
             policy=self._rest.policy,
             bands=self._conditions.band.bands,
             unloaded_at=self._unloaded_at,
+            tools=self._engine.takes_tools,
         )
 
     def _tell_missing(self, there: set[str]) -> None:
@@ -237,6 +239,9 @@ class Agent:
             model = next((one for one in self._models() if one.file.id == lease.prompt.model), None)
             if model is None:
                 raise JouleboxError("unknown_model", f"This node no longer holds {lease.prompt.model}. Choose another.")
+            if needs_tools(lease.prompt.tools, lease.prompt.messages) and not self._engine.takes_tools:
+                sentence = f"The engine of this node, {self._engine.info.name}, takes no tools: ask another node."
+                raise JouleboxError("not_supported", sentence)
             measured = measure(
                 lease,
                 model,
@@ -357,6 +362,7 @@ def _done(measured: Measured, relay: Relay) -> Finish:
         finish_reason=measured.finish_reason,
         chunks=relay.chunks,
         trace_b64=_packed([measured.trace]),
+        tool_calls=measured.tool_calls,
     )
 
 

@@ -47,17 +47,24 @@ class Finished:
     decode_s: float | None = None
     load_s: float | None = None
     queue_s: float | None = None
+    calls: tuple[tuple[str, str], ...] = ()
+    """What the model called: names of functions, and their arguments as JSON."""
 
 
 Event = Started | Token | Finished
 
 
 class Engine(Protocol):
-    """What a node can drive. Every failure is a `JouleboxError`: `engine_missing`, `broken_model`, `unknown_model`,
-    `engine_died`, `prompt_too_long`, `model_too_big`, `bad_request`. After a cancelled answer `loaded` may be `None`:
-    an engine that would not stop was ended."""
+    """What a node can drive. `takes_tools`: prompts with functions that a model may call, too. Every failure is a
+    `JouleboxError`: `engine_missing`, `broken_model`, `unknown_model`, `engine_died`, `prompt_too_long`,
+    `model_too_big`, `bad_request`. After a cancelled answer `loaded` may be `None`: an engine that would not stop was
+    ended."""
 
     info: EngineInfo
+
+    @property
+    def takes_tools(self) -> bool:
+        """Whether it does."""
 
     @property
     def loaded(self) -> LocalModel | None:

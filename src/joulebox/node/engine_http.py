@@ -7,7 +7,7 @@ import json
 import re
 import socket
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 import httpx2
@@ -15,8 +15,9 @@ import httpx2
 from joulebox.clock import Clock
 from joulebox.errors import JouleboxError
 from joulebox.model import Prompt, Usage
-from joulebox.node.engine import Finished, LocalModel
+from joulebox.node.engine import Finished, LocalModel, Token
 from joulebox.node.json_http import why
+from joulebox.node.tool_calls import CALLS, Calls
 
 ASK_S: Final = 10.0
 """A question about the engine itself that takes longer is given up."""
@@ -99,6 +100,7 @@ class Tally:
     finish_reason: str = ""
     shown: int = 0
     thinking: bool = False
+    calls: Calls = field(default_factory=Calls)
 
     def fresh(self) -> int:
         """How many tokens were made since the last piece of text; at least the one that made the text."""
@@ -114,8 +116,22 @@ class Tally:
         self.thinking = (self.thinking or opens) and not closes
         return f"{'<think>' if opens else ''}{thought}{'</think>' if closes else ''}{text}"
 
-    def finished(self, t_ns: int, reason: str) -> Finished:
-        """The end of the answer at `t_ns`."""
+    def piece(self, t_ns: int, text: str) -> Iterator[Token]:
+        """A piece of the answer that came at `t_ns`, with this text. A piece of a call counts, and has no text."""
+        shown = self.calls.shown(text)
+        if shown is not None:
+            yield Token(t_ns=t_ns, text=shown, n=self.fresh())
+
+    def ending(self, t_ns: int, reason: str) -> Iterator[Token | Finished]:
+        """The end of the answer at `t_ns`; before it, as text, what looked like a call and is none."""
+        calls, rest = self.calls.close()
+        if rest:
+            yield Token(t_ns=t_ns, text=rest, n=0)
+        if reason in ("stop", CALLS):
+            reason = CALLS if calls else "stop"
+        yield self._finished(t_ns, reason, calls)
+
+    def _finished(self, t_ns: int, reason: str, calls: tuple[tuple[str, str], ...]) -> Finished:
         output_tokens = self.shown if self.output_tokens is None else self.output_tokens
         return Finished(
             t_ns=t_ns,
@@ -130,6 +146,7 @@ class Tally:
             decode_s=self.decode_s,
             load_s=self.load_s,
             queue_s=self.queue_s,
+            calls=calls,
         )
 
 
@@ -146,12 +163,16 @@ def lines(response: httpx2.Response, clock: Clock) -> Iterator[tuple[int, bytes]
         yield clock.now_ns(), left
 
 
-def sampling(prompt: Prompt) -> dict[str, Any]:
-    """What only some prompts ask for, in OpenAI's form; else the engine's own holds."""
+def sampling(prompt: Prompt, schema: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """What only some prompts ask for, in OpenAI's form; else the engine's own holds. `schema`: what the answer is held
+    to where the prompt does not say it."""
     asked: dict[str, Any] = {} if prompt.top_p is None else {"top_p": prompt.top_p}
-    if prompt.json_schema is not None:
-        schema = {"name": "answer", "strict": True, "schema": json.loads(prompt.json_schema)}
-        asked["response_format"] = {"type": "json_schema", "json_schema": schema}
+    schema = json.loads(prompt.json_schema) if prompt.json_schema is not None else schema
+    if schema is not None:
+        asked["response_format"] = {
+            "type": "json_schema",
+            "json_schema": {"name": "answer", "strict": True, "schema": schema},
+        }
     return asked
 
 

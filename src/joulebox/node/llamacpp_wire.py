@@ -7,6 +7,7 @@ from typing import Any, Final
 
 from joulebox.errors import JouleboxError
 from joulebox.model import Prompt
+from joulebox.node import tool_calls
 from joulebox.node.engine import LocalModel
 from joulebox.node.engine_http import Tally, sampling
 
@@ -15,24 +16,41 @@ _BAD_REQUEST: Final = 400
 _QUANTIZATION: Final = re.compile(r"(?<![A-Z0-9])(?:IQ\d\w*|T?Q\d\w*|BF16|F16|F32|MXFP4)(?![A-Z0-9])", re.I)
 
 
-def request(prompt: Prompt, model: LocalModel) -> dict[str, Any]:
+def tells_tools(props: Mapping[str, Any]) -> bool:
+    """Whether the model's own template tells it functions, by the page of the loaded model: where it does not,
+    llama.cpp leaves them out without a word."""
+    return bool((props.get("chat_template_caps") or {}).get("supports_tools"))
+
+
+def request(prompt: Prompt, model: LocalModel, *, tells_tools: bool) -> dict[str, Any]:
     """The prompt as llama.cpp takes it. The prompt cache is off on every request, whatever the server's default."""
-    messages = [{"role": message.role, "content": message.content} for message in prompt.messages]
+    schema = tool_calls.schema(prompt)
+    if not tells_tools:
+        prompt = tool_calls.in_words(prompt)
+    messages = [tool_calls.turn(message) for message in prompt.messages]
     if model.default_system is not None and not any(message["role"] == "system" for message in messages):
         messages.insert(0, {"role": "system", "content": model.default_system})
-    return {
-        "messages": messages,
-        "max_tokens": prompt.max_tokens,
-        "temperature": prompt.temperature,
-        "seed": prompt.seed,
-        "stop": list(prompt.stop),
-        "cache_prompt": False,
-        "stream": True,
-        "stream_options": {"include_usage": True},
-        # Each piece tells how many tokens there are so far; thoughts stay in the text, so every token has its time.
-        "timings_per_token": True,
-        "reasoning_format": "none",
-    } | sampling(prompt)
+    return (
+        {
+            "messages": messages,
+            "max_tokens": prompt.max_tokens,
+            "temperature": prompt.temperature,
+            "seed": prompt.seed,
+            "stop": list(prompt.stop),
+            "cache_prompt": False,
+            "stream": True,
+            "stream_options": {"include_usage": True},
+            # Each piece tells how many tokens there are so far; thoughts stay in the text, so every token has its time.
+            "timings_per_token": True,
+            "reasoning_format": "none",
+        }
+        | sampling(prompt, schema)
+        | ({"tools": tool_calls.functions(prompt.tools)} if prompt.tools else {})
+        | (
+            # llama.cpp takes `required` and does not keep to it: the schema does.
+            {"tool_choice": "none"} if prompt.tools and schema else {}
+        )
+    )
 
 
 def read(piece: Mapping[str, Any], tally: Tally) -> str:
@@ -49,6 +67,7 @@ def read(piece: Mapping[str, Any], tally: Tally) -> str:
     text = ""
     for choice in piece.get("choices", ()):
         text += choice["delta"].get("content") or ""
+        tally.calls.take(choice["delta"].get("tool_calls"))
         tally.finish_reason = str(choice["finish_reason"] or tally.finish_reason)
     return text
 

@@ -7,6 +7,7 @@ from datetime import datetime, timedelta
 from typing import Any, Final, Protocol
 
 from joulebox.clock import Clock
+from joulebox.conversation import ToolCall
 from joulebox.errors import JouleboxError
 from joulebox.model import (
     Budget,
@@ -30,6 +31,7 @@ from joulebox.node.neighbours import Census, witnessed
 from joulebox.node.parts import machine_parts
 from joulebox.node.recorder import Record, Recorder
 from joulebox.node.settle import restless, settle
+from joulebox.plain import plain
 from joulebox.protocol import EventKind, Lease
 from joulebox.units import nanoseconds, seconds
 
@@ -97,6 +99,7 @@ class Measured:
     answer: str
     finish_reason: str
     trace: Trace
+    tool_calls: tuple[ToolCall, ...]
     released_ns: int
     """The clock's own moment up to which the trace reaches."""
 
@@ -117,6 +120,7 @@ class Run:
     remarks: list[Remark] = field(default_factory=list)
     neighbours: NeighboursSeen | None = None
     judged: tuple[float, float] | None = None
+    calls: tuple[ToolCall, ...] = ()
 
     def add(self, name: SpanName, start_ns: int, end_ns: int) -> None:
         """Note a stretch of time."""
@@ -155,7 +159,11 @@ def measure(
             run.neighbours = witnessed(before, after, os.getpid(), conditions.server_pid, conditions.engine())
         trace = _trace(run, lease, model, machine, engine, recorder, clock)
         return Measured(
-            answer="".join(run.text), finish_reason=trace.finish_reason, trace=trace, released_ns=run.released_ns
+            answer="".join(run.text),
+            tool_calls=run.calls,
+            finish_reason=trace.finish_reason,
+            trace=trace,
+            released_ns=run.released_ns,
         )
     except (Exception, KeyboardInterrupt):
         clock.sleep_until(clock.now_ns() + nanoseconds(recorder.slack_s))  # the last tick holds all that was drawn
@@ -220,6 +228,10 @@ def _answer(run: Run, lease: Lease, engine: Engine, recorder: Recorder, sink: Si
     if run.finished.finish_reason == "cancelled" and not conditions.cancelled():
         run.judged = conditions.judged()
         run.finished = replace(run.finished, finish_reason=ENERGY) if run.judged else run.finished
+    run.calls = tuple(
+        ToolCall(id=f"call_{lease.job_id}_{number}", name=name, arguments=arguments)
+        for number, (name, arguments) in enumerate(run.finished.calls)
+    )
     run.remarks += _engine_remarks(run.finished)
     end_ns = run.finished.t_ns  # not the last text: the token that ends the answer is made, and counted, and not shown
     run.add("answer", start_ns, end_ns)
@@ -237,7 +249,7 @@ def post_guard(run: Run, end_ns: int, recorder: Recorder, clock: Clock, sink: Si
         clock.sleep_until(end_ns + min(slack_ns, nanoseconds(QUICK_S)) + nanoseconds(0.0005))
         recorder.read_now()
     assert run.finished is not None
-    sink("answer", finish_reason=run.finished.finish_reason)
+    sink("answer", finish_reason=run.finished.finish_reason, tool_calls=plain(run.calls))
     if recorder.guard_s:
         sink("measuring", expected_s=round(recorder.guard_s + seconds(slack_ns), 2))
         clock.sleep_until(end_ns + slack_ns + nanoseconds(recorder.guard_s))

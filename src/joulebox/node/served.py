@@ -17,10 +17,11 @@ import httpx2
 from joulebox.clock import Clock
 from joulebox.errors import JouleboxError
 from joulebox.model import EngineInfo, ModelFile, Prompt
-from joulebox.node.engine import Event, LocalModel, Started, Token
+from joulebox.node.engine import Event, LocalModel, Started
 from joulebox.node.engine_http import EngineHttp, Line, Refusal, Tally, Unreadable, events, said
 from joulebox.node.models import check_memory
 from joulebox.node.parts import machine_parts
+from joulebox.node.tool_calls import calls_of
 from joulebox.units import nanoseconds
 
 LOG: Final = logging.getLogger("joulebox.node")
@@ -53,6 +54,7 @@ class ServedEngine(ABC):
     """As receipts and sentences call it."""
     processes: ClassVar[Sequence[str]] = ()
     """What its processes are called where it cannot be seen who listens."""
+    takes_tools: ClassVar[bool] = True
     apart: ClassVar[bool] = True
     """Whether its models are in memory each by itself, so that one can go and another stay."""
 
@@ -205,7 +207,7 @@ class ServedEngine(ABC):
         model = self._model
         if model is None:
             raise JouleboxError("engine_died", "No model is loaded: load one before asking.")
-        line, tally = Line(), Tally()
+        line, tally = Line(), Tally(calls=calls_of(prompt))
         self._line = line
         try:
             yield Started(t_ns=self._clock.now_ns())
@@ -219,7 +221,7 @@ class ServedEngine(ABC):
             self._line = None
         if line.cancelled and not line.complete:
             self._calm()
-            yield tally.finished(self._clock.now_ns(), "cancelled")
+            yield from tally.ending(self._clock.now_ns(), "cancelled")
 
     def cancel(self) -> None:
         """End the answer under way from another thread."""
@@ -239,8 +241,7 @@ class ServedEngine(ABC):
             for t_ns, piece in self.pieces(response):
                 if line.cancelled:
                     return
-                if text := self.read(piece, tally):
-                    yield Token(t_ns=t_ns, text=text, n=tally.fresh())
+                yield from tally.piece(t_ns, self.read(piece, tally))
                 if tally.finish_reason and not finish_ns:
                     finish_ns = t_ns
         if line.cancelled:
@@ -248,7 +249,7 @@ class ServedEngine(ABC):
         if not finish_ns:
             raise self.http.cut_short()
         line.complete = True
-        yield tally.finished(finish_ns, tally.finish_reason)
+        yield from tally.ending(finish_ns, tally.finish_reason)
 
     def _check(self, model: LocalModel, names: Collection[str]) -> None:
         """Refuse before anything is begun what the engine does not have, or this machine cannot hold."""

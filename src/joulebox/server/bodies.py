@@ -8,27 +8,18 @@ from typing import Annotated, Any, Final
 from pydantic import BaseModel, ConfigDict, Field
 
 from joulebox.errors import JouleboxError
-from joulebox.model import Message, Mode, Prompt, Role
+from joulebox.model import Message, Mode, Prompt
 from joulebox.server.campaigns import AUTO, EVERYTHING
 from joulebox.server.grid import check_zone
 from joulebox.server.jobs import FASTEST, NODE_PREFIX, ZONE_PREFIX, Priority
 from joulebox.server.paging import moment
 from joulebox.server.placement import GREENEST, Wish
+from joulebox.server.tool_bodies import TOOLS_MAX, Choice, MessageBody, Text, ToolBody, tools_of
 
 Json = dict[str, Any]
 SCHEMA_MAX: Final = 20_000
 """So many characters a JSON schema may have: an engine makes a grammar of it."""
-Text = Annotated[str, Field(max_length=1_000_000)]
 EXAMPLE: Final[Json] = {"model": "small", "prompt": "Why is the sky blue?", "max_tokens": 64}
-
-
-class MessageBody(BaseModel):
-    """One turn of a conversation."""
-
-    model_config = ConfigDict(extra="forbid", strict=True)
-
-    role: Role
-    content: Text
 
 
 class AutoBody(BaseModel):
@@ -69,6 +60,14 @@ class PromptBody(BaseModel):
     json_schema: Annotated[
         dict[str, Any] | None, Field(description="The answer is JSON of this JSON schema and nothing else.")
     ] = None
+    tools: Annotated[
+        list[ToolBody] | None,
+        Field(max_length=TOOLS_MAX, description="Functions that the model may call; whoever asks runs them."),
+    ] = None
+    tool_choice: Annotated[
+        Choice | None,
+        Field(description="`auto` (the model decides), `none`, `required`, or the function that must be called."),
+    ] = None
     stop: Annotated[list[Annotated[str, Field(min_length=1, max_length=200)]], Field(max_length=16)] = []
     mode: Annotated[Mode, Field(description="`quiet` sends nothing until the answer is measured.")] = "live"
     placement: Annotated[
@@ -100,14 +99,18 @@ class PromptBody(BaseModel):
         """The noun. Raises `JouleboxError("bad_request")`."""
         if (self.prompt is None) == (self.messages is None):
             raise JouleboxError("bad_request", "Give either prompt or messages, one of the two.")
-        turns = [(turn.role, turn.content) for turn in self.messages or ()]
+        turns = [turn.to_message(f"messages.{at}") for at, turn in enumerate(self.messages or ())]
         if self.prompt is not None:
-            turns = [("user", self.prompt)]
+            turns = [Message(role="user", content=self.prompt)]
         if self.system is not None:
-            turns.insert(0, ("system", self.system))
+            turns.insert(0, Message(role="system", content=self.system))
+        tools, choice = tools_of(self.tools, self.tool_choice)
+        if tools and self.json_schema is not None:
+            sentence = "Give tools or a JSON schema of the answer, one of the two: a call is no such answer."
+            raise JouleboxError("bad_request", sentence, field="tools")
         return Prompt(
             model=self.model,
-            messages=tuple(Message(role=role, content=content) for role, content in turns),
+            messages=tuple(turns),
             max_tokens=self.max_tokens,
             temperature=self.temperature,
             seed=self.seed,
@@ -116,6 +119,8 @@ class PromptBody(BaseModel):
             max_energy_j=self.max_energy_j,
             top_p=self.top_p,
             json_schema=_packed(self.json_schema) if self.json_schema is not None else None,
+            tools=tools,
+            tool_choice=choice,
         )
 
     def to_wish(self, now: datetime) -> Wish:

@@ -6,9 +6,10 @@ from typing import Annotated, Any, Final
 from fastapi import APIRouter
 from pydantic import BaseModel, ConfigDict, Field
 
-from joulebox.server.bodies import EXAMPLE, Text
+from joulebox.server.bodies import EXAMPLE
 from joulebox.server.comparing import MODELS_MAX, MODELS_MIN, in_order
 from joulebox.server.service import Mine
+from joulebox.server.tool_bodies import Text
 
 Json = dict[str, Any]
 SEED_MAX: Final = 2**31 - 1

@@ -17,6 +17,7 @@ from joulebox.server.jobs import Attempt, Delivery, Ending, Plan, StoredReceipt,
 from joulebox.server.placement import past_run
 from joulebox.server.quota import charged_j
 from joulebox.server.tallies import of_receipt
+from joulebox.server.tool_bodies import check_calls
 from joulebox.units import NS_PER_US
 
 _log = logging.getLogger(__name__)
@@ -84,6 +85,10 @@ def _deliver(
 ) -> Delivery:
     if finish.answer is None or finish.trace_b64 is None:
         raise JouleboxError("bad_evidence", "A finished attempt needs its answer and its trace.")
+    try:
+        check_calls(finish.tool_calls)
+    except JouleboxError as refused:
+        raise JouleboxError("bad_evidence", refused.detail) from refused
     blob, trace = _evidence(attempt, finish.trace_b64, grid.clock.utc())
     if wanted.model is not None and trace.model is not None and trace.model.id != wanted.model:
         raise JouleboxError("bad_evidence", f"The trace of node {attempt.node} is of a model that was not asked.")
@@ -92,6 +97,7 @@ def _deliver(
     run = past_run(made, cost_j) if made is not None and trace.purpose == "prompt" else None
     return Delivery(
         answer=finish.answer,
+        tool_calls=finish.tool_calls,
         finish_reason=finish.finish_reason or trace.finish_reason,
         chunks=finish.chunks,
         answer_seq=next((event.seq for event in reversed(log) if event.kind == "answer"), None),

@@ -14,6 +14,7 @@ from fastapi.sse import ServerSentEvent
 
 from joulebox.errors import JouleboxError
 from joulebox.model import FINAL_STATES, Job, JobState
+from joulebox.plain import plain
 from joulebox.protocol import NodeEvent
 from joulebox.server.desk import Desk
 from joulebox.server.jobs import Queue, Record
@@ -25,7 +26,7 @@ from joulebox.server.replicas import Replicas
 END: Final = "end"
 FIELDS: Final = {
     "settling": ("sensor", "now_c", "target_c", "expected_s"),
-    "answer": ("finish_reason",),
+    "answer": ("finish_reason", "tool_calls"),
 }
 
 
@@ -147,7 +148,7 @@ async def _stored(job: Job, seen: Seen, queue: Queue) -> AsyncIterator[ServerSen
             seen.next_seq = seq + 1
     if replay.answer_seq is None or replay.answer_seq >= seen.next_seq:
         place = f"{replay.attempt}.{replay.answer_seq}" if replay.answer_seq is not None else None
-        yield _event("answer", {"finish_reason": job.finish_reason}, place)
+        yield _event("answer", {"finish_reason": job.finish_reason, "tool_calls": plain(job.tool_calls)}, place)
 
 
 async def _ending(job: Job, queue: Queue) -> tuple[str, dict[str, Any] | str]:

@@ -15,11 +15,13 @@ from fastapi.responses import Response
 from fastapi.sse import ServerSentEvent
 from starlette.types import Receive, Scope, Send
 
+from joulebox.conversation import ToolCall
 from joulebox.errors import REGISTRY, JouleboxError
 from joulebox.server.events import Seen, watch
 from joulebox.server.jobs import stopping
 from joulebox.server.receipt_fields import LATE, energy_object, header_fields
 from joulebox.server.service import Service
+from joulebox.server.tool_bodies import read_calls
 from joulebox.units import seconds
 
 Json = dict[str, Any]
@@ -51,9 +53,10 @@ class Anew:
 
 @dataclass(frozen=True, slots=True)
 class Ended:
-    """The answer is complete."""
+    """The answer is complete, with what the model called."""
 
     reason: str
+    calls: tuple[ToolCall, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +77,7 @@ class Answer:
     text: str
     reason: str
     settled: Settled
+    calls: tuple[ToolCall, ...] = ()
 
 
 @dataclass(slots=True, kw_only=True)
@@ -106,13 +110,15 @@ class Following:
                     if not (self.quiet and mine.desk.live(self.prompt_id) is not None):
                         yield Waits()
                 elif event.event == "token":
-                    spoke_ns = clock.now_ns()
-                    yield Piece(_data(event)["text"])
+                    if text := _data(event)["text"]:  # of a call there is none before its end
+                        spoke_ns = clock.now_ns()
+                        yield Piece(text)
                 elif event.event == "restarted":
                     yield Anew()
                 elif event.event == "answer":
                     self.answered = True
-                    yield Ended(_data(event)["finish_reason"] or "stop")
+                    data = _data(event)
+                    yield Ended(data["finish_reason"] or "stop", read_calls(data.get("tool_calls")))
                     settled = await _settled(events, self.wait_s)
                     self.answered = settled is not None
                     yield settled or Anew()
@@ -228,16 +234,17 @@ async def spoken(heard: AsyncIterator[Heard]) -> AsyncIterator[Waits | Piece | E
 async def whole(heard: AsyncIterator[Heard]) -> Answer:
     """All of it, for who waits for the end."""
     text, reason = "", ""
+    calls: tuple[ToolCall, ...] = ()
     async for one in heard:
         match one:
             case Anew():
                 text = ""
             case Piece(piece):
                 text += piece
-            case Ended(why):
-                reason = why
+            case Ended(why, called):
+                reason, calls = why, called
             case Settled():
-                return Answer(text, reason, one)
+                return Answer(text, reason, one, calls)
     raise stopping()
 
 

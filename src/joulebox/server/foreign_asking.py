@@ -19,6 +19,7 @@ from joulebox.server.following import Following
 from joulebox.server.jobs import Priority
 from joulebox.server.problems import bad_request
 from joulebox.server.service import Service
+from joulebox.server.tool_bodies import ToolCallBody
 
 Json = dict[str, Any]
 TOKENS_MAX: Final = 2048
@@ -119,12 +120,19 @@ def _origin(request: Request) -> str:
     return f"{scheme if scheme in ('http', 'https') else url.scheme}://{url.netloc}"
 
 
-def turn(role: str, content: object, place: str) -> Json:
-    """One turn of a conversation; `place` names it where it cannot be taken. Raises `JouleboxError("not_supported")`,
-    `bad_request`."""
-    if role in ("tool", "function"):
-        raise JouleboxError("not_supported", f"{place}: answers of tools are not supported here.", field="messages")
-    return {"role": ROLES.get(role, role), "content": text_of(content, place)}
+def turn(
+    role: str, content: object, place: str, calls: Sequence[ToolCallBody] | None = None, call_id: str | None = None
+) -> Json:
+    """One turn of a conversation; `place` names it where it cannot be taken. An assistant that called may have no text.
+    Raises `JouleboxError("not_supported")`, `bad_request`."""
+    if role == "function":
+        sentence = f"{place}: the role function is not supported here: use tools, and the role tool."
+        raise JouleboxError("not_supported", sentence, field="messages")
+    text = "" if content is None and calls else text_of(content, place)
+    told: Json = {"role": ROLES.get(role, role), "content": text}
+    if calls:
+        told["tool_calls"] = [one.model_dump() for one in calls]
+    return told if call_id is None or role != "tool" else told | {"tool_call_id": call_id}
 
 
 def text_of(content: object, place: str) -> str:

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any, Final, Literal, Protocol
 
+from joulebox.conversation import ToolCall, needs_tools
 from joulebox.errors import REGISTRY, JouleboxError
 from joulebox.model import AttemptState, Job, JobState, Problem, Prompt, Purpose
 from joulebox.protocol import LEASE_WAIT_S, LeaseRequest
@@ -258,6 +259,7 @@ class Delivery:
     plan: Plan | None = None
     charged_j: float | None = None
     tallies: tuple[Tally, ...] = ()
+    tool_calls: tuple[ToolCall, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -332,6 +334,11 @@ def check(prompt: Prompt, placement: str, offers: Mapping[str, LeaseRequest]) ->
     if not files:
         raise _nobody_has(prompt.model, placement, asked)
     _check_length(prompt, max(model.context_tokens for model in files))
+    having = [offer for offer in asked.values() if any(model.id == prompt.model for model in offer.models)]
+    if needs_tools(prompt.tools, prompt.messages) and not any(offer.tools for offer in having):
+        engines = _listed({offer.engine.name for offer in having})
+        sentence = f"No node that has {prompt.model} takes tools (engine: {engines}): leave them out, or ask another."
+        raise JouleboxError("not_supported", sentence, field="tools")
     check_budget(prompt, {name: one for name, one in asked.items() if any(m.id == prompt.model for m in one.models)})
 
 
@@ -365,6 +372,7 @@ def _check_length(prompt: Prompt, context_tokens: int) -> None:
     if prompt.max_tokens > context_tokens:
         raise JouleboxError("bad_request", f"max_tokens {prompt.max_tokens} does not fit {context}: ask for fewer.")
     characters = sum(len(message.content) for message in prompt.messages)
+    characters += sum(len(tool.description) + len(tool.parameters) for tool in prompt.tools)
     if characters > context_tokens * CHARACTERS_PER_TOKEN_MAX:
         sentence = f"The prompt has {characters} characters; {context} cannot hold that. Shorten it."
         raise JouleboxError("prompt_too_long", sentence)

@@ -16,6 +16,7 @@ from joulebox.server.jobs import Attempt, Record, reach_of
 from joulebox.server.outlook import settling
 from joulebox.server.presence import Visit
 from joulebox.server.problems import refuse_version
+from joulebox.server.tool_bodies import read_calls
 from joulebox.units import S_PER_HOUR
 
 NODE_NAME_MAX: Final = 64
@@ -89,7 +90,10 @@ class Live:
         return about(job=self.attempt.job_id, attempt=self.attempt.number, node=self.attempt.node)
 
     def note(self, event: NodeEvent) -> None:
-        """What the node says next. Where an energy budget is, or will be, spent by that, the node is told in time."""
+        """What the node says next. Where an energy budget is, or will be, spent by that, the node is told in time.
+        Raises `JouleboxError("bad_request")` for calls that cannot be."""
+        if event.kind == "answer":
+            read_calls(event.data.get("tool_calls"))
         self.log.append(event)
         if event.kind == "answer":
             self.watch = None

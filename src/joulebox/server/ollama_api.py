@@ -5,6 +5,7 @@ says: asking for that (`keep_alive`, or a request without a prompt) is heard and
 """
 
 import importlib.metadata
+import json
 from collections.abc import AsyncGenerator, Callable, Coroutine, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ from fastapi.responses import JSONResponse, Response
 from fastapi.routing import APIRoute
 from pydantic import BaseModel, ConfigDict, Field
 
+from joulebox.conversation import ToolCall
 from joulebox.errors import JouleboxError
 from joulebox.server.following import Answer, Ended, Following, Piece, Settled, Waits, spoken
 from joulebox.server.foreign_asking import ANY_TAG, Form, TermsBody, begin
@@ -23,6 +25,7 @@ from joulebox.server.openai_api import packed, said_in_pieces, said_whole
 from joulebox.server.openai_forms import ANY_OBJECT, Unsupported
 from joulebox.server.receipt_fields import EnergyObject, JouleboxObject, ollama_usage
 from joulebox.server.service import Mine, Service
+from joulebox.server.tool_bodies import CALLS_MAX, TOOLS_MAX, CallId, Name, functions_of
 
 Json = dict[str, Any]
 NDJSON: Final = "application/x-ndjson"
@@ -30,7 +33,6 @@ NOTHING_LOADED: Final = "Nodes load a model when a prompt needs it: nothing was 
 HARMLESS: Final[Mapping[str, Sequence[object]]] = {
     "think": (False,),
     "logprobs": (False,),
-    "tools": ([],),
     "raw": (False,),
     "template": ("",),
     "suffix": ("",),
@@ -91,7 +93,9 @@ class _Asking(Form):
     ] = None
     think: Unsupported = None
     logprobs: Unsupported = None
-    tools: Unsupported = None
+    tools: Annotated[
+        list[Json] | None, Field(max_length=TOOLS_MAX, description="Functions that the model may call.")
+    ] = None
     raw: Unsupported = None
     template: Unsupported = None
     suffix: Unsupported = None
@@ -103,7 +107,22 @@ class _Asking(Form):
         """The fields of our own prompt that both have. Raises `JouleboxError("not_supported")`."""
         self.refuse(HARMLESS)
         schema = ANY_OBJECT if self.format == "json" else self.format or None
-        return {**(self.options or OptionsBody()).to_fields(), "json_schema": schema}
+        tools = functions_of(self.tools)
+        return {**(self.options or OptionsBody()).to_fields(), "json_schema": schema, "tools": tools}
+
+
+class OllamaFunction(Form):
+    """Which function was called, and with what."""
+
+    name: Name
+    arguments: Annotated[Json, Field(default_factory=dict)]
+
+
+class OllamaCall(Form):
+    """A call that an answer had."""
+
+    id: CallId | None = None
+    function: OllamaFunction
 
 
 class OllamaMessage(Form):
@@ -112,7 +131,11 @@ class OllamaMessage(Form):
     role: Literal["system", "user", "assistant", "tool"]
     content: str = ""
     images: Unsupported = None
-    tool_calls: Unsupported = None
+    tool_calls: Annotated[
+        list[OllamaCall] | None, Field(max_length=CALLS_MAX, description="What the assistant called.")
+    ] = None
+    tool_name: Annotated[str | None, Field(description="Of role `tool`: which function this came of.")] = None
+    tool_call_id: Annotated[CallId | None, Field(description="The same by the id of the call.")] = None
 
 
 class OllamaChatBody(_Asking):
@@ -132,11 +155,30 @@ class OllamaChatBody(_Asking):
         """The fields of our own prompt. Raises `JouleboxError("not_supported")`."""
         turns = self.messages or ()
         for at, one in enumerate(turns):
-            one.refuse({"images": ([],), "tool_calls": ([],)}, f"messages.{at}.")
-            if one.role == "tool":
-                sentence = f"messages.{at}: answers of tools are not supported here."
-                raise JouleboxError("not_supported", sentence, field="messages")
-        return self.common() | {"messages": [{"role": one.role, "content": one.content} for one in turns]}
+            one.refuse({"images": ([],)}, f"messages.{at}.")
+        return self.common() | {"messages": _turns(turns)}
+
+
+def _turns(messages: Sequence[OllamaMessage]) -> list[Json]:
+    """The turns as ours: calls have ids, by which what came of them is known. Ollama's clients may leave them out: then
+    it came of the first open call of that function, or of the first that is open."""
+    turns: list[Json] = []
+    waiting: dict[str, str] = {}
+    for at, one in enumerate(messages):
+        turn: Json = {"role": one.role, "content": one.content}
+        if one.tool_calls:
+            calls = [(each.id or f"call_{at}_{number}", each.function) for number, each in enumerate(one.tool_calls)]
+            waiting |= {call_id: function.name for call_id, function in calls}
+            turn["tool_calls"] = [
+                {"id": call_id, "function": {"name": function.name, "arguments": json.dumps(function.arguments)}}
+                for call_id, function in calls
+            ]
+        if one.role == "tool":
+            named = (call_id for call_id, name in waiting.items() if one.tool_name in (None, name))
+            turn["tool_call_id"] = found = one.tool_call_id or next(named, f"of {one.tool_name}")
+            waiting.pop(found, None)
+        turns.append(turn)
+    return turns
 
 
 class GenerateBody(_Asking):
@@ -151,6 +193,8 @@ class GenerateBody(_Asking):
 
     def to_fields(self) -> Json:
         """The fields of our own prompt. Raises `JouleboxError("not_supported")`."""
+        if self.tools:
+            raise JouleboxError("not_supported", "tools are for /api/chat: ask there.", field="tools")
         return self.common() | {"prompt": self.prompt, "system": self.system or None}
 
 
@@ -186,6 +230,7 @@ class ChatMessageObject(BaseModel):
 
     role: Literal["assistant"]
     content: str
+    tool_calls: list[OllamaCall] | None = None
 
 
 class OllamaChat(_Told):
@@ -262,9 +307,15 @@ class _Kind:
 
     chat: bool
 
-    def said(self, text: str) -> Json:
+    def said(self, text: str, calls: Sequence[ToolCall] = ()) -> Json:
         """A piece of it, or all of it."""
-        return {"message": {"role": "assistant", "content": text}} if self.chat else {"response": text}
+        called = {"tool_calls": [_call(one) for one in calls]} if calls else {}
+        return {"message": {"role": "assistant", "content": text, **called}} if self.chat else {"response": text}
+
+
+def _call(call: ToolCall) -> Json:
+    """A call as Ollama has it: its arguments are an object."""
+    return {"id": call.id, "function": {"name": call.name, "arguments": json.loads(call.arguments)}}
 
 
 CHAT: Final = _Kind(chat=True)
@@ -288,8 +339,10 @@ async def _lines(asked: Following, kind: _Kind) -> AsyncGenerator[bytes, None]:
                         yield _line(_head(asked) | kind.said("") | {"done": False})
                     case Piece(text):
                         yield _line(_head(asked) | kind.said(text) | {"done": False})
-                    case Ended(reason):
+                    case Ended(reason, calls):
                         ending = reason
+                        if calls:
+                            yield _line(_head(asked) | kind.said("", calls) | {"done": False})
                     case Settled():
                         yield _line(_last(asked, kind, Answer("", ending, one)))
     except JouleboxError as error:
@@ -309,9 +362,9 @@ def _last(asked: Following, kind: _Kind, answer: Answer) -> Json:
     energy, told = asked.told(answer.settled)
     return {
         **_head(asked),
-        **kind.said(answer.text),
+        **kind.said(answer.text, answer.calls),
         "done": True,
-        "done_reason": answer.reason,
+        "done_reason": "stop" if answer.reason == "tool_calls" else answer.reason,
         **ollama_usage(answer.settled.receipt),
         "energy": energy,
         "joulebox": told,
@@ -375,7 +428,7 @@ def _models(routes: APIRouter) -> None:
                 "joulebox.context_length": found["context_tokens"],
                 "joulebox.memory_bytes": found["memory_bytes"],
             },
-            "capabilities": ["completion"],
+            "capabilities": ["completion", *(["tools"] if found["tools"] else [])],
             "joulebox": found,
         }
 

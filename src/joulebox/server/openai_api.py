@@ -5,7 +5,7 @@ in comments; who does not stream waits for the answer and for its receipt.
 """
 
 import json
-from collections.abc import AsyncGenerator, Callable, Mapping
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Any, Final
@@ -13,6 +13,7 @@ from typing import Any, Final
 from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse, Response
 
+from joulebox.conversation import ToolCall
 from joulebox.errors import JouleboxError
 from joulebox.server.campaigns import AUTO, EVERYTHING
 from joulebox.server.following import (
@@ -41,6 +42,7 @@ from joulebox.server.openai_forms import (
 )
 from joulebox.server.receipt_fields import handed_on, openai_usage
 from joulebox.server.service import Mine, Service
+from joulebox.server.tool_bodies import told
 
 Json = dict[str, Any]
 SSE: Final = "text/event-stream"
@@ -58,15 +60,23 @@ class _Form:
     chunk: str
     chat: bool
 
-    def choice(self, text: str, reason: str | None) -> Json:
+    def choice(self, answer: Answer) -> Json:
         """The choice of a whole answer."""
-        said: Json = {"message": {"role": "assistant", "content": text}} if self.chat else {"text": text}
-        return {"index": 0, **said, "logprobs": None, "finish_reason": reason}
+        message: Json = {"role": "assistant", "content": answer.text}
+        if answer.calls:
+            message |= {"content": answer.text or None, "tool_calls": told(answer.calls)}
+        said: Json = {"message": message} if self.chat else {"text": answer.text}
+        return {"index": 0, **said, "logprobs": None, "finish_reason": reason_of(answer.reason)}
 
-    def delta(self, text: str, reason: str | None = None, *, first: bool = False) -> Json:
-        """The choice of a piece of it."""
+    def delta(
+        self, text: str, reason: str | None = None, *, first: bool = False, calls: Sequence[ToolCall] = ()
+    ) -> Json:
+        """The choice of a piece of it, or of its calls."""
         role = {"role": "assistant"} if first else {}
-        said: Json = {"delta": {**role, **({"content": text} if text else {})}} if self.chat else {"text": text}
+        called = {"tool_calls": [{"index": at, **one} for at, one in enumerate(told(calls))]} if calls else {}
+        said: Json = (
+            {"delta": {**role, **({"content": text} if text else {}), **called}} if self.chat else {"text": text}
+        )
         return {"index": 0, **said, "logprobs": None, "finish_reason": reason}
 
 
@@ -142,16 +152,16 @@ async def said_whole(request: Request, asked: Following, form: Callable[[Answer]
 
 
 def _whole(asked: Following, form: _Form, answer: Answer) -> Json:
-    energy, told = asked.told(answer.settled)
+    energy, receipt = asked.told(answer.settled)
     return {
         "id": f"{form.prefix}{asked.prompt_id}",
         "object": form.whole,
         "created": asked.created_s,
         "model": asked.model,
-        "choices": [form.choice(answer.text, reason_of(answer.reason))],
+        "choices": [form.choice(answer)],
         "usage": openai_usage(answer.settled.receipt),
         "energy": energy,
-        "joulebox": told,
+        "joulebox": receipt,
     }
 
 
@@ -170,15 +180,18 @@ async def _pieces(asked: Following, form: _Form, *, with_usage: bool) -> AsyncGe
                     case Piece(text):
                         yield sse({**common, "choices": [form.delta(text, first=first)], **usage})
                         first = False
-                    case Ended(reason):
+                    case Ended(reason, calls):
+                        if calls:
+                            yield sse({**common, "choices": [form.delta("", first=first, calls=calls)], **usage})
+                            first = False
                         yield sse({**common, "choices": [form.delta("", reason_of(reason), first=first)], **usage})
                     case Settled(receipt):
-                        energy, told = asked.told(one)
+                        energy, about = asked.told(one)
                         # whoever has not asked for tokens may not know a chunk without a choice
                         choices = [] if with_usage else [form.delta("")]
                         used: Json = {"usage": openai_usage(receipt)} if with_usage else {}
-                        used |= handed_on(energy, told) if form.chat else {}
-                        yield sse({**common, "choices": choices, **used, "energy": energy, "joulebox": told})
+                        used |= handed_on(energy, about) if form.chat else {}
+                        yield sse({**common, "choices": choices, **used, "energy": energy, "joulebox": about})
                         yield b": energy " + packed(energy) + b"\n\n"
                         yield DONE
     except JouleboxError as error:

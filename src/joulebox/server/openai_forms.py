@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from joulebox.errors import JouleboxError
 from joulebox.server.foreign_asking import Form, TermsBody, turn
 from joulebox.server.receipt_fields import EnergyObject, JouleboxObject
+from joulebox.server.tool_bodies import CALLS_MAX, TOOLS_MAX, CallId, Choice, ChoiceBody, ToolCallBody, functions_of
 
 Json = dict[str, Any]
 Unsupported = Annotated[Any, Field(description="Not supported: leave it out.")]
@@ -28,7 +29,6 @@ HARMLESS: Final[Mapping[str, Sequence[object]]] = {
 CHAT_HARMLESS: Final[Mapping[str, Sequence[object]]] = {
     **HARMLESS,
     "logprobs": (False,),
-    "tools": ([],),
     "functions": ([],),
     "modalities": (["text"],),
     "audio": (),
@@ -88,6 +88,10 @@ class ChatMessage(Form):
 
     role: Literal["system", "developer", "user", "assistant", "tool", "function"]
     content: Annotated[str | list[Json] | None, Field(description="Text, or parts of the type text.")] = None
+    tool_calls: Annotated[
+        list[ToolCallBody] | None, Field(max_length=CALLS_MAX, description="What the assistant called.")
+    ] = None
+    tool_call_id: Annotated[CallId | None, Field(description="Of role `tool`: which call this came of.")] = None
 
 
 Kind = Literal["text", "json_object", "json_schema"]
@@ -131,7 +135,13 @@ class ChatBody(_Sampling):
 
     messages: Annotated[list[ChatMessage], Field(max_length=1_000)]
     max_completion_tokens: Annotated[Tokens | None, Field(description="The newer name of max_tokens.")] = None
-    tools: Unsupported = None
+    tools: Annotated[
+        list[Json] | None, Field(max_length=TOOLS_MAX, description="Functions that the model may call.")
+    ] = None
+    tool_choice: Annotated[
+        Choice | None,
+        Field(description="`auto` (the model decides), `none`, `required`, or the function that must be called."),
+    ] = None
     functions: Unsupported = None
     response_format: Annotated[
         ResponseFormat | None, Field(description="Types `text`, `json_object`, and `json_schema` with its schema.")
@@ -145,9 +155,16 @@ class ChatBody(_Sampling):
         """The fields of our own prompt. Raises `JouleboxError`: `not_supported`, `bad_request`."""
         self.refuse(CHAT_HARMLESS)
         return self.sampling() | {
-            "messages": [turn(one.role, one.content, f"messages.{at}") for at, one in enumerate(self.messages)],
+            "messages": [
+                turn(one.role, one.content, f"messages.{at}", one.tool_calls, one.tool_call_id)
+                for at, one in enumerate(self.messages)
+            ],
             "max_tokens": self.max_completion_tokens or self.max_tokens,
             "json_schema": self.response_format.schema_asked() if self.response_format is not None else None,
+            "tools": functions_of(self.tools),
+            "tool_choice": self.tool_choice.model_dump()
+            if isinstance(self.tool_choice, ChoiceBody)
+            else self.tool_choice,
         }
 
 
@@ -202,7 +219,8 @@ class AnswerMessage(BaseModel):
     """What the model said."""
 
     role: Literal["assistant"]
-    content: str
+    content: str | None
+    tool_calls: list[ToolCallBody] | None = None
 
 
 class ChatChoice(BaseModel):
@@ -211,7 +229,7 @@ class ChatChoice(BaseModel):
     index: int
     message: AnswerMessage
     logprobs: None
-    finish_reason: Literal["stop", "length"]
+    finish_reason: Literal["stop", "length", "tool_calls"]
 
 
 class ChatCompletion(_Measured):
@@ -273,5 +291,5 @@ class ModelList(BaseModel):
 
 
 def reason_of(reason: str) -> str:
-    """OpenAI knows two ends: whatever cut the answer short is `length`; the receipt has the very word."""
-    return "stop" if reason == "stop" else "length"
+    """OpenAI knows three ends: whatever cut the answer short is `length`; the receipt has the very word."""
+    return reason if reason in ("stop", "tool_calls") else "length"

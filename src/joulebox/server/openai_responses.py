@@ -1,8 +1,8 @@
-"""OpenAI's newer way to ask, `/v1/responses`, for text: whole, or as events. `previous_response_id` goes on from an
-earlier answer, as `follows` does.
+"""OpenAI's newer way to ask, `/v1/responses`, for text and calls of functions: whole, or as events.
+`previous_response_id` goes on from an earlier answer, as `follows` does.
 """
 
-from collections.abc import AsyncGenerator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Annotated, Any, Final, Literal
@@ -11,19 +11,20 @@ from fastapi import APIRouter, Request
 from fastapi.responses import Response
 from pydantic import BaseModel, ConfigDict, Field
 
+from joulebox.conversation import ToolCall
 from joulebox.errors import JouleboxError
 from joulebox.server.following import Answer, Ended, Following, Piece, Settled, Waits, spoken
-from joulebox.server.foreign_asking import Form, TermsBody, begin, turn
+from joulebox.server.foreign_asking import Form, TermsBody, begin, text_of, turn
 from joulebox.server.foreign_problems import OPENAI_PROBLEMS, openai_error
 from joulebox.server.openai_api import SSE, WAITING, packed, said_in_pieces, said_whole, sse, streamed
 from joulebox.server.openai_forms import Kind, Tokens, Unsupported, reason_of, schema_of
 from joulebox.server.receipt_fields import EnergyObject, JouleboxObject, openai_usage
 from joulebox.server.service import Mine
+from joulebox.server.tool_bodies import TOOLS_MAX, Name, functions_of
 
 Json = dict[str, Any]
 PREFIX: Final = "resp_"
 HARMLESS: Final[Mapping[str, Sequence[object]]] = {
-    "tools": ([],),
     "background": (False,),
     "conversation": (),
     "prompt": (),
@@ -47,6 +48,13 @@ class TextOptions(Form):
     format: TextFormat | None = None
 
 
+class NamedTool(Form):
+    """The function that must be called."""
+
+    type: Literal["function"]
+    name: Name
+
+
 class ResponseBody(Form):
     """A request for a response."""
 
@@ -64,7 +72,13 @@ class ResponseBody(Form):
     text: Annotated[
         TextOptions | None, Field(description="Its `format`: `text`, `json_object`, or `json_schema` with its schema.")
     ] = None
-    tools: Unsupported = None
+    tools: Annotated[
+        list[Json] | None, Field(max_length=TOOLS_MAX, description="Functions that the model may call.")
+    ] = None
+    tool_choice: Annotated[
+        Literal["none", "auto", "required"] | NamedTool | None,
+        Field(description="`auto` (the model decides), `none`, `required`, or the function that must be called."),
+    ] = None
     background: Unsupported = None
     conversation: Unsupported = None
     prompt: Unsupported = None
@@ -76,6 +90,12 @@ class ResponseBody(Form):
         found = self.text.format if self.text is not None else None
         return found.model_dump(by_alias=True, exclude_none=True) if found is not None else {"type": "text"}
 
+    @property
+    def choice(self) -> Json | str | None:
+        """Which function must be called, in the form of chats."""
+        named = self.tool_choice
+        return {"function": {"name": named.name}} if isinstance(named, NamedTool) else named
+
     def to_fields(self) -> Json:
         """The fields of our own prompt. Raises `JouleboxError`: `not_supported`, `bad_request`."""
         self.refuse(HARMLESS)
@@ -83,6 +103,8 @@ class ResponseBody(Form):
         earlier = self.previous_response_id
         return {
             "messages": [_turn(item, f"input.{at}") for at, item in enumerate(items)],
+            "tools": _tools(self.tools),
+            "tool_choice": self.choice,
             "system": self.instructions,
             "max_tokens": self.max_output_tokens,
             "temperature": self.temperature,
@@ -92,15 +114,31 @@ class ResponseBody(Form):
         }
 
 
+def _tools(tools: Sequence[Json] | None) -> list[Json] | None:
+    """Functions in the form of chats. Raises `JouleboxError("not_supported")` for other tools."""
+    found = functions_of(tools)
+    return [{"function": {name: each for name, each in one.items() if name != "type"}} for one in found or ()] or None
+
+
 def _turn(item: Json, place: str) -> Json:
-    kind, role = item.get("type") or "message", item.get("role")
+    """A message, a call, or what came of one. Raises `JouleboxError`: `not_supported`, `bad_request`."""
+    kind, role, call_id = item.get("type") or "message", item.get("role"), item.get("call_id")
+    if kind == "function_call":
+        function = {name: item.get(name) for name in ("name", "arguments")}
+        return {"role": "assistant", "content": "", "tool_calls": [{"id": call_id, "function": function}]}
+    if kind == "function_call_output":
+        return {"role": "tool", "content": text_of(item.get("output"), place), "tool_call_id": call_id}
     if kind != "message" or not isinstance(role, str):
-        raise JouleboxError("not_supported", f"{place} is no message: only messages are supported here.", field="input")
+        raise JouleboxError(
+            "not_supported",
+            f"{place} is of the type {str(kind)[:40]}: only messages and calls are supported here.",
+            field="input",
+        )
     return turn(role, item.get("content"), place)
 
 
 class ResponseObject(BaseModel):
-    """The answer; `output` holds one message. Many fields say what was asked."""
+    """The answer; `output` holds one message, or calls, or both. Many fields say what was asked."""
 
     model_config = ConfigDict(extra="allow")
 
@@ -159,8 +197,10 @@ class _Shown:
             "store": True,
             "temperature": body.temperature or 0.0,
             "text": {"format": body.text_format},
-            "tool_choice": "none",
-            "tools": [],
+            "tool_choice": body.tool_choice.model_dump()
+            if isinstance(body.tool_choice, NamedTool)
+            else body.tool_choice or "auto",
+            "tools": body.tools or [],
             "top_p": body.top_p,
             "truncation": "disabled",
             "usage": None,
@@ -181,6 +221,17 @@ class _Shown:
             "content": content,
         }
 
+    def call(self, call: ToolCall, status: str = "completed") -> Json:
+        """A call."""
+        return {
+            "type": "function_call",
+            "id": f"fc_{call.id}",
+            "call_id": call.id,
+            "name": call.name,
+            "arguments": call.arguments if status == "completed" else "",
+            "status": status,
+        }
+
     def part(self, text: str) -> Json:
         """Its one part."""
         return {"type": "output_text", "text": text, "annotations": [], "logprobs": []}
@@ -190,11 +241,12 @@ class _Shown:
         energy, told = self.asked.told(answer.settled)
         status = _status(answer.reason)
         found = {"energy": energy, "joulebox": told, "usage": _usage(answer.settled)}
-        return self.response(status, output=[self.item(answer.text, status)], **found)
+        said = [self.item(answer.text, status)] if answer.text or not answer.calls else []
+        return self.response(status, output=[*said, *map(self.call, answer.calls)], **found)
 
 
 def _status(reason: str) -> str:
-    return "completed" if reason_of(reason) == "stop" else "incomplete"
+    return "incomplete" if reason_of(reason) == "length" else "completed"
 
 
 def _usage(settled: Settled) -> Json | None:
@@ -211,9 +263,20 @@ def _usage(settled: Settled) -> Json | None:
     }
 
 
+def _called(shown: _Shown, call: ToolCall) -> Iterator[tuple[str, Json]]:
+    """The events of one call."""
+    item, whole = shown.call(call, "in_progress"), shown.call(call)
+    yield "response.output_item.added", {"item": item}
+    yield "response.function_call_arguments.delta", {"item_id": item["id"], "delta": call.arguments}
+    done = {"item_id": item["id"], "name": call.name, "arguments": call.arguments}
+    yield "response.function_call_arguments.done", done
+    yield "response.output_item.done", {"item": whole}
+
+
 async def _events(asked: Following, shown: _Shown) -> AsyncGenerator[bytes, None]:
     """The events, numbered. The message is complete at once, the response when its energy is known."""
-    number, text, ending = 0, "", "stop"
+    number, text = 0, ""
+    ended = Ended("stop")
 
     def told(kind: str, **data: Any) -> bytes:
         nonlocal number
@@ -227,7 +290,7 @@ async def _events(asked: Following, shown: _Shown) -> AsyncGenerator[bytes, None
     try:
         async with aclosing(asked.hear()) as heard:
             async for one in spoken(heard):
-                if isinstance(one, Piece | Ended) and not begun:
+                if not begun and (isinstance(one, Piece) or (isinstance(one, Ended) and not one.calls)):
                     begun = True
                     yield told("response.output_item.added", output_index=0, item=shown.item("", "in_progress"))
                     yield told("response.content_part.added", **place, part=shown.part(""))
@@ -237,15 +300,20 @@ async def _events(asked: Following, shown: _Shown) -> AsyncGenerator[bytes, None
                     case Piece(piece):
                         text += piece
                         yield told("response.output_text.delta", **place, delta=piece, logprobs=[])
-                    case Ended(reason):
-                        ending, item = reason, shown.item(text, _status(reason))
-                        yield told("response.output_text.done", **place, text=text, logprobs=[])
-                        yield told("response.content_part.done", **place, part=shown.part(text))
-                        yield told("response.output_item.done", output_index=0, item=item)
+                    case Ended(reason, calls):
+                        ended = one
+                        if begun:
+                            item = shown.item(text, _status(reason))
+                            yield told("response.output_text.done", **place, text=text, logprobs=[])
+                            yield told("response.content_part.done", **place, part=shown.part(text))
+                            yield told("response.output_item.done", output_index=0, item=item)
+                        for at, call in enumerate(calls, start=int(begun)):
+                            for kind, data in _called(shown, call):
+                                yield told(kind, output_index=at, **data)
                     case Settled():
-                        answer = shown.whole(Answer(text, ending, one))
+                        answer = shown.whole(Answer(text, ended.reason, one, ended.calls))
                         yield b": energy " + packed(answer["energy"]) + b"\n\n"
-                        yield told(f"response.{_status(ending)}", response=answer)
+                        yield told(f"response.{_status(ended.reason)}", response=answer)
     except JouleboxError as error:
         await asked.hung_up()  # what goes on now is heard by nobody
         said = openai_error(error)

@@ -11,8 +11,9 @@ from fastapi import Depends, Request
 from pydantic import ValidationError
 
 from joulebox.accounting.whatif import what_if, window
+from joulebox.conversation import with_calls
 from joulebox.errors import JouleboxError
-from joulebox.model import FINAL_STATES, IdlePolicy, Intensity, JobState, Phase, Prompt
+from joulebox.model import FINAL_STATES, IdlePolicy, Intensity, Job, JobState, Phase, Prompt
 from joulebox.protocol import pack_trace
 from joulebox.server import control
 from joulebox.server.access import EVERYBODY, Caller, digest, not_yours
@@ -47,6 +48,7 @@ from joulebox.server.replicas import Replicas
 from joulebox.server.report import asked, sci_report
 from joulebox.server.store import Store
 from joulebox.server.talking import TURNS_MAX, continued, expected
+from joulebox.server.tool_bodies import check_answered, told
 from joulebox.server.whatif_words import sentences
 from joulebox.statistics.recommending import Advice
 
@@ -98,6 +100,7 @@ class Service:
         prompt, wish = await self._with_model(body), body.to_wish(self.desk.now())
         if body.follows is not None:
             prompt = continued(await self._own(body.follows), prompt)
+        check_answered(prompt.messages)
         await self.quotas.check(caller, prompt.model, self.desk.now())
         record = await self.planner.ask(prompt, wish, key, body.to_priority(), asker=caller.asker, owner=caller.owner)
         await self._goes_on(record, body.follows)
@@ -138,7 +141,7 @@ class Service:
             if record is not None and self.sees(record):
                 job = record.job
                 receipt = await self.receipt(job.receipt_id) if job.receipt_id else None
-                said = {"prompt": None if record.erased else _question(job.prompt), "answer": job.answer}
+                said = {"prompt": None if record.erased else _question(job.prompt), "answer": _read(job)}
                 turns.append({"id": job.id, **said, "receipt": receipt})
         return turns
 
@@ -220,7 +223,7 @@ class Service:
             "worth": found.worth,
             "figures": list(found.figures),
             "sides": [
-                {"answer": one.job.answer if seen and ready else None}
+                {"answer": _read(one.job) if seen and ready else None}
                 | ({"figure": figure, "receipt_id": one.job.receipt_id} if figure else {})
                 for one, figure in zip_longest(records, found.figures)
             ],
@@ -328,6 +331,7 @@ class Service:
             "node": job.node,
             "attempt": job.attempt,
             "answer": job.answer if seen else None,
+            "tool_calls": told(job.tool_calls) if seen else [],
             "finish_reason": job.finish_reason,
             "receipt_id": job.receipt_id,
             "error": {"code": job.error.code, "detail": job.error.detail} if job.error else None,
@@ -442,12 +446,12 @@ class Service:
                 "temperature": prompt.temperature,
                 "max_tokens": prompt.max_tokens,
                 "turns": turns,
-                "by_flags": prompt.top_p is None and prompt.json_schema is None,
+                "by_flags": prompt.top_p is None and prompt.json_schema is None and not prompt.tools,
             },
             "removed": record.erased,
             "system": system if seen else None,
             "prompt": _question(record.job.prompt) if seen else None,
-            "answer": record.job.answer if seen else None,
+            "answer": _read(record.job) if seen else None,
             "shared": record.shared,
             "own": self.caller.owns(record.owner) and not record.erased,
         }
@@ -520,8 +524,10 @@ class Service:
                         "context_tokens": model.context_tokens,
                         "nodes": [],
                         "available": False,
+                        "tools": False,
                     },
                 )
+                entry["tools"] |= node.offer.tools
                 entry["nodes"].append(node.offer.node)
                 entry["available"] |= found.state in TAKES
         return [one | await self._prospect(one["id"], set(one["nodes"])) for _, one in sorted(merged.items())]
@@ -595,6 +601,11 @@ def _placement(record: Record) -> Json:
         "deadline": plan.deadline.isoformat(timespec="seconds") if plan and plan.deadline else None,
         "saved_g": plan.saved_g if plan else None,
     }
+
+
+def _read(job: Job) -> str | None:
+    """The answer as people read it, with what it called."""
+    return with_calls(job.answer, job.tool_calls) if job.answer is not None else None
 
 
 def _question(prompt: Prompt) -> str | None:

@@ -6,7 +6,7 @@ from itertools import pairwise
 from typing import Any, Final
 
 from joulebox.errors import JouleboxError
-from joulebox.model import JobState, Message, Prompt
+from joulebox.model import Job, JobState, Message, Prompt
 from joulebox.server.jobs import PastRun, Record, check_says
 
 TURNS_MAX: Final = 50
@@ -23,7 +23,7 @@ def continued(earlier: Record, prompt: Prompt) -> Prompt:
     if earlier.job.state is not JobState.COMPLETED or earlier.job.answer is None or gone:
         sentence = f"The prompt {earlier.job.id} has no answer to go on from: ask without it."
         raise JouleboxError("bad_request", sentence)
-    said = (*earlier.job.prompt.messages, Message(role="assistant", content=earlier.job.answer))
+    said = (*earlier.job.prompt.messages, _said(earlier.job))
     own = [turn for turn in prompt.messages if turn.role == "system"]
     if own:
         said = tuple(turn for turn in said if turn.role != "system")
@@ -31,10 +31,14 @@ def continued(earlier: Record, prompt: Prompt) -> Prompt:
     return replace(prompt, messages=(*own, *said, *asked))
 
 
+def _said(job: Job) -> Message:
+    return Message(role="assistant", content=job.answer or "", tool_calls=job.tool_calls)
+
+
 def without_earlier(prompt: Prompt) -> Prompt:
     """The prompt with nothing left of what was said before its last question, but that it was said."""
     asked = max((at for at, turn in enumerate(prompt.messages) if turn.role == "user"), default=0)
-    gone = tuple(replace(turn, content="") for turn in prompt.messages[:asked])
+    gone = tuple(replace(turn, content="", tool_calls=()) for turn in prompt.messages[:asked])
     return replace(prompt, messages=gone + prompt.messages[asked:])
 
 

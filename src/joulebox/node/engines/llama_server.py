@@ -46,6 +46,7 @@ class LlamaServer(ServedEngine):
         super().__init__(setup)
         self._routes = False
         self._files: dict[Path, _File] = {}
+        self._tells: dict[str, bool] = {}
 
     @property
     def unloads(self) -> bool:
@@ -66,6 +67,8 @@ class LlamaServer(ServedEngine):
         rows = self._rows()
         self._routes = any("status" in row for row in rows)
         props = {} if self._routes else self.http.ask("GET", "/props")
+        if not self._routes:
+            self._tells = {str(row["id"]): llamacpp_wire.tells_tools(props) for row in rows}
         return [self._model_of(row, props) for row in rows]
 
     def held(self) -> Collection[str]:
@@ -87,6 +90,7 @@ class LlamaServer(ServedEngine):
         if self._status(name) == "failed":
             sentence = f"{self.name} could not load {name}: look into its log, or take another model."
             raise JouleboxError("broken_model", sentence)
+        self._tells[name] = llamacpp_wire.tells_tools(self.http.perhaps(f"/props?model={quote(name, safe='')}"))
 
     def drop(self, name: str) -> None:
         """Only of a router."""
@@ -96,7 +100,10 @@ class LlamaServer(ServedEngine):
 
     def request(self, prompt: Prompt, model: LocalModel) -> tuple[str, dict[str, Any]]:
         """As to the llama.cpp in the node's own process."""
-        return llamacpp_wire.CHAT, llamacpp_wire.request(prompt, model) | {"model": str(model.path)}
+        name = str(model.path)
+        return llamacpp_wire.CHAT, llamacpp_wire.request(prompt, model, tells_tools=self._tells.get(name, False)) | {
+            "model": name
+        }
 
     def read(self, piece: Mapping[str, Any], tally: Tally) -> str:
         """As from the llama.cpp in the node's own process."""

@@ -18,11 +18,12 @@ from joulebox.clock import Clock
 from joulebox.errors import JouleboxError
 from joulebox.model import EngineInfo, Prompt
 from joulebox.node import llamacpp_wire
-from joulebox.node.engine import Event, LocalModel, Started, Token
+from joulebox.node.engine import Event, LocalModel, Started
 from joulebox.node.engine_child import END_WAIT_S, EngineChild
 from joulebox.node.engine_http import Line, Tally, Unreadable, events
 from joulebox.node.engines.llamacpp_process import Task
 from joulebox.node.models import check_memory
+from joulebox.node.tool_calls import calls_of
 from joulebox.units import nanoseconds
 
 NAME: Final = "llama.cpp"
@@ -55,6 +56,8 @@ class LlamaCpp:
     gets less. `cancel` where no answer is under way does nothing.
     Raises `JouleboxError("engine_missing")` where the wheel is not installed.
     """
+
+    takes_tools = True
 
     def __init__(self, clock: Clock, threads: int | None, context_tokens: int) -> None:
         self.info = installed()
@@ -101,8 +104,8 @@ class LlamaCpp:
             raise JouleboxError("engine_died", "No model is loaded: load one before asking.")
         if not child.alive:
             raise child.death(None)
-        request = llamacpp_wire.request(prompt, child.model)
-        line, tally = Line(), Tally()
+        request = llamacpp_wire.request(prompt, child.model, tells_tools=child.tells_tools)
+        line, tally = Line(), Tally(calls=calls_of(prompt))
         self._line = line
         try:
             yield Started(t_ns=self._clock.now_ns())
@@ -118,7 +121,7 @@ class LlamaCpp:
             self._line = None
         if line.cancelled and not line.complete:
             self._wait_until_idle(child)
-            yield tally.finished(self._clock.now_ns(), "cancelled")
+            yield from tally.ending(self._clock.now_ns(), "cancelled")
 
     def cancel(self) -> None:
         line = self._line
@@ -136,8 +139,7 @@ class LlamaCpp:
                     return
                 if "error" in piece:
                     raise llamacpp_wire.refusal(json.dumps(piece).encode(), child.model, NAME, _LONGER)
-                if text := llamacpp_wire.read(piece, tally):
-                    yield Token(t_ns=t_ns, text=text, n=tally.fresh())
+                yield from tally.piece(t_ns, llamacpp_wire.read(piece, tally))
                 if tally.finish_reason and not finish_ns:
                     finish_ns = t_ns
         if line.cancelled:
@@ -145,7 +147,7 @@ class LlamaCpp:
         if not finish_ns:
             raise child.death(None)
         line.complete = True
-        yield tally.finished(finish_ns, tally.finish_reason)
+        yield from tally.ending(finish_ns, tally.finish_reason)
 
     def _wait_until_idle(self, child: "_Child") -> None:
         """llama.cpp sees a cut connection within a second and stops after the batch in work; now and then it misses the
@@ -165,6 +167,7 @@ class _Child(EngineChild):
         self._key = secrets.token_urlsafe(16)
         self._task = Task(path=str(model.path), context_tokens=context_tokens, threads=threads, key=self._key)
         self._client: httpx2.Client | None = None
+        self.tells_tools = False
         super().__init__(model, [sys.executable, "-P", "-m", "joulebox.node.engines.llamacpp_process"], _ENVIRONMENT)
 
     @property
@@ -182,6 +185,8 @@ class _Child(EngineChild):
             trust_env=False,
             verify=False,  # no TLS on 127.0.0.1; reading the certificates would cost 20 ms
         )
+        with contextlib.suppress(httpx2.HTTPError, ValueError):
+            self.tells_tools = llamacpp_wire.tells_tools(self._client.get("/props", timeout=END_WAIT_S).json())
 
     def busy(self) -> bool:
         """Whether an answer is under way."""

@@ -6,12 +6,13 @@ refused, where Ollama's own default is to shorten it silently.
 """
 
 import json
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any, ClassVar, Final
 
 import httpx2
 
-from joulebox.model import Prompt
+from joulebox.model import Message, Prompt
+from joulebox.node import tool_calls
 from joulebox.node.engine import LocalModel
 from joulebox.node.engine_http import Tally, json_lines
 from joulebox.node.gguf import Header
@@ -48,6 +49,7 @@ class Ollama(ServedEngine):
         self._shown: dict[tuple[str, str], dict[str, Any]] = {}
         self._context_tokens: dict[str, int] = {}
         self._told_tokens: dict[str, int | None] = {}
+        self._tells: dict[str, bool] = {}
 
     @property
     def unloads(self) -> bool:
@@ -85,7 +87,12 @@ class Ollama(ServedEngine):
         self.wait_until(lambda: name not in self._in_memory(), UNLOAD_WAIT_S)
 
     def request(self, prompt: Prompt, model: LocalModel) -> tuple[str, dict[str, Any]]:
-        """Words at which to stop are only sent where there are any: they replace those of the model itself."""
+        """Words at which to stop are only sent where there are any: they replace those of the model itself. Ollama
+        cannot be told which function must be called: there the functions are told in words, and the answer is held to
+        a schema."""
+        schema = tool_calls.schema(prompt) or (json.loads(prompt.json_schema) if prompt.json_schema else None)
+        if tool_calls.schema(prompt) is not None or not self._tells.get(str(model.path)):
+            prompt = tool_calls.in_words(prompt)
         name = str(model.path)
         options: dict[str, Any] = self._place(name) | {
             "num_predict": prompt.max_tokens,
@@ -96,13 +103,15 @@ class Ollama(ServedEngine):
             options["top_p"] = prompt.top_p
         return _CHAT, {
             "model": name,
-            "messages": [{"role": message.role, "content": message.content} for message in prompt.messages],
+            "messages": _turns(prompt.messages),
             "stream": True,
             "keep_alive": _FOR_EVER,
             "truncate": False,
             "shift": False,
             "options": options | ({"stop": list(prompt.stop)} if prompt.stop else {}),
-        } | ({"format": json.loads(prompt.json_schema)} if prompt.json_schema is not None else {})
+        } | ({"format": schema} if schema else {}) | (
+            {"tools": tool_calls.functions(prompt.tools)} if prompt.tools else {}
+        )
 
     def pieces(self, response: httpx2.Response) -> Iterator[tuple[int, dict[str, Any]]]:
         """One JSON object a line."""
@@ -112,6 +121,7 @@ class Ollama(ServedEngine):
         """Counts and times stand in the last piece; what is not there is unknown, not zero."""
         refuse_error(piece)
         message = piece.get("message") or {}
+        tally.calls.take([{"function": one["function"]} for one in message.get("tool_calls") or ()])
         if piece.get("done"):
             tally.finish_reason = str(piece.get("done_reason") or "stop")
             tally.output_tokens = whole(piece.get("eval_count"))
@@ -141,6 +151,7 @@ class Ollama(ServedEngine):
         """`None` for a model that makes vectors, not answers."""
         if "completion" not in shown.get("capabilities", ("completion",)):
             return None
+        self._tells[str(row["name"])] = "tools" in shown.get("capabilities", ())
         facts = shown.get("model_info") or {}
         trained = whole(facts.get(f"{facts.get('general.architecture')}.context_length"))
         context = min(self.setup.context_tokens, trained or self.setup.context_tokens)
@@ -154,6 +165,22 @@ class Ollama(ServedEngine):
             size_bytes=size_bytes,
             memory_bytes=memory_need_bytes(header, size_bytes, context) if header and size_bytes else None,
         )
+
+
+def _turns(messages: Sequence[Message]) -> list[dict[str, Any]]:
+    """A conversation as Ollama has it: arguments are objects, and what came of a call names its function."""
+    names = {call.id: call.name for message in messages for call in message.tool_calls}
+    told: list[dict[str, Any]] = []
+    for message in messages:
+        turn: dict[str, Any] = {"role": message.role, "content": message.content}
+        if message.tool_calls:
+            turn["tool_calls"] = [
+                {"function": {"name": one.name, "arguments": json.loads(one.arguments)}} for one in message.tool_calls
+            ]
+        if message.tool_call_id is not None:
+            turn["tool_name"] = names.get(message.tool_call_id, "")
+        told.append(turn)
+    return told
 
 
 def _header(facts: Mapping[str, Any]) -> Header | None:

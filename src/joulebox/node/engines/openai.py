@@ -10,6 +10,7 @@ from collections.abc import Collection, Mapping
 from typing import Any, ClassVar, Final
 
 from joulebox.model import Prompt
+from joulebox.node import tool_calls
 from joulebox.node.engine import LocalModel
 from joulebox.node.engine_http import Refusal, Tally, sampling
 from joulebox.node.options import choice
@@ -66,13 +67,13 @@ class OpenAI(ServedEngine):
         """Words at which to stop are only sent where there are any: not every server takes an empty list."""
         return CHAT, {
             "model": str(model.path),
-            "messages": [{"role": message.role, "content": message.content} for message in prompt.messages],
+            "messages": [tool_calls.turn(message) for message in prompt.messages],
             "max_tokens": prompt.max_tokens,
             "temperature": prompt.temperature,
             "seed": prompt.seed,
             "stream": True,
             "stream_options": dict(self.stream_options),
-        } | ({"stop": list(prompt.stop)} if prompt.stop else {}) | sampling(prompt)
+        } | ({"stop": list(prompt.stop)} if prompt.stop else {}) | sampling(prompt) | _tools(prompt)
 
     def read(self, piece: Mapping[str, Any], tally: Tally) -> str:
         """Thoughts come in a field of their own, of two names."""
@@ -82,6 +83,7 @@ class OpenAI(ServedEngine):
             delta = choice_.get("delta") or {}
             thought += delta.get("reasoning_content") or delta.get("reasoning") or ""
             text += delta.get("content") or ""
+            tally.calls.take(delta.get("tool_calls"))
             tally.finish_reason = _reason(choice_.get("finish_reason")) or tally.finish_reason
         if usage := piece.get("usage"):
             self.count(usage, tally)
@@ -325,6 +327,11 @@ FLAVOURS: Final[Mapping[str, type[OpenAI]]] = {
 def _contexts(row: Mapping[str, Any]) -> list[int | None]:
     """The context of each loaded instance of a model of LM Studio."""
     return [whole((one.get("config") or {}).get("context_length")) for one in row["loaded_instances"]]
+
+
+def _tools(prompt: Prompt) -> dict[str, Any]:
+    """The functions, and which of them are to be called: such a server keeps to that itself, or refuses it."""
+    return {"tools": tool_calls.functions(prompt.tools), **tool_calls.choice(prompt)} if prompt.tools else {}
 
 
 def _reason(told: object) -> str:

@@ -54,6 +54,8 @@ class Scripted:
     A token of the prompt is a word or a sign. `context_tokens` limits prompt and answer together, as in a real engine.
     """
 
+    takes_tools = False
+
     def __init__(
         self, clock: Clock, script: Script | None = None, activity: Activity | None = None, context_tokens: int = 4096
     ) -> None:

@@ -46,6 +46,8 @@ class Transformers:
     """The engine of models in Hugging Face's form. Not for two threads at once, but `cancel` and `loaded` may be used
     from any. Raises `JouleboxError`: `bad_setting` for an option that makes no sense, `engine_missing`."""
 
+    takes_tools = False
+
     def __init__(
         self, clock: Clock, threads: int | None, context_tokens: int, options: Mapping[str, str] | None = None
     ) -> None:

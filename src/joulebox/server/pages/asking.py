@@ -7,6 +7,7 @@ from urllib.parse import quote
 from fastapi import APIRouter, Request, Response
 
 from joulebox import wording
+from joulebox.conversation import with_calls
 from joulebox.errors import JouleboxError
 from joulebox.model import FINAL_STATES, Prompt
 from joulebox.server.gate import remember
@@ -28,6 +29,7 @@ from joulebox.server.pages.markdown import to_html
 from joulebox.server.pages.receipts import told
 from joulebox.server.problems import headers_of
 from joulebox.server.talking import talk
+from joulebox.server.tool_bodies import from_calls
 from joulebox.server.whatif_words import chart
 from joulebox.wording import ENGLISH, Tongue, marked
 
@@ -84,7 +86,8 @@ def render_prompt(
     and the way on with any of the `models`."""
     # what is not for this reader is not followed either
     final, _ = status.get("state") in FINAL_STATES or status.get("texts") == "private", view._
-    answer, elsewhere = status.get("answer"), {"whatif": whatif, "chart": chart(whatif)} if whatif else {}
+    answer = with_calls(status.get("answer") or "", from_calls(status.get("tool_calls") or ()))
+    elsewhere = {"whatif": whatif, "chart": chart(whatif)} if whatif else {}
     goes_on = status.get("state") == "completed" and answer and status.get("own", True)
     return render(
         "prompt.html",

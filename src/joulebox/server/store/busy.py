@@ -13,6 +13,7 @@ from typing import Any, Final
 from sqlalchemy import Table, bindparam, insert
 
 from joulebox.model import AttemptState, JobState
+from joulebox.plain import plain
 from joulebox.protocol import LeaseRequest
 from joulebox.server.control import Baseline, Entry
 from joulebox.server.idle import NodeIdle, ServerTime, continued, entered
@@ -120,6 +121,7 @@ _SAVE_SERVER_TIME: Final = Prepared(lambda dialect: queries.save_server_time(dia
 _COMPLETED: Final = (
     "finalized",
     "answer",
+    "tool_calls",
     "finish_reason",
     "chunks",
     "answer_seq",
@@ -329,6 +331,7 @@ def complete(token: str, delivery: Delivery, now: datetime) -> Steps[Record | No
     values = {
         "finalized": now,
         "answer": delivery.answer,
+        "tool_calls": plain(delivery.tool_calls) or None,
         "finish_reason": delivery.finish_reason,
         "chunks": [list(chunk) for chunk in delivery.chunks],
         "answer_seq": delivery.answer_seq,

@@ -65,6 +65,7 @@ JOB = (
     jobs.c.cancel,
     jobs.c.finalized,
     jobs.c.answer,
+    jobs.c.tool_calls,
     jobs.c.finish_reason,
     jobs.c.receipt_id,
     jobs.c.error_code,
@@ -325,7 +326,14 @@ def share(job_id: str, *, shared: bool) -> Update:
 
 def erase_text(job_id: str, prompt: dict[str, Any], now: datetime) -> Update:
     """Forget what was asked and answered; an idempotency key is a text of the asker's too."""
-    gone = {"prompt": prompt, "answer": None, "chunks": None, "idempotency_key": None, "traceparent": None}
+    gone = {
+        "prompt": prompt,
+        "answer": None,
+        "tool_calls": None,
+        "chunks": None,
+        "idempotency_key": None,
+        "traceparent": None,
+    }
     return update(jobs).where(jobs.c.id == job_id).values(gone | {"erased": now})
 
 

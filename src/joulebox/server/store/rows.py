@@ -5,6 +5,7 @@ from typing import Any, Final
 
 from pydantic import TypeAdapter
 
+from joulebox.conversation import ToolCall
 from joulebox.model import AttemptState, Counted, Job, JobState, Problem, Prompt
 from joulebox.protocol import VERSION, LeaseRequest
 from joulebox.server.control import Baseline, ControlRun, Subject
@@ -14,6 +15,7 @@ from joulebox.server.store.steps import Row
 
 _PROMPT: Final = TypeAdapter(Prompt)
 _OFFER: Final = TypeAdapter(LeaseRequest)
+_CALLS: Final = TypeAdapter(tuple[ToolCall, ...])
 _PLAN: Final = TypeAdapter(Plan)
 _COUNTED: Final = TypeAdapter(tuple[Counted, ...])
 _OWN: Final = frozenset({"name", "seen", "replica", "drained", "drained_why", "forgotten"})
@@ -64,6 +66,7 @@ def record_of(row: Row) -> Record:
         node=row["node"],
         finalized=row["finalized"],
         answer=row["answer"],
+        tool_calls=_CALLS.validate_python(row["tool_calls"] or ()),
         finish_reason=row["finish_reason"],
         receipt_id=row["receipt_id"],
         error=error,

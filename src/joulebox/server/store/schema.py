@@ -6,7 +6,7 @@ from sqlalchemy.engine import URL, Connection
 
 from joulebox.errors import JouleboxError
 
-HEAD: Final = "0020"
+HEAD: Final = "0021"
 """The newest schema. Alembic, a quarter of a second to import, is only asked when a database has another one."""
 
 

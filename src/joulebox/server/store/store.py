@@ -480,7 +480,9 @@ class Store:
         and stays."""
         async with self._database.write() as connection:
             prompt = (await _job(connection, job_id)).job.prompt
-            await connection.execute(queries.erase_text(job_id, asdict(replace(prompt, messages=(), stop=())), now))
+            await connection.execute(
+                queries.erase_text(job_id, asdict(replace(prompt, messages=(), stop=(), tools=())), now)
+            )
             for one in later:
                 left = without_earlier((await _job(connection, one)).job.prompt)
                 await connection.execute(queries.shorten(one, asdict(left)))
@@ -492,7 +494,7 @@ class Store:
         async with self._database.write() as connection:
             rows = (await connection.execute(queries.outdated(finalized, limit))).mappings().all()
             for row in rows:
-                prompt = asdict(replace(prompt_of(row), messages=(), stop=()))
+                prompt = asdict(replace(prompt_of(row), messages=(), stop=(), tools=()))
                 await connection.execute(queries.erase_text(row["id"], prompt, now).values(asker=None))
         if rows:
             await self._database.wipe()
