@@ -412,6 +412,10 @@ async def test_ollama_lists(tmp_path: Path) -> None:
 
 # --- failures ---------------------------------------------------------------------------------------------------------
 
+TOOL: Json = {"type": "function", "function": {"name": "add", "parameters": {"type": "object"}}}
+LONG: Json = {"type": "function", "function": {"name": "add", "description": "x" * 20_000}}
+NAMED: Json = {"type": "function", "function": {"name": "multiply"}}
+JSON: Json = {"type": "json_object"}
 OPENAI: list[tuple[str, Json | None, int, str, str]] = [
     ("/v1/chat/completions", CHAT | {"model": "nope"}, 404, "model_not_found", "There is m."),
     ("/v1/chat/completions", {"model": "m"}, 400, "bad_request", "messages is missing"),
@@ -419,7 +423,27 @@ OPENAI: list[tuple[str, Json | None, int, str, str]] = [
     ("/v1/chat/completions", CHAT | {"max_tokens": 999}, 400, "bad_request", "max_tokens 999"),
     ("/v1/chat/completions", CHAT | {"max_tokens": 0}, 400, "bad_request", "max_tokens"),
     ("/v1/chat/completions", CHAT | {"n": 2}, 400, "not_supported", "n is not supported here: leave it out, or give 1"),
-    ("/v1/chat/completions", CHAT | {"tools": [{"type": "function"}]}, 400, "not_supported", "tools"),
+    ("/v1/chat/completions", CHAT | {"functions": [{"name": "f"}]}, 400, "not_supported", "functions"),
+    (
+        "/v1/chat/completions",
+        CHAT | {"tools": [{"type": "web_search"}]},
+        400,
+        "not_supported",
+        "tools.0 is of the type",
+    ),
+    ("/v1/chat/completions", CHAT | {"tools": [TOOL]}, 400, "not_supported", "No node that has m takes tools"),
+    ("/v1/chat/completions", CHAT | {"tools": [TOOL, TOOL]}, 400, "bad_request", "Function add is there twice"),
+    ("/v1/chat/completions", CHAT | {"tools": [{"type": "function"}]}, 400, "bad_request", "tools.0.function"),
+    ("/v1/chat/completions", CHAT | {"tools": [LONG]}, 400, "bad_request", "longer than 20000 characters"),
+    (
+        "/v1/chat/completions",
+        CHAT | {"tool_choice": "required"},
+        400,
+        "bad_request",
+        "tool_choice required needs tools",
+    ),
+    ("/v1/chat/completions", CHAT | {"tools": [TOOL], "tool_choice": NAMED}, 400, "bad_request", "not among the tools"),
+    ("/v1/chat/completions", CHAT | {"tools": [TOOL], "response_format": JSON}, 400, "bad_request", "one of the two"),
     ("/v1/chat/completions", CHAT | {"response_format": {"type": "json_schema"}}, 400, "bad_request", "response_for"),
     ("/v1/chat/completions", CHAT | {"temperature": 1, "top_p": 1.5}, 400, "bad_request", "top_p"),
     ("/v1/chat/completions", CHAT | {"logprobs": True}, 400, "not_supported", "logprobs"),
@@ -430,7 +454,20 @@ OPENAI: list[tuple[str, Json | None, int, str, str]] = [
         "not_supported",
         "messages.0 has a part of type image_url",
     ),
-    ("/v1/chat/completions", CHAT | {"messages": [{"role": "tool", "content": "x"}]}, 400, "not_supported", "tools"),
+    (
+        "/v1/chat/completions",
+        CHAT | {"messages": [{"role": "tool", "content": "x"}]},
+        400,
+        "bad_request",
+        "tool_call_id",
+    ),
+    (
+        "/v1/chat/completions",
+        CHAT | {"messages": [{"role": "tool", "content": "x", "tool_call_id": "1"}]},
+        400,
+        "bad_request",
+        "messages.0 answers the call 1, which no turn before it made",
+    ),
     ("/v1/chat/completions", CHAT | {"joulebox": {"mode": "loud"}}, 400, "bad_request", "joulebox.mode"),
     ("/v1/chat/completions", CHAT | {"joulebox": {"speed": 1}}, 400, "bad_request", "joulebox.speed"),
     (

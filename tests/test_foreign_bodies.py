@@ -23,7 +23,10 @@ LEAVES = st.one_of(
     st.none(), st.booleans(), st.integers(), st.floats(), st.text(max_size=4), st.sampled_from(["user", "m", "text"])
 )
 NAMES = st.sampled_from(
-    sorted({name for form in (*FORMS, *NESTED) for name in form.model_fields} | {"type", "text", "format", "zzz"})
+    sorted(
+        {name for form in (*FORMS, *NESTED) for name in form.model_fields}
+        | {"type", "text", "format", "function", "zzz"}
+    )
 )
 ANY = st.recursive(
     LEAVES, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(NAMES, inner, max_size=4), max_leaves=12
@@ -102,4 +105,5 @@ def test_what_asks_for_nothing_is_taken() -> None:
         "seed": None,
         "stop": None,
         "json_schema": None,
+        "tools": None,
     }

@@ -24,6 +24,12 @@ pytestmark = pytest.mark.slow
 HOW_TO = Path(__file__).parents[1] / "docs" / "how-to"
 QUESTION = "What is the capital of France?"
 TURNS: list[Any] = [{"role": "user", "content": QUESTION}]
+WEATHER_TURNS: list[Any] = [{"role": "user", "content": "What is the weather in Paris?"}]
+WEATHER: Any = {
+    "name": "weather",
+    "description": "The weather of a city.",
+    "parameters": {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]},
+}
 
 
 @pytest.fixture(scope="module")
@@ -97,10 +103,66 @@ def test_the_openai_package_in_its_other_ways(service: Service, client: "openai.
     receipt = httpx2.get(raw.headers["x-joulebox-receipt"], trust_env=False).json()
     assert float(raw.headers["x-joulebox-joules"]) == receipt["energy"]["answer"]["j"]
     assert receipt["placement"]["policy"] == "node:stage"
-    with pytest.raises(openai.BadRequestError, match="tools is not supported"):
-        client.chat.completions.create(
-            model=MODEL, messages=TURNS, tools=[{"type": "function", "function": {"name": "f", "parameters": {}}}]
-        )
+    with pytest.raises(openai.BadRequestError, match="logprobs is not supported"):
+        client.chat.completions.create(model=MODEL, messages=TURNS, logprobs=True)
+    with pytest.raises(openai.BadRequestError, match="no embeddings"):
+        client.embeddings.create(model=MODEL, input="x")
+
+
+def test_the_openai_package_calls_functions(service: Service, client: "openai.OpenAI") -> None:
+    """Whole, streamed and as a response, a call that must be one has its arguments and its energy; with what came of
+    it the model answers."""
+    common: Any = {"model": MODEL, "messages": WEATHER_TURNS, "max_tokens": 60}
+    common |= {"tools": [{"type": "function", "function": WEATHER}], "tool_choice": "required"}
+    whole = client.chat.completions.create(**common)
+    (choice,) = whole.choices
+    assert choice.finish_reason == "tool_calls"
+    assert choice.message.tool_calls is not None
+    (call,) = choice.message.tool_calls
+    assert call.type == "function"
+    assert (call.function.name, list(json.loads(call.function.arguments))) == ("weather", ["city"])
+    assert whole.usage is not None
+    assert whole.usage.completion_tokens > 5
+    assert joules(service, whole.model_extra) > 0
+    pieces = list(client.chat.completions.create(**common, stream=True))
+    (told,) = [one for piece in pieces for each in piece.choices for one in each.delta.tool_calls or ()]
+    assert told.function is not None
+    assert told.function.arguments == call.function.arguments
+    turns = [*WEATHER_TURNS, choice.message, {"role": "tool", "tool_call_id": call.id, "content": "21 degrees, sunny"}]
+    second = client.chat.completions.create(**(common | {"messages": turns, "tool_choice": "none"}))
+    assert second.choices[0].message.content
+    assert joules(service, second.model_extra) > 0
+    question, tools = WEATHER_TURNS[0]["content"], [{"type": "function", "strict": False, **WEATHER}]
+    with client.responses.stream(model=MODEL, input=question, tools=tools, tool_choice="required") as events:  # type: ignore[arg-type]
+        kinds = [event.type for event in events]
+        last = events.get_final_response()
+    assert "response.function_call_arguments.done" in kinds
+    (item,) = last.output
+    assert item.type == "function_call"
+    assert json.loads(item.arguments) == json.loads(call.function.arguments)
+    output: Any = [{"type": "function_call_output", "call_id": item.call_id, "output": "21 degrees, sunny"}]
+    more = client.responses.create(model=MODEL, input=output, previous_response_id=last.id, max_output_tokens=24)
+    assert more.output_text
+    assert joules(service, more.model_extra) > 0
+
+
+def test_the_ollama_package_calls_functions(service: Service) -> None:
+    """A chat with tools is taken; a call that its history holds, and what came of it, are understood."""
+    import ollama
+
+    client = ollama.Client(host=service.url)
+    tools: Any = [{"type": "function", "function": WEATHER}]
+    asked = client.chat(model=MODEL, messages=WEATHER_TURNS, tools=tools, options={"num_predict": 24})
+    assert asked.message.content or asked.message.tool_calls
+    call = {"function": {"name": "weather", "arguments": {"city": "Paris"}}}
+    turns: Any = [
+        *WEATHER_TURNS,
+        {"role": "assistant", "tool_calls": [call]},
+        {"role": "tool", "tool_name": "weather", "content": "21 degrees, sunny"},
+    ]
+    answer = client.chat(model=MODEL, messages=turns, options={"num_predict": 24})
+    assert answer.message.content
+    assert "tools" in (client.show(MODEL).capabilities or ())
 
 
 def test_the_ollama_package(service: Service) -> None:
@@ -156,6 +218,12 @@ def test_langchain(service: Service) -> None:
     assert float(whole.response_metadata["headers"]["x-joulebox-joules"]) > 0
     pieces = list(model.stream(QUESTION, stream_usage=True))
     assert "".join(str(piece.content) for piece in pieces) == whole.content
+    bound = model.bind_tools([WEATHER], tool_choice="required")
+    asked: Any = bound.invoke(WEATHER_TURNS[0]["content"], max_completion_tokens=60)
+    (call,) = asked.tool_calls
+    assert (call["name"], list(call["args"])) == ("weather", ["city"])
+    result = {"role": "tool", "tool_call_id": call["id"], "content": "21 degrees, sunny"}
+    assert model.invoke([WEATHER_TURNS[0], asked, result]).content
 
 
 LITELLM = """

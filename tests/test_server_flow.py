@@ -35,7 +35,10 @@ async def test_from_prompt_to_receipt(tmp_path: Path) -> None:
             lease = await scene.lease()
             assert lease["prompt"] == {
                 "model": "m",
-                "messages": [{"role": "system", "content": "be brief"}, {"role": "user", "content": "hi"}],
+                "messages": [
+                    {"role": "system", "content": "be brief", "tool_calls": [], "tool_call_id": None},
+                    {"role": "user", "content": "hi", "tool_calls": [], "tool_call_id": None},
+                ],
                 "max_tokens": 9,
                 "temperature": 0.5,
                 "seed": 7,
@@ -45,6 +48,8 @@ async def test_from_prompt_to_receipt(tmp_path: Path) -> None:
                 "max_energy_j": None,
                 "top_p": None,
                 "json_schema": None,
+                "tools": [],
+                "tool_choice": "auto",
             }
             async with scene.hold(lease) as words:
                 sent = await scene.send(lease, story("Hel", "lo"))

@@ -54,7 +54,8 @@ class ServedEngine(ABC):
     """As receipts and sentences call it."""
     processes: ClassVar[Sequence[str]] = ()
     """What its processes are called where it cannot be seen who listens."""
-    takes_tools: ClassVar[bool] = True
+    takes_tools: ClassVar[bool] = False
+    """Whether `request` puts the functions of a prompt to it, and `read` its calls into `tally` (`tool_calls`)."""
     apart: ClassVar[bool] = True
     """Whether its models are in memory each by itself, so that one can go and another stay."""
 

@@ -40,6 +40,7 @@ class LlamaServer(ServedEngine):
     """One `llama-server`."""
 
     name: ClassVar[str] = "llama-server"
+    takes_tools: ClassVar[bool] = True
     processes: ClassVar[tuple[str, ...]] = ("llama-server",)
 
     def __init__(self, setup: Setup) -> None:

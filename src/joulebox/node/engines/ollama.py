@@ -42,6 +42,7 @@ class Ollama(ServedEngine):
     """One Ollama."""
 
     name: ClassVar[str] = "ollama"
+    takes_tools: ClassVar[bool] = True
     processes: ClassVar[tuple[str, ...]] = ("ollama",)
 
     def __init__(self, setup: Setup) -> None:

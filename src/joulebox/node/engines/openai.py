@@ -37,6 +37,7 @@ class OpenAI(ServedEngine):
     """A server of which only OpenAI's form is known."""
 
     name: ClassVar[str] = "openai"
+    takes_tools: ClassVar[bool] = True
     apart: ClassVar[bool] = False
     stream_options: ClassVar[Mapping[str, bool]] = {"include_usage": True}
 
