@@ -132,8 +132,9 @@ def test_the_openai_package_calls_functions(service: Service, client: "openai.Op
     second = client.chat.completions.create(**(common | {"messages": turns, "tool_choice": "none"}))
     assert second.choices[0].message.content
     assert joules(service, second.model_extra) > 0
-    question, tools = WEATHER_TURNS[0]["content"], [{"type": "function", "strict": False, **WEATHER}]
-    with client.responses.stream(model=MODEL, input=question, tools=tools, tool_choice="required") as events:  # type: ignore[arg-type]
+    tools: list[Any] = [{"type": "function", "strict": False, **WEATHER}]
+    question = str(WEATHER_TURNS[0]["content"])
+    with client.responses.stream(model=MODEL, input=question, tools=tools, tool_choice="required") as events:
         kinds = [event.type for event in events]
         last = events.get_final_response()
     assert "response.function_call_arguments.done" in kinds

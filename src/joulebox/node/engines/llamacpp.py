@@ -5,6 +5,7 @@ it for one streamed chat completion at a time and stamps what arrives.
 """
 
 import importlib.metadata
+import contextlib
 import json
 import secrets
 import sys
