@@ -16,8 +16,11 @@ import page_stage
 from joulebox.asking import Answer, Client, Comparison, Stream
 from joulebox.cli import main
 from joulebox.client import ServerEvent
+from joulebox.conversation import ToolCall
 from joulebox.errors import JouleboxError
 from joulebox.model import UncertaintyPart
+from joulebox.plain import plain
+from joulebox.protocol import NodeEvent
 from joulebox.receipt import Receipt, card, held, read
 from joulebox.statistics.ratio import energy_ratio
 from server_stage import MODEL, Stage, done, stage, story
@@ -55,7 +58,7 @@ def _own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 async def works(on: Stage, *words: str, models: Sequence[str] = ("m",)) -> str:
     """A node answers what comes next; of which model."""
-    lease = await on.lease(models=models)
+    lease = await on.lease(models=models, tools=True)
     model = str(lease["prompt"]["model"])
     async with on.hold(lease):
         await on.send(lease, story(*words))
@@ -336,11 +339,21 @@ def test_a_receipt_of_another_version_is_read() -> None:
         read({"energy": None})
 
 
+async def _calls(on: Stage, call: ToolCall) -> None:
+    """The node answers the next prompt with a call."""
+    lease = await on.lease(models=("big", "small"), tools=True)
+    assert lease["prompt"]["tool_choice"] == "required"
+    event = NodeEvent(seq=0, kind="answer", data={"finish_reason": "tool_calls", "tool_calls": [plain(call)]})
+    await on.send(lease, [event])
+    finish = done(lease, model=replace(MODEL, id=lease["prompt"]["model"]))
+    await on.finish(lease, replace(finish, finish_reason="tool_calls", tool_calls=(call,)))
+
+
 async def test_the_page_for_python_works_as_it_stands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each block of the how-to runs, one after the other, against a server whose node answers whatever is asked."""
     page = Path(__file__).parents[1] / "docs" / "how-to" / "python.md"
     blocks = re.findall(r"^```python\n(.*?)^```$", page.read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE)
-    assert len(blocks) == 5
+    assert len(blocks) == 6
     monkeypatch.setenv("JOULEBOX_METERS", "none:")
     names: dict[str, object] = {}
 
@@ -349,12 +362,17 @@ async def test_the_page_for_python_works_as_it_stands(tmp_path: Path, monkeypatc
             exec(compile(block, str(page), "exec"), names)
 
     async with stage(tmp_path) as on:
-        await on.join(models=("big", "small"))
+        await on.join(models=("big", "small"), tools=True)
         monkeypatch.setenv("JOULEBOX_SERVER", on.url)
         reading = asyncio.create_task(asyncio.to_thread(run))
         for word in ("one", "two", "three", "four"):
             await works(on, word, models=("big", "small"))
+        await _calls(on, ToolCall(id="call_1", name="weather", arguments='{"city": "Paris"}'))
+        lease = await on.lease(models=("big", "small"), tools=True)
+        assert [turn["role"] for turn in lease["prompt"]["messages"]] == ["user", "assistant", "tool"]
+        await on.finish(lease, done(lease, "sunny", model=replace(MODEL, id=lease["prompt"]["model"])))
         await asyncio.wait_for(reading, 30)
+    assert "weather({" in str(names["asked"])
     assert names["total"] == sum(n * n for n in range(100_000))
 
 

@@ -4,8 +4,8 @@ The process (`llamacpp_process`) runs llama.cpp's own HTTP server on 127.0.0.1 b
 it for one streamed chat completion at a time and stamps what arrives.
 """
 
-import importlib.metadata
 import contextlib
+import importlib.metadata
 import json
 import secrets
 import sys
