@@ -66,6 +66,9 @@ def memory_need_bytes(header: Header, size_bytes: int, context_tokens: int, dtyp
 
 def read_folder(path: Path) -> Header:
     """What the folder says of its model. Raises `JouleboxError("broken_model")` with a sentence naming it."""
+    if not (path / "config.json").is_file():
+        sentence = f"{path} is a folder without a model (no config.json): name a GGUF file, or a folder of safetensors."
+        raise JouleboxError("broken_model", sentence)
     try:
         config = _json(path / "config.json")
         config |= config.get("text_config") or {}
