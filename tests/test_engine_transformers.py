@@ -154,7 +154,7 @@ def test_weights_in_several_files_are_counted_together(tmp_path: Path, folder: P
         ("model.safetensors", b"\xff" * 64, "cut short"),
         ("model.safetensors", struct.pack("<Q", 2) + b"{}", "no weights"),
         ("model.safetensors", struct.pack("<Q", 13) + b'{"w":[1,2,3]}', "cannot be used"),
-        ("config.json", None, r"config\.json cannot be read"),
+        ("config.json", None, r"a folder without a model"),
         ("config.json", b"[]", "no JSON object"),
         ("config.json", b"{}", "num_hidden_layers"),
         ("config.json", json.dumps(CONFIG | {"hidden_size": -1}).encode(), "hidden_size"),
