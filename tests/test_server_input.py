@@ -43,7 +43,7 @@ WRONG: list[tuple[dict[str, Any], str, str]] = [
     (GOOD | {"prompt": 5}, "bad_request", "prompt"),
     (GOOD | {"prompt": "\ud800"}, "bad_request", "prompt"),
     (GOOD | {"nonsense": 1}, "bad_request", "no field nonsense"),
-    (GOOD | {"messages": [{"role": "tool", "content": "x"}]}, "bad_request", "messages.0.role"),
+    (GOOD | {"messages": [{"role": "wizard", "content": "x"}]}, "bad_request", "messages.0.role"),
     (GOOD | {"placement": "soon"}, "bad_request", "zone:DE"),
     (GOOD | {"placement": "zone:"}, "unknown_zone", "not in the table"),
     (GOOD | {"placement": "zone:Atlantis"}, "unknown_zone", "Atlantis"),
