@@ -16,6 +16,9 @@ RUN := -e '.[models]'
 DEV := -e '.[models,dev,docs]'
 INSTALL := uv pip install -q --python $(BIN)/python -c constraints.txt -b constraints.txt
 PYTEST := $(BIN)/python -m pytest -q -rs -n 4 --dist loadfile --no-loadscope-reorder
+HOUSE := tests/test_tidy.py tests/test_imports.py tests/test_reference.py
+# `make check` holds the house rules; the everyday tests do not go through them once more.
+EVERYDAY := $(PYTEST) -m 'not slow' $(HOUSE:%=--ignore=%)
 
 # A .venv that was moved or whose Python is gone is made again.
 ifneq ($(shell $(BIN)/python -c 'print(open(".venv/home").read(), end="")' 2>/dev/null),$(CURDIR))
@@ -43,10 +46,10 @@ up: .venv/run ## the service with its web page, until Ctrl-C
 	@$(BIN)/joulebox up
 
 test: .venv/dev ## the everyday tests
-	$(PYTEST) -m 'not slow'
+	$(EVERYDAY)
 
 test-all: .venv/dev ## every test, the slow ones too
-	$(PYTEST) -m 'not slow'
+	$(EVERYDAY)
 	$(BIN)/python -m pytest -q -rs -n 2 --dist worksteal -m slow
 
 engine-transformers: .venv/dev ## the engine transformers with the real thing, in an environment of its own (fetches 3 GB)
@@ -61,7 +64,7 @@ check: .venv/dev ## format, lint, strict types, layers, the house rules
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(PYTEST) tests/test_tidy.py tests/test_imports.py tests/test_reference.py tests/test_docs.py -m 'not slow'
+	$(PYTEST) $(HOUSE) tests/test_docs.py -m 'not slow'
 
 format: .venv/dev ## put the code into shape
 	$(BIN)/ruff format .
@@ -86,7 +89,7 @@ accuracy: .venv/dev ## receipts against the known truth of the simulated machine
 	$(BIN)/python tests/accuracy.py $(if $(PART),--only $(PART))
 
 bench: .venv/dev ## what Joulebox costs beside its peers; writes docs/benchmarks.md (PART=name: only that part; 15 minutes)
-	$(BIN)/python tests/benchmarks.py $(if $(PART),--only $(PART)) --suite "$(PYTEST) -m 'not slow'"
+	$(BIN)/python tests/benchmarks.py $(if $(PART),--only $(PART)) --suite "$(EVERYDAY)"
 
 scale: .venv/dev ## server and Postgres behind backlogs of up to a million prompts; writes docs/scale.md (15 minutes)
 	$(BIN)/python tests/scale.py
