@@ -1,6 +1,5 @@
 """Tokens per second and joules of real answers with measurement and without (`make bench PART=answers`)."""
 
-import random
 import sys
 import tempfile
 from collections.abc import Sequence
@@ -9,7 +8,7 @@ from statistics import median
 from subprocess import PIPE, Popen
 
 from bench_page import Part, Row, table
-from costs import CPU, QUESTIONS, RATIO_MIN, TOKENS, Answered, answer
+from costs import CPU, QUESTIONS, RATIO_MIN, TOKENS, Answered, answer, in_pairs
 from joulebox.node.engines.llamacpp import LlamaCpp
 from joulebox.node.fetch import DEFAULT, fetch
 from joulebox.node.models import Registry
@@ -41,18 +40,12 @@ def pairs(path: Path, count: int) -> tuple[list[Pair], Machine]:
 
 def answered(path: Path, folder: Path, meters: Sequence[str], count: int) -> list[Pair]:
     """So many pairs, recorded first."""
-    engine, chance = LlamaCpp(CPU, None, 2048), random.Random(3)
+    engine = LlamaCpp(CPU, None, 2048)
     engine.load(Registry(folder).add(path, "smollm2", default_system="You are a helpful assistant."))
     try:
         for number in range(len(QUESTIONS)):
             answer(engine, number, ())
-        found = []
-        for number in range(count):
-            ways: list[Sequence[str]] = [meters, ()]
-            chance.shuffle(ways)
-            both = {bool(way): answer(engine, number, way) for way in ways}
-            found.append((both[True], both[False]))
-        return found
+        return in_pairs(engine, meters, count)
     finally:
         engine.unload()
 

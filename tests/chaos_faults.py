@@ -108,8 +108,10 @@ def _no_name(scene: Scene) -> None:
     names.know()
 
 
-def _full_disk(scene: Scene) -> None:
+def _full_disk(scene: Scene, *killed: str) -> None:
     ballast = scene.disk.fill()
+    for victim in killed:
+        scene.stage.kill(victim)
     wait(4.0)
     ballast.unlink()
     postgres = scene.stage.postgres
@@ -118,14 +120,7 @@ def _full_disk(scene: Scene) -> None:
 
 
 def _full_at_start(scene: Scene) -> None:
-    ballast = scene.disk.fill()
-    scene.stage.kill("server")
-    scene.stage.kill("node")
-    wait(4.0)
-    ballast.unlink()
-    postgres = scene.stage.postgres
-    if postgres is not None and not postgres.alive:
-        postgres.start()
+    _full_disk(scene, "server", "node")
 
 
 def _read_only(scene: Scene) -> None:

@@ -56,6 +56,13 @@ def smollm2() -> Path:
         pytest.skip(str(error))
 
 
+@pytest.fixture
+def own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Commands run in a folder of their own, with their data in it."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("JOULEBOX_DATA_DIR", str(tmp_path / "data"))
+
+
 @pytest.fixture(params=["sqlite", "postgres"])
 def where(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Path | str]:
     """A new database of each kind: the folder of a file, or the URL of one on a real server."""

@@ -211,21 +211,26 @@ def answer(engine: LlamaCpp, number: int, recorded: Sequence[str]) -> Answered:
     )
 
 
+def in_pairs(engine: LlamaCpp, meters: Sequence[str], count: int) -> list[tuple[Answered, Answered]]:
+    """Each prompt with the meters recorded and without, recorded first; which was asked first is drawn."""
+    found, chance = [], random.Random(3)
+    for number in range(count):
+        ways: list[Sequence[str]] = [meters, ()]
+        chance.shuffle(ways)
+        both = {bool(way): answer(engine, number, way) for way in ways}
+        found.append((both[True], both[False]))
+    return found
+
+
 def tokens(path: Path, pairs: int) -> list[tuple[Answered, Answered]]:
     """The same prompt with recording and without, in pairs whose order is drawn."""
-    engine, chance = LlamaCpp(CPU, None, 2048), random.Random(3)
+    engine = LlamaCpp(CPU, None, 2048)
     with tempfile.TemporaryDirectory(prefix="joulebox-") as folder, tree() as addresses:
         model: LocalModel = Registry(Path(folder)).add(path, "smollm2", default_system="You are a helpful assistant.")
         engine.load(model)
         try:
             answer(engine, 0, ())
-            found = []
-            for number in range(pairs):
-                ways: list[Sequence[str]] = [addresses, ()]
-                chance.shuffle(ways)
-                both = {bool(way): answer(engine, number, way) for way in ways}
-                found.append((both[True], both[False]))
-            return found
+            return in_pairs(engine, addresses, pairs)
         finally:
             engine.unload()
 

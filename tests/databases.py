@@ -29,6 +29,16 @@ def postgres() -> Iterator[str]:
         yield url
 
 
+@contextlib.contextmanager
+def setting(kind: str) -> Iterator[dict[str, str]]:
+    """A new database of that kind (`sqlite` or `postgres`), as a setting."""
+    if kind == "sqlite":
+        yield {}
+        return
+    with postgres() as url:
+        yield {"database_url": url}
+
+
 @cache
 def _file() -> bytes:
     with TemporaryDirectory() as folder:

@@ -59,11 +59,8 @@ def anyio_backend() -> str:
 @pytest.fixture(params=["sqlite", "postgres"])
 def database(request: pytest.FixtureRequest) -> Iterator[Json]:
     """A database of each kind, as a setting."""
-    if request.param == "sqlite":
-        yield {}
-    else:
-        with databases.postgres() as url:
-            yield {"database_url": url}
+    with databases.setting(request.param) as found:
+        yield found
 
 
 class Ahead(SystemClock):

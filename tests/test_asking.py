@@ -25,7 +25,7 @@ from joulebox.receipt import Receipt, card, held, read
 from joulebox.statistics.ratio import energy_ratio
 from server_stage import MODEL, Stage, done, stage, story
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.usefixtures("own_folder")]
 HOSTILE = "<script>alert(1)</script> $\\href{javascript:alert(1)}{x}$ & 'quotes'"
 CELLS = [
     {
@@ -48,12 +48,6 @@ CAMPAIGN = {"id": "c1", "title": "t", "created": "2026-11-22T08:00:00+00:00", "n
 @pytest.fixture
 def anyio_backend() -> str:
     return "asyncio"
-
-
-@pytest.fixture(autouse=True)
-def _own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("JOULEBOX_DATA_DIR", str(tmp_path / "data"))
 
 
 async def works(on: Stage, *words: str, models: Sequence[str] = ("m",)) -> str:

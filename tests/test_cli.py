@@ -26,14 +26,8 @@ from joulebox.settings import load_settings
 from joulebox.wording import size
 from server_stage import offer, stage
 
-pytestmark = pytest.mark.timeout(60)
+pytestmark = [pytest.mark.timeout(60), pytest.mark.usefixtures("own_folder")]
 NOBODY = ("--server", "http://127.0.0.1:9")
-
-
-@pytest.fixture(autouse=True)
-def _own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("JOULEBOX_DATA_DIR", str(tmp_path / "data"))
 
 
 def joulebox(capsys: pytest.CaptureFixture[str], *words: str) -> tuple[int, str, str]:

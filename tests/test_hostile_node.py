@@ -31,11 +31,8 @@ def anyio_backend() -> str:
 @pytest.fixture(params=["sqlite", pytest.param("postgres", marks=pytest.mark.slow)])
 def database(request: pytest.FixtureRequest) -> Iterator[Json]:
     """A database of each kind, as a setting."""
-    if request.param == "sqlite":
-        yield {}
-    else:
-        with databases.postgres() as url:
-            yield {"database_url": url}
+    with databases.setting(request.param) as found:
+        yield found
 
 
 async def taken(on: Stage, **fields: Any) -> tuple[str, Json]:

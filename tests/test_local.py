@@ -32,14 +32,9 @@ from joulebox.server.pages import render_receipt
 from joulebox.units import nanoseconds
 from traces import factors
 
+pytestmark = pytest.mark.usefixtures("own_folder")
 ZONES: tuple[Zone, ...] = ("package-0", "package-0/dram")
 JSON_KEYS = {"prompt_id", "model", "engine", "seed"}
-
-
-@pytest.fixture(autouse=True)
-def _own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("JOULEBOX_DATA_DIR", str(tmp_path / "data"))
 
 
 def on_rig(clock: SimulatedClock, rig: RigPowercap) -> Instruments:

@@ -20,19 +20,13 @@ from joulebox.settings import LOCAL_TOKEN
 from joulebox.terminal import cleaned, escaped, harmless, shown_json
 from server_stage import Stage, done, stage, story
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.usefixtures("own_folder")]
 SRC = Path(__file__).parents[1] / "src" / "joulebox"
 
 
 @pytest.fixture
 def anyio_backend() -> str:
     return "asyncio"
-
-
-@pytest.fixture(autouse=True)
-def _own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("JOULEBOX_DATA_DIR", str(tmp_path))
 
 
 def test_what_steers_is_taken_out_and_what_is_text_stays() -> None:

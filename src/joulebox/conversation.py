@@ -1,9 +1,10 @@
 """A conversation: its turns, the functions that a model may call, and its calls. Nouns of `joulebox.model`, which has
 their story."""
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final, Literal
+from typing import Any, Final, Literal
 
 Role = Literal["system", "user", "assistant", "tool"]
 
@@ -57,6 +58,22 @@ def must_call(tools: Sequence[Tool], choice: str) -> tuple[Tool, ...]:
 def needs_tools(tools: Sequence[Tool], messages: Sequence[Message]) -> bool:
     """Whether an engine must know of functions: they may be called, or were before."""
     return bool(tools) or any(turn.role == "tool" or turn.tool_calls for turn in messages)
+
+
+def called(calls: Sequence[ToolCall]) -> list[dict[str, Any]]:
+    """Calls in OpenAI's form."""
+    return [
+        {"id": one.id, "type": "function", "function": {"name": one.name, "arguments": one.arguments}} for one in calls
+    ]
+
+
+def arguments_of(text: str) -> dict[str, Any] | None:
+    """The arguments that a text is the JSON of; `None` where it is no object."""
+    try:
+        value = json.loads(text)
+    except (ValueError, RecursionError):
+        return None
+    return value if isinstance(value, dict) else None
 
 
 def with_calls(answer: str, calls: Sequence[ToolCall]) -> str:

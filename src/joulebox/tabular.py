@@ -41,16 +41,21 @@ def whole_file(path: Path) -> Iterator[IO[bytes]]:
         raise
 
 
-def csv_chunks(names: Sequence[str], rows: Iterable[Row]) -> Iterator[bytes]:
+def csv_chunks(names: Sequence[str], rows: Iterable[Row], line_end: str = "\r\n") -> Iterator[bytes]:
     """A table as CSV (RFC 4180, UTF-8), a piece at a time. Absent cells are empty; no cell is a formula."""
     text = io.StringIO()
-    writer = csv.writer(text)
+    writer = csv.writer(text, lineterminator=line_end)
     writer.writerow(names)
     for row in rows:
         writer.writerow([safe(cell) for cell in row])
         if text.tell() > CHUNK:
             yield _taken(text)
     yield _taken(text)
+
+
+def csv_text(names: Sequence[str], rows: Iterable[Row]) -> str:
+    """The same as one text for people to read: lines end as in any text."""
+    return b"".join(csv_chunks(names, rows, "\n")).decode()
 
 
 def _taken(text: io.StringIO) -> bytes:

@@ -1,7 +1,5 @@
 """A campaign's table for people and programs: text, Markdown, CSV, JSON. The same cells, with n and interval."""
 
-import csv
-import io
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -9,8 +7,9 @@ from typing import Any, Final
 
 from joulebox.bench.record import Record
 from joulebox.bench.table import ALL, Cell, Pair, Table
-from joulebox.columns import safe
+from joulebox.columns import Row
 from joulebox.statistics import Interval
+from joulebox.tabular import csv_text
 
 MG_PER_G: Final = 1000.0
 Rows = list[list[str]]
@@ -235,22 +234,20 @@ def _escaped(text: str) -> str:
 
 def as_csv(table: Table) -> str:
     """A row a cell, every figure with its interval; what is missing is empty."""
-    text = io.StringIO()
-    rows = csv.writer(text, lineterminator="\n")
-    rows.writerow(
+    names = (
         ["node", "model", "category", "asked", "n", "answers", "missing"]
         + [f"{name}{end}" for name in _COLUMNS for end in ("", "_low", "_high")]
         + ["right", "judged", "output_tokens", "truncated", "refused", "suspect", "repeat_cv", "best"]
     )
-    for cell in table.cells:
-        intervals: list[Interval | None] = [getattr(cell, name) for name in _COLUMNS]
-        ends = [end for one in intervals for end in ((one.value, one.low, one.high) if one else ("", "", ""))]
-        counts = (cell.right, cell.judged, cell.output_tokens, cell.truncated, cell.refused, cell.suspect)
-        rows.writerow(
-            [*map(safe, (cell.node, cell.model, cell.category)), cell.asked, cell.n, cell.answers, missing_text(cell),
-             *ends, *counts, cell.repeat_cv, cell.best]
-        )  # fmt: skip
-    return text.getvalue()
+    return csv_text(names, map(_row, table.cells))
+
+
+def _row(cell: Cell) -> Row:
+    intervals: list[Interval | None] = [getattr(cell, name) for name in _COLUMNS]
+    ends = [end for one in intervals for end in ((one.value, one.low, one.high) if one else (None, None, None))]
+    counts = (cell.right, cell.judged, cell.output_tokens, cell.truncated, cell.refused, cell.suspect)
+    place = (cell.node, cell.model, cell.category, cell.asked, cell.n, cell.answers, missing_text(cell))
+    return [*place, *ends, *counts, cell.repeat_cv, cell.best]
 
 
 def as_json(table: Table, record: Record) -> str:

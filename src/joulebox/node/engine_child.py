@@ -13,7 +13,7 @@ import subprocess
 import threading
 from collections import deque
 from collections.abc import Mapping, Sequence
-from typing import IO, Any, Final
+from typing import IO, Any, Final, Generic, TypeVar
 
 from joulebox.errors import JouleboxError
 from joulebox.node.engine import LocalModel
@@ -21,15 +21,22 @@ from joulebox.node.engine import LocalModel
 LOAD_WAIT_S: Final = 600.0
 """A model that takes longer to load is given up."""
 END_WAIT_S: Final = 5.0
+SILENCE_S: Final = 1_800.0
+"""An engine that says nothing for so long, a long prefill included, is given up."""
+CALM_S: Final = 3.0
+"""An engine that is still at work so long after its answer was cancelled is ended, and loaded again when needed."""
+# OpenMP threads spin between two steps, which makes decoding three times faster than sleeping. The default count keeps
+# them spinning for milliseconds after the answer; this one is as fast and stops at once.
+ENVIRONMENT: Final = {"GOMP_SPINCOUNT": "10000"}
 _LOG_LINES: Final = 20
 _LOG_LINE_BYTES: Final = 500
 _PIECE_BYTES: Final = 1 << 16
 
 
 class EngineChild:
-    """The process of one model. `environment` gives way to what is set already."""
+    """The process of one model. `ENVIRONMENT` gives way to what is set already."""
 
-    def __init__(self, model: LocalModel, command: Sequence[str], environment: Mapping[str, str]) -> None:
+    def __init__(self, model: LocalModel, command: Sequence[str]) -> None:
         self.model = model
         # A session of its own: Ctrl-C in the terminal is for the node, which then ends its engine.
         self._process = subprocess.Popen(
@@ -37,7 +44,7 @@ class EngineChild:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
-            env=environment | os.environ,
+            env=ENVIRONMENT | os.environ,
             start_new_session=True,
         )
         stdin, stdout, stderr = self._process.stdin, self._process.stdout, self._process.stderr
@@ -150,6 +157,40 @@ class EngineChild:
         if code < 0:
             return f"was ended by {signal.Signals(-code).name}"
         return f"ended with exit code {code}"
+
+
+_Child = TypeVar("_Child", bound=EngineChild)
+
+
+class ChildEngine(Generic[_Child]):
+    """What engines share whose model is in such a process."""
+
+    _child: _Child | None = None
+
+    @property
+    def loaded(self) -> LocalModel | None:
+        child = self._child
+        return child.model if child is not None and child.alive else None
+
+    @property
+    def pid(self) -> int | None:
+        """The engine process, `None` where none runs."""
+        child = self._child
+        return child.pid if child is not None and child.alive else None
+
+    def unload(self) -> None:
+        child, self._child = self._child, None
+        if child is not None:
+            child.end()
+
+    def _asked(self) -> _Child:
+        """The process that is to answer. Raises `JouleboxError("engine_died")` where there is none any more."""
+        child = self._child
+        if child is None:
+            raise JouleboxError("engine_died", "No model is loaded: load one before asking.")
+        if not child.alive:
+            raise child.death(None)
+        return child
 
 
 class _Log:

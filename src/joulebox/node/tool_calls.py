@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from itertools import chain
 from typing import Any, Final
 
-from joulebox.conversation import Message, Tool, must_call
+from joulebox.conversation import Message, Tool, arguments_of, called, must_call
 from joulebox.model import Prompt
 
 Json = dict[str, Any]
@@ -33,10 +33,7 @@ def turn(message: Message) -> Json:
     """A turn in OpenAI's form."""
     told: Json = {"role": message.role, "content": message.content}
     if message.tool_calls:
-        told["tool_calls"] = [
-            {"id": one.id, "type": "function", "function": {"name": one.name, "arguments": one.arguments}}
-            for one in message.tool_calls
-        ]
+        told["tool_calls"] = called(message.tool_calls)
     return told if message.tool_call_id is None else told | {"tool_call_id": message.tool_call_id}
 
 
@@ -80,7 +77,7 @@ def _in_words(message: Message, names: dict[str, str]) -> Message:
     if message.role == "tool":
         name = names.get(message.tool_call_id or "", "the function")
         return Message(role="user", content=f"{name} answered: {message.content}")
-    calls = [json.dumps({"name": one.name, "arguments": _object(one.arguments)}) for one in message.tool_calls]
+    calls = [json.dumps({"name": one.name, "arguments": arguments_of(one.arguments)}) for one in message.tool_calls]
     return Message(role=message.role, content="\n".join(filter(None, [message.content, *calls])))
 
 
@@ -141,7 +138,7 @@ class Calls:
         """The calls, with the JSON of their arguments, and the text of what is no whole call after all."""
         whole, rest = [], self._held
         for name, arguments in self._told.values():
-            if _object(arguments or "{}") is not None:
+            if arguments_of(arguments or "{}") is not None:
                 whole.append((name, arguments or "{}"))
             else:
                 rest += f"{name}({arguments}"
@@ -179,12 +176,3 @@ def _stripped(text: str) -> str:
     while sign := next((each for each in around if text.startswith(each)), None):
         text = text.removeprefix(sign).lstrip()
     return text
-
-
-def _object(text: str) -> Json | None:
-    """The JSON object that a text is, if it is one."""
-    try:
-        value = json.loads(text)
-    except (ValueError, RecursionError):
-        return None
-    return value if isinstance(value, dict) else None

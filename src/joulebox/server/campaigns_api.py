@@ -1,19 +1,18 @@
 """The routes of what campaigns found: the table, a recommendation, publishing."""
 
-import csv
 from collections.abc import Sequence
 from dataclasses import asdict
-from io import StringIO
 from typing import Annotated, Any, Final, Literal
 
 from fastapi import APIRouter, Query, Response
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel, ConfigDict, Field
 
-from joulebox.columns import safe
+from joulebox.columns import Row
 from joulebox.errors import JouleboxError
 from joulebox.server.campaigns import EVERYTHING, Campaign, CampaignCell
 from joulebox.server.service import Mine, Service
+from joulebox.tabular import csv_text
 
 Json = dict[str, Any]
 Name = Annotated[str, Field(min_length=1, max_length=64)]
@@ -127,13 +126,13 @@ def shown(campaign: Campaign) -> Json:
 
 def as_csv(cells: Sequence[CampaignCell]) -> str:
     """A row a cell, every figure with its interval; what is missing is empty."""
-    text = StringIO()
-    rows = csv.writer(text, lineterminator="\n")
-    rows.writerow([*PLACE, *(f"{name}{end}" for name in FIGURES for end in ("", "_low", "_high"))])
-    for cell in cells:
-        ends = [(cell.figures.get(name) or {}).get(end) for name in FIGURES for end in ("value", "low", "high")]
-        rows.writerow([*(safe(getattr(cell, name)) for name in PLACE), *ends])
-    return text.getvalue()
+    names = [*PLACE, *(f"{name}{end}" for name in FIGURES for end in ("", "_low", "_high"))]
+    return csv_text(names, map(_row, cells))
+
+
+def _row(cell: CampaignCell) -> Row:
+    ends = [(cell.figures.get(name) or {}).get(end) for name in FIGURES for end in ("value", "low", "high")]
+    return [*(getattr(cell, name) for name in PLACE), *ends]
 
 
 def _cell(campaign: str, body: CellBody) -> CampaignCell:

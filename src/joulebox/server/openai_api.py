@@ -13,7 +13,7 @@ from typing import Any, Final
 from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse, Response
 
-from joulebox.conversation import ToolCall
+from joulebox.conversation import ToolCall, called
 from joulebox.errors import JouleboxError
 from joulebox.server.campaigns import AUTO, EVERYTHING
 from joulebox.server.following import (
@@ -42,7 +42,6 @@ from joulebox.server.openai_forms import (
 )
 from joulebox.server.receipt_fields import handed_on, openai_usage
 from joulebox.server.service import Mine, Service
-from joulebox.server.tool_bodies import told
 
 Json = dict[str, Any]
 SSE: Final = "text/event-stream"
@@ -64,7 +63,7 @@ class _Form:
         """The choice of a whole answer."""
         message: Json = {"role": "assistant", "content": answer.text}
         if answer.calls:
-            message |= {"content": answer.text or None, "tool_calls": told(answer.calls)}
+            message |= {"content": answer.text or None, "tool_calls": called(answer.calls)}
         said: Json = {"message": message} if self.chat else {"text": answer.text}
         return {"index": 0, **said, "logprobs": None, "finish_reason": reason_of(answer.reason)}
 
@@ -73,9 +72,9 @@ class _Form:
     ) -> Json:
         """The choice of a piece of it, or of its calls."""
         role = {"role": "assistant"} if first else {}
-        called = {"tool_calls": [{"index": at, **one} for at, one in enumerate(told(calls))]} if calls else {}
+        pieces = {"tool_calls": [{"index": at, **one} for at, one in enumerate(called(calls))]} if calls else {}
         said: Json = (
-            {"delta": {**role, **({"content": text} if text else {}), **called}} if self.chat else {"text": text}
+            {"delta": {**role, **({"content": text} if text else {}), **pieces}} if self.chat else {"text": text}
         )
         return {"index": 0, **said, "logprobs": None, "finish_reason": reason}
 

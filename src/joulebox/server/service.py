@@ -11,7 +11,7 @@ from fastapi import Depends, Request
 from pydantic import ValidationError
 
 from joulebox.accounting.whatif import what_if, window
-from joulebox.conversation import with_calls
+from joulebox.conversation import called, with_calls
 from joulebox.errors import JouleboxError
 from joulebox.model import FINAL_STATES, IdlePolicy, Intensity, Job, JobState, Phase, Prompt
 from joulebox.protocol import pack_trace
@@ -48,7 +48,7 @@ from joulebox.server.replicas import Replicas
 from joulebox.server.report import asked, sci_report
 from joulebox.server.store import Store
 from joulebox.server.talking import TURNS_MAX, continued, expected
-from joulebox.server.tool_bodies import check_answered, told
+from joulebox.server.tool_bodies import check_answered
 from joulebox.server.whatif_words import sentences
 from joulebox.statistics.recommending import Advice
 
@@ -331,7 +331,7 @@ class Service:
             "node": job.node,
             "attempt": job.attempt,
             "answer": job.answer if seen else None,
-            "tool_calls": told(job.tool_calls) if seen else [],
+            "tool_calls": called(job.tool_calls) if seen else [],
             "finish_reason": job.finish_reason,
             "receipt_id": job.receipt_id,
             "error": {"code": job.error.code, "detail": job.error.detail} if job.error else None,

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
-from joulebox.conversation import AUTO, FUNCTION_PREFIX, REQUIRED, Message, Role, Tool, ToolCall
+from joulebox.conversation import AUTO, FUNCTION_PREFIX, REQUIRED, Message, Role, Tool, ToolCall, arguments_of
 from joulebox.errors import JouleboxError
 
 Json = dict[str, Any]
@@ -119,17 +119,10 @@ class MessageBody(BaseModel):
 
 def _call(body: ToolCallBody, place: str) -> ToolCall:
     function = body.function
-    if not _is_object(function.arguments or "{}"):
+    if arguments_of(function.arguments or "{}") is None:
         sentence = f"{place}: the arguments of {function.name} must be the JSON of an object."
         raise JouleboxError("bad_request", sentence, field="messages")
     return ToolCall(id=body.id, name=function.name, arguments=function.arguments or "{}")
-
-
-def _is_object(text: str) -> bool:
-    try:
-        return isinstance(json.loads(text), dict)
-    except (ValueError, RecursionError):
-        return False
 
 
 Choice = Literal["none", "auto", "required"] | ChoiceBody
@@ -185,13 +178,6 @@ def _size(tool: Tool) -> int:
 # --- calls as people read them ----------------------------------------------------------------------------------------
 
 
-def told(calls: Sequence[ToolCall]) -> list[Json]:
-    """Calls in OpenAI's form."""
-    return [
-        {"id": one.id, "type": "function", "function": {"name": one.name, "arguments": one.arguments}} for one in calls
-    ]
-
-
 def read_calls(told_: object) -> tuple[ToolCall, ...]:
     """The calls that a node tells of. Raises `JouleboxError("bad_request")` where they cannot be."""
     try:
@@ -208,7 +194,7 @@ def check_calls(calls: Sequence[ToolCall]) -> None:
         raise JouleboxError("bad_request", f"An answer has {CALLS_MAX} calls at most.")
     if any(len(one.id) > 200 or len(one.name) > 200 or len(one.arguments) > CALL_MAX for one in calls):
         raise JouleboxError("bad_request", f"The arguments of a call have {CALL_MAX} characters at most.")
-    if not all(_is_object(one.arguments) for one in calls):
+    if any(arguments_of(one.arguments) is None for one in calls):
         raise JouleboxError("bad_request", "The arguments of a call must be the JSON of an object.")
 
 

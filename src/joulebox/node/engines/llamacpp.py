@@ -20,7 +20,7 @@ from joulebox.errors import JouleboxError
 from joulebox.model import EngineInfo, Prompt
 from joulebox.node import llamacpp_wire
 from joulebox.node.engine import Event, LocalModel, Started
-from joulebox.node.engine_child import END_WAIT_S, EngineChild
+from joulebox.node.engine_child import CALM_S, END_WAIT_S, SILENCE_S, ChildEngine, EngineChild
 from joulebox.node.engine_http import Line, Tally, Unreadable, events
 from joulebox.node.engines.llamacpp_process import Task
 from joulebox.node.models import check_memory
@@ -29,14 +29,7 @@ from joulebox.units import nanoseconds
 
 NAME: Final = "llama.cpp"
 PACKAGE: Final = "xllamacpp"
-SILENCE_S: Final = 1_800.0
-"""An engine that says nothing for so long, a long prefill included, is given up."""
-IDLE_WAIT_S: Final = 3.0
-"""An engine that is still at work so long after its answer was cancelled is ended, and loaded again when needed."""
 IDLE_LOOK_S: Final = 0.1
-# OpenMP threads spin between two steps, which makes decoding three times faster than sleeping. The default count keeps
-# them spinning for milliseconds after the answer; this one is as fast and stops at once.
-_ENVIRONMENT: Final = {"GOMP_SPINCOUNT": "10000"}
 _LONGER: Final = "raise JOULEBOX_CONTEXT_TOKENS on the node"
 
 
@@ -50,7 +43,7 @@ def installed() -> EngineInfo:
     return EngineInfo(name=NAME, version=f"{PACKAGE} {version}")
 
 
-class LlamaCpp:
+class LlamaCpp(ChildEngine["_Child"]):
     """The engine of real models. Not for two threads at once, but `cancel` and `loaded` may be used from any.
 
     `threads` of `None`: one per physical core. `context_tokens` is the most that is set aside; a model trained for less
@@ -65,19 +58,7 @@ class LlamaCpp:
         self._clock = clock
         self._threads = threads
         self._context_tokens = context_tokens
-        self._child: _Child | None = None
         self._line: Line | None = None
-
-    @property
-    def loaded(self) -> LocalModel | None:
-        child = self._child
-        return child.model if child is not None and child.alive else None
-
-    @property
-    def pid(self) -> int | None:
-        """The engine process, `None` where none runs."""
-        child = self._child
-        return child.pid if child is not None and child.alive else None
 
     def load(self, model: LocalModel) -> None:
         self.unload()
@@ -94,17 +75,8 @@ class LlamaCpp:
             raise
         self._child = child
 
-    def unload(self) -> None:
-        child, self._child = self._child, None
-        if child is not None:
-            child.end()
-
     def generate(self, prompt: Prompt) -> Iterator[Event]:
-        child = self._child
-        if child is None:
-            raise JouleboxError("engine_died", "No model is loaded: load one before asking.")
-        if not child.alive:
-            raise child.death(None)
+        child = self._asked()
         request = llamacpp_wire.request(prompt, child.model, tells_tools=child.tells_tools)
         line, tally = Line(), Tally(calls=calls_of(prompt))
         self._line = line
@@ -153,7 +125,7 @@ class LlamaCpp:
     def _wait_until_idle(self, child: "_Child") -> None:
         """llama.cpp sees a cut connection within a second and stops after the batch in work; now and then it misses the
         cut while it reads a prompt. Until it stops the machine is not idle, and nothing else may be measured on it."""
-        deadline_ns = self._clock.now_ns() + nanoseconds(IDLE_WAIT_S)
+        deadline_ns = self._clock.now_ns() + nanoseconds(CALM_S)
         while child.alive and child.busy():
             if self._clock.now_ns() > deadline_ns:
                 child.kill()
@@ -169,7 +141,7 @@ class _Child(EngineChild):
         self._task = Task(path=str(model.path), context_tokens=context_tokens, threads=threads, key=self._key)
         self._client: httpx2.Client | None = None
         self.tells_tools = False
-        super().__init__(model, [sys.executable, "-P", "-m", "joulebox.node.engines.llamacpp_process"], _ENVIRONMENT)
+        super().__init__(model, [sys.executable, "-P", "-m", "joulebox.node.engines.llamacpp_process"])
 
     @property
     def client(self) -> httpx2.Client:
@@ -192,7 +164,7 @@ class _Child(EngineChild):
     def busy(self) -> bool:
         """Whether an answer is under way."""
         try:
-            slots = self.client.get("/slots", timeout=IDLE_WAIT_S).json()
+            slots = self.client.get("/slots", timeout=CALM_S).json()
         except (httpx2.HTTPError, ValueError):
             return self.alive
         return llamacpp_wire.busy(slots)

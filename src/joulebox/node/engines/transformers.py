@@ -18,7 +18,7 @@ from joulebox.clock import Clock
 from joulebox.errors import JouleboxError
 from joulebox.model import EngineInfo, Prompt, Usage
 from joulebox.node.engine import Event, Finished, LocalModel, Started, Token
-from joulebox.node.engine_child import EngineChild
+from joulebox.node.engine_child import CALM_S, SILENCE_S, ChildEngine, EngineChild
 from joulebox.node.engines import transformers_process
 from joulebox.node.engines.transformers_process import Task
 from joulebox.node.models import check_memory
@@ -34,15 +34,9 @@ DTYPES: Final = ("auto", "float32", "bfloat16", "float16")
 DEVICES: Final = ("auto", "cpu", "cuda")
 LOOK_S: Final = 60.0
 """Asking a Python for the versions of its packages takes less."""
-SILENCE_S: Final = 1_800.0
-"""An engine that says nothing for so long, a long prefill included, is given up."""
-CALM_S: Final = 3.0
-"""An engine that is still at work so long after its answer was cancelled is ended, and loaded again when needed."""
-# As for llama.cpp: threads of OpenMP that spin between two steps are faster, but must not go on after the answer.
-_ENVIRONMENT: Final = {"GOMP_SPINCOUNT": "10000"}
 
 
-class Transformers:
+class Transformers(ChildEngine[EngineChild]):
     """The engine of models in Hugging Face's form. Not for two threads at once, but `cancel` and `loaded` may be used
     from any. Raises `JouleboxError`: `bad_setting` for an option that makes no sense, `engine_missing`."""
 
@@ -58,21 +52,9 @@ class Transformers:
         self._clock = clock
         self._threads = threads
         self._context_tokens = context_tokens
-        self._child: EngineChild | None = None
         self._answer: _Answer | None = None
         found = _installed(self._python)
         self.info = EngineInfo(name=NAME, version=f"{found['transformers']}, torch {found['torch']}")
-
-    @property
-    def loaded(self) -> LocalModel | None:
-        child = self._child
-        return child.model if child is not None and child.alive else None
-
-    @property
-    def pid(self) -> int | None:
-        """The engine process, `None` where none runs."""
-        child = self._child
-        return child.pid if child is not None and child.alive else None
 
     def load(self, model: LocalModel) -> None:
         self.unload()
@@ -92,7 +74,7 @@ class Transformers:
             memory_bytes=model.file.memory_bytes,
         )
         # By its path: a Python of another environment knows nothing of Joulebox.
-        child = EngineChild(model, [self._python, "-P", str(transformers_process.__file__)], _ENVIRONMENT)
+        child = EngineChild(model, [self._python, "-P", str(transformers_process.__file__)])
         try:
             about = child.begun(asdict(task))
         except BaseException:
@@ -102,17 +84,8 @@ class Transformers:
         self.info = EngineInfo(name=NAME, version=version)
         self._child = child
 
-    def unload(self) -> None:
-        child, self._child = self._child, None
-        if child is not None:
-            child.end()
-
     def generate(self, prompt: Prompt) -> Iterator[Event]:
-        child = self._child
-        if child is None:
-            raise JouleboxError("engine_died", "No model is loaded: load one before asking.")
-        if not child.alive:
-            raise child.death(None)
+        child = self._asked()
         ask = _ask(prompt, child.model)
         answer = self._answer = _Answer(child)
         try:
