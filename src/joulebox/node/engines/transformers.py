@@ -181,7 +181,9 @@ class _Answer:
             cached_tokens=0,
             output_tokens=line.get("output_tokens", self.shown),
         )
-        return Finished(t_ns=t_ns, usage=usage, finish_reason=line.get("end", "cancelled"))
+        # Of a cancelled answer text was left out, also where its process came to an end of its own just then.
+        reason = "cancelled" if self.cancelled else line.get("end", "cancelled")
+        return Finished(t_ns=t_ns, usage=usage, finish_reason=reason)
 
 
 def _ask(prompt: Prompt, model: LocalModel) -> dict[str, Any]:
