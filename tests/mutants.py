@@ -6,7 +6,8 @@ reach the changed statement, those that told most changes of that function befor
 chance, so that a score repeats. Changes that change nothing anybody could see stand in `mutants.toml`, each with its
 reason; all others that no test told are printed, and the exit code is 1.
 
-`FILE=energy` is one file, `SAMPLE=200` (and `SEED=1`) that many mutants of all by lot, with the interval of the score.
+`FILE=energy` is one file, `SAMPLE=200` (and `SEED=1`) that many mutants of all by lot, with the interval of the score;
+`python tests/mutants.py energy --again` tries only those that lived last time.
 """
 
 import argparse
@@ -44,6 +45,7 @@ from mutmut.mutation.pragma_handling import IgnoredCode
 ROOT = Path(__file__).parents[1]
 SOURCE = ROOT / "src"
 KEPT = ROOT / "build" / "mutants"
+LIVED = "lived.json"
 FILES = [
     f"joulebox/accounting/{name}.py"
     for name in (
@@ -391,6 +393,19 @@ def explained() -> dict[tuple[str, ...], str]:
     }
 
 
+def lived_last_time() -> list[list[str]]:
+    """The keys of the changes that no test told when they were last tried."""
+    path = KEPT / LIVED
+    return json.loads(path.read_text()) if path.exists() else []
+
+
+def keep_lived(tried: Sequence[Mutant], lived: Sequence[Mutant]) -> None:
+    """Note which of those tried lived; what is known of others stays."""
+    keys = {one.key for one in tried}
+    kept = [key for key in lived_last_time() if tuple(key) not in keys] + [list(one.key) for one in lived]
+    (KEPT / LIVED).write_text(json.dumps(kept, indent=0))
+
+
 def interval(killed: int, tried: int) -> tuple[float, float]:
     """Wilson's, 95 %."""
     z, p = 1.96, killed / tried
@@ -414,6 +429,7 @@ def main() -> int:
     options.add_argument("--sample", type=int, help="so many mutants by lot")
     options.add_argument("--seed", type=int, default=1)
     options.add_argument("--part", default="1/1", help="the n-th of m parts, as 1/2")
+    options.add_argument("--again", action="store_true", help="only those that lived last time")
     options.add_argument("--slow", action="store_true", help=f"also by tests that take longer than {QUICK_S} s")
     options.add_argument("--without", action="append", default=[], help="a test file that is left out, as `method`")
     options.add_argument("--verbose", action="store_true")
@@ -423,6 +439,9 @@ def main() -> int:
     chosen = random.Random(given.seed).sample(every, min(given.sample, len(every))) if given.sample else every
     part, parts = map(int, given.part.split("/"))
     chosen = chosen[part - 1 :: parts]
+    if given.again:
+        last = lived_last_time()
+        chosen = [one for one in chosen if list(one.key) in last]
     runner = Runner(chosen, explained(), given)
     tests = [
         str(path)
@@ -434,6 +453,7 @@ def main() -> int:
     code = pytest.main([*how, *tests], [runner])
     if code:
         return int(code)
+    keep_lived(chosen, runner.lived)
     print("\n".join(("", *table(chosen, runner))))
     tried = [one for one in chosen if one.key not in runner.explained]
     print(f"{runner.late} were told because they never ended")
