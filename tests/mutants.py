@@ -65,12 +65,13 @@ TESTS = (
         "doubt",
         "embodied",
         "equivalents",
+        "estimator",
         "faults",
         "idle_drift",
         "intensity",
     ),
     *("intervals", "metering", "method", "readings", "report", "sci", "slow_meters", "split", "statistics"),
-    *("surroundings", "wall_gain", "whatif"),
+    *("surroundings", "unknown", "wall_gain", "whatif"),
 )
 CHILD_S = 5.0
 QUICK_S, SLOWER = 0.3, 4

@@ -11,7 +11,7 @@ from traces import S, channel, series, work
 
 COUNTER = channel()
 CURVE = curve_of(series(COUNTER, work(10.0, 40.0, 30.0, 32.0), 34.0))
-WINDOW = Window(start_ns=30 * S, end_ns=32 * S, guard_s=1.0, tick_s=0.001, lag_s=0.0)
+WINDOW = Window(start_ns=30 * S, end_ns=32 * S, guard_s=1.0, tick_s=0.001, lag_s=0.0, quiet_from_ns=0)
 
 
 def test_work_right_before_leaves_the_guard_its_length() -> None:

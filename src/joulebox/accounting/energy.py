@@ -33,7 +33,7 @@ class Window:
     guard_s: float
     tick_s: float
     lag_s: float
-    quiet_from_ns: int = 0
+    quiet_from_ns: int
 
     @property
     def duration_s(self) -> float:
