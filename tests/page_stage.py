@@ -14,7 +14,7 @@ from itertools import count
 from math import sin
 from typing import Any
 
-from fastapi import FastAPI, Request, Response
+from fastapi import APIRouter, FastAPI, Request, Response
 from fastapi.responses import JSONResponse, StreamingResponse
 
 from joulebox import model as nouns
@@ -680,7 +680,7 @@ def application() -> FastAPI:
     app, stage = FastAPI(docs_url=None, redoc_url=None, openapi_url=None), Stage()
     install(app, refused)
     app.state.stage = stage
-    app.include_router(router(lambda _: stage, StageDoor(), OPERATOR, RULES))
+    app.include_router(router(APIRouter, lambda _: stage, StageDoor(), OPERATOR, RULES))
 
     @app.post("/api/v1/prompts")
     async def submit(request: Request) -> Response:

@@ -6,15 +6,16 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Query
 
 from joulebox.server.operating import TokenBody
+from joulebox.server.problems import NewRouter
 from joulebox.server.service import Mine
 
 Json = dict[str, Any]
 Limit = Annotated[int, Query(ge=1, le=100)]
 
 
-def router() -> APIRouter:
+def router(new: NewRouter) -> APIRouter:
     """All of them."""
-    routes = APIRouter()
+    routes = new()
 
     @routes.post("/api/v1/tokens", status_code=201)
     async def create(body: TokenBody, mine: Mine) -> Json:

@@ -15,6 +15,7 @@ from joulebox.model import FINAL_STATES
 from joulebox.server.bodies import PromptBody
 from joulebox.server.events import Seen, seen_until, watch
 from joulebox.server.pages import POLICY_ALONE, render_report
+from joulebox.server.problems import NewRouter
 from joulebox.server.report_words import as_markdown
 from joulebox.server.service import Mine, Service
 
@@ -42,9 +43,9 @@ class DrainBody(BaseModel):
     why: Annotated[str, Field(min_length=1, max_length=200, description="What people who wait for it are told.")]
 
 
-def router(service: Service) -> APIRouter:
+def router(new: NewRouter, service: Service) -> APIRouter:
     """All public routes."""
-    routes = APIRouter()
+    routes = new()
     _prompts(routes, service)
     _receipts(routes, service)
     _fleet(routes, service)

@@ -8,6 +8,7 @@ import signal
 import socket
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
+from functools import partial
 from typing import Final
 
 from fastapi import APIRouter, Depends, FastAPI
@@ -41,7 +42,7 @@ from joulebox.server.grid.live import Grid
 from joulebox.server.keeper import Keeper
 from joulebox.server.lives import Listener, Lives
 from joulebox.server.planner import Planner
-from joulebox.server.problems import PROBLEMS, Shell, install
+from joulebox.server.problems import PROBLEMS, NewRouter, Shell, install
 from joulebox.server.replicas import Replicas
 from joulebox.server.retention import Retention
 from joulebox.server.service import Service
@@ -126,27 +127,28 @@ def build_app(settings: Settings, clock: Clock | None = None, listener: Listener
     )
     app.add_middleware(Shell, large=[node_api.LARGE])
     install(app, pages.refused)
-    for_nodes = node_api.router(desk, replicas)
-    for routes in (for_nodes, *_for_people(settings, service, gate, grid)):
-        app.include_router(routes)
+    new = partial(APIRouter, dependencies=[Depends(gate)], responses=PROBLEMS)
+    for_nodes = node_api.router(new, desk, replicas)
+    for routes in (for_nodes, *_for_people(new, settings, service, gate, grid)):
+        app.routes.extend(routes.routes)  # a router that is included has every route made a second time
     document(app)
     describe(app)
     app.state.entrance = Shortcut(app, gate, for_nodes.routes, [node_api.LARGE])
     return app
 
 
-def _for_people(settings: Settings, service: Service, gate: Gate, grid: Grid) -> list[APIRouter]:
+def _for_people(new: NewRouter, settings: Settings, service: Service, gate: Gate, grid: Grid) -> list[APIRouter]:
     """Every route but the nodes' own."""
-    foreign = [one.router(settings.receipt_wait_s) for one in (openai_api, openai_responses, ollama_api)]
+    foreign = [one.router(new, settings.receipt_wait_s) for one in (openai_api, openai_responses, ollama_api)]
     return [
-        api.router(service),
-        pages.router(service.seen_by, gate, _operator(settings), _rules(settings)),
-        access_api.router(),
-        comparing_api.router(),
-        feedback_api.router(),
-        campaigns_api.router(service),
-        metrics.router(metrics.Metrics(service.desk, service.store.seeing, grid)),
-        export.router(),
+        api.router(new, service),
+        pages.router(new, service.seen_by, gate, _operator(settings), _rules(settings)),
+        access_api.router(new),
+        comparing_api.router(new),
+        feedback_api.router(new),
+        campaigns_api.router(new, service),
+        metrics.router(new, metrics.Metrics(service.desk, service.store.seeing, grid)),
+        export.router(new),
         *foreign,
     ]
 

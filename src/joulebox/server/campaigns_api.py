@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from joulebox.columns import Row
 from joulebox.errors import JouleboxError
 from joulebox.server.campaigns import EVERYTHING, Campaign, CampaignCell
+from joulebox.server.problems import NewRouter
 from joulebox.server.service import Mine, Service
 from joulebox.tabular import csv_text
 
@@ -65,9 +66,9 @@ class CampaignBody(BaseModel):
     cells: Annotated[list[CellBody], Field(max_length=CELLS_MAX)]
 
 
-def router(service: Service) -> APIRouter:
+def router(new: NewRouter, service: Service) -> APIRouter:
     """All of them."""
-    routes = APIRouter()
+    routes = new()
     books = service.store.campaigns
 
     @routes.get("/api/v1/table", responses={200: {"content": {"text/csv": {"schema": {"type": "string"}}}}})

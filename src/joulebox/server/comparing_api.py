@@ -8,6 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from joulebox.server.bodies import EXAMPLE
 from joulebox.server.comparing import MODELS_MAX, MODELS_MIN, in_order
+from joulebox.server.problems import NewRouter
 from joulebox.server.service import Mine
 from joulebox.server.tool_bodies import Text
 
@@ -35,9 +36,9 @@ class ComparisonBody(BaseModel):
     ] = None
 
 
-def router() -> APIRouter:
+def router(new: NewRouter) -> APIRouter:
     """It alone."""
-    routes = APIRouter()
+    routes = new()
 
     @routes.post("/api/v1/comparisons", status_code=202)
     async def compare(body: ComparisonBody, mine: Mine) -> Json:

@@ -14,6 +14,7 @@ from fastapi.responses import Response, StreamingResponse
 from joulebox.columns import READING, reading_rows
 from joulebox.evidence import decode_trace
 from joulebox.model import Trace
+from joulebox.server.problems import NewRouter
 from joulebox.server.service import Mine
 from joulebox.tabular import csv_chunks, write_parquet
 
@@ -52,9 +53,9 @@ def _types(*media_types: str) -> dict[int | str, Json]:
     return {200: {"content": {one: {} for one in media_types}, "description": "As it is."}}
 
 
-def router() -> APIRouter:
+def router(new: NewRouter) -> APIRouter:
     """The routes."""
-    routes = APIRouter()
+    routes = new()
     trace = "/api/v1/receipts/{receipt_id}/trace"
 
     @routes.get(RECEIPTS, responses=_types(JSON_LINES), response_class=Response)

@@ -5,15 +5,16 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Path
 
+from joulebox.server.problems import NewRouter
 from joulebox.server.service import Mine
 
 Json = dict[str, Any]
 Number = Annotated[int, Path(ge=1, le=2**31 - 1)]
 
 
-def router() -> APIRouter:
+def router(new: NewRouter) -> APIRouter:
     """Both of them."""
-    routes = APIRouter()
+    routes = new()
 
     @routes.get("/api/v1/feedback")
     async def feedback(mine: Mine) -> Json:

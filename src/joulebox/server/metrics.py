@@ -23,6 +23,7 @@ from joulebox.server.desk import Desk
 from joulebox.server.grid.live import Grid
 from joulebox.server.jobs import NodeRecord
 from joulebox.server.node_now import NodeNow, NodeState
+from joulebox.server.problems import NewRouter
 from joulebox.server.store.seeing_books import SeeingBooks, Watched
 from joulebox.server.tallies import NONE
 from joulebox.units import J_PER_KWH
@@ -220,9 +221,9 @@ def rendered(found: Mapping[str, Values], accept: str) -> tuple[bytes, str]:
     return encoder(registry), media_type
 
 
-def router(metrics: Metrics) -> APIRouter:
+def router(new: NewRouter, metrics: Metrics) -> APIRouter:
     """The route."""
-    routes = APIRouter()
+    routes = new()
     forms: dict[int | str, dict[str, Any]] = {
         200: {"content": {"text/plain": {}, "application/openmetrics-text": {}}, "description": "All metrics."}
     }

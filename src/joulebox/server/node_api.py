@@ -14,7 +14,7 @@ from joulebox.errors import JouleboxError
 from joulebox.protocol import VERSION, Batch, Finish, LeaseRequest, to_json
 from joulebox.server.desk import Desk
 from joulebox.server.live import SAID_MAX_BYTES, Elsewhere, Hold, Live
-from joulebox.server.problems import bad_request, refuse_version
+from joulebox.server.problems import NewRouter, bad_request, refuse_version
 from joulebox.server.replicas import PASSED, Replicas
 
 _LEASE_REQUEST: Final = TypeAdapter(LeaseRequest)
@@ -31,9 +31,9 @@ REASON_MAX: Final = 32
 DETAIL_MAX: Final = 2_000
 
 
-def router(desk: Desk, replicas: Replicas) -> APIRouter:
+def router(new: NewRouter, desk: Desk, replicas: Replicas) -> APIRouter:
     """All routes for nodes."""
-    routes = APIRouter(prefix="/node/v1")
+    routes = new(prefix="/node/v1")
 
     @routes.post("/lease", responses={204: {"description": "Nothing to do for `wait_s`."}})
     async def lease(request: Request) -> Response:

@@ -23,6 +23,7 @@ from joulebox.server.foreign_asking import ANY_TAG, Form, TermsBody, begin
 from joulebox.server.foreign_problems import OLLAMA_PROBLEMS, ollama_error
 from joulebox.server.openai_api import packed, said_in_pieces, said_whole
 from joulebox.server.openai_forms import ANY_OBJECT, Unsupported
+from joulebox.server.problems import NewRouter
 from joulebox.server.receipt_fields import EnergyObject, JouleboxObject, ollama_usage
 from joulebox.server.service import Mine, Service
 from joulebox.server.tool_bodies import CALLS_MAX, TOOLS_MAX, CallId, Name, functions_of
@@ -259,9 +260,9 @@ class _JsonRoute(APIRoute):
         return handler
 
 
-def router(receipt_wait_s: float) -> APIRouter:
+def router(new: NewRouter, receipt_wait_s: float) -> APIRouter:
     """All of them; `receipt_wait_s` is waited for a receipt after an answer."""
-    routes = APIRouter(responses=OLLAMA_PROBLEMS, route_class=_JsonRoute)
+    routes = new(responses=OLLAMA_PROBLEMS, route_class=_JsonRoute)
     _answers(routes, receipt_wait_s)
     _models(routes)
 

@@ -40,6 +40,7 @@ from joulebox.server.openai_forms import (
     ModelObject,
     reason_of,
 )
+from joulebox.server.problems import NewRouter
 from joulebox.server.receipt_fields import handed_on, openai_usage
 from joulebox.server.service import Mine, Service
 
@@ -89,9 +90,9 @@ def streamed(description: str, model: type[Any]) -> dict[int | str, Json]:
     return {200: {"description": description, "model": model, "content": stream}}
 
 
-def router(receipt_wait_s: float) -> APIRouter:
+def router(new: NewRouter, receipt_wait_s: float) -> APIRouter:
     """All of them; `receipt_wait_s` is waited for a receipt after an answer."""
-    routes = APIRouter(responses=OPENAI_PROBLEMS)
+    routes = new(responses=OPENAI_PROBLEMS)
     _completions(routes, receipt_wait_s)
 
     @routes.get("/v1/models", response_model=ModelList)

@@ -18,6 +18,7 @@ from joulebox.server.foreign_asking import Form, TermsBody, begin, text_of, turn
 from joulebox.server.foreign_problems import OPENAI_PROBLEMS, openai_error
 from joulebox.server.openai_api import SSE, WAITING, packed, said_in_pieces, said_whole, sse, streamed
 from joulebox.server.openai_forms import Kind, Tokens, Unsupported, reason_of, schema_of
+from joulebox.server.problems import NewRouter
 from joulebox.server.receipt_fields import EnergyObject, JouleboxObject, openai_usage
 from joulebox.server.service import Mine
 from joulebox.server.tool_bodies import TOOLS_MAX, Name, functions_of
@@ -153,9 +154,9 @@ class ResponseObject(BaseModel):
     joulebox: JouleboxObject | None
 
 
-def router(receipt_wait_s: float) -> APIRouter:
+def router(new: NewRouter, receipt_wait_s: float) -> APIRouter:
     """The one route; `receipt_wait_s` is waited for a receipt after an answer."""
-    routes = APIRouter(responses=OPENAI_PROBLEMS)
+    routes = new(responses=OPENAI_PROBLEMS)
 
     @routes.post("/v1/responses", responses=streamed("The answer with its energy.", ResponseObject))
     async def respond(request: Request, mine: Mine, body: ResponseBody) -> Response:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from typing import Any, Final, Never
 
-from fastapi import FastAPI, Request
+from fastapi import APIRouter, FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, Response
 from pydantic import ValidationError
@@ -62,6 +62,9 @@ PROBLEMS: Final[dict[int | str, dict[str, Any]]] = {
     }
 }
 """What every route may answer, as `/openapi.json` tells it."""
+
+NewRouter = Callable[..., APIRouter]
+"""Makes a router whose routes have the gate before them; takes what `APIRouter` takes beside that."""
 
 
 class Problem(JSONResponse):

@@ -33,6 +33,7 @@ from joulebox.server.pages.receipts import alike, in_units, render_receipt
 from joulebox.server.pages.reference import render_reference
 from joulebox.server.pages.reports import render_report
 from joulebox.server.pages.tables import render_table
+from joulebox.server.problems import NewRouter
 
 __all__ = [
     "FORM_MAX_BYTES",
@@ -67,10 +68,14 @@ __all__ = [
 
 
 def router(
-    backend: Callable[[Request], Backend], door: Door, operator: Operator | None = None, rules: Rules | None = None
+    new: NewRouter,
+    backend: Callable[[Request], Backend],
+    door: Door,
+    operator: Operator | None = None,
+    rules: Rules | None = None,
 ) -> APIRouter:
     """The pages over HTTP. Failures are raised: `problems.install` shows them as pages (`refused`)."""
-    routes = APIRouter(include_in_schema=False)
+    routes = new(include_in_schema=False)
     for pages in (asking, comparisons, tables, receipts, reports, nodes, method, reference):
         pages.add(routes, backend)
     about.add(routes, backend, operator or Operator())
