@@ -149,6 +149,7 @@ def test_power_model_is_the_published_table() -> None:
     profile = profile_of(4, 10_000_000_000)
     assert profile.idle_w == pytest.approx(4 * fmean(idle) + 10 * MEMORY_W_PER_GB)
     assert profile.idle_u_w == pytest.approx(8 * stdev(idle) + 10 * MEMORY_W_PER_GB)
+    assert profile_of(0, 1_000_000_000).idle_w == MEMORY_W_PER_GB
 
 
 def test_no_meter_gives_no_energy() -> None:

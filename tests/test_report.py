@@ -7,6 +7,7 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from html import unescape
+from math import hypot
 from pathlib import Path
 from typing import Any
 
@@ -17,13 +18,15 @@ from hypothesis import strategies as st
 from joulebox.accounting.attempts import Spent
 from joulebox.accounting.fleet import (
     ASKED,
-    NOTHING,
     ORDER,
+    Drawn,
     Piece,
     Work,
     electricity,
     fleet,
     idle_energy,
+    made,
+    making_method,
     mean_intensity,
     server_energy,
 )
@@ -31,7 +34,7 @@ from joulebox.accounting.power_model import profile_of
 from joulebox.accounting.rounding import above, below, column, place_of
 from joulebox.clock import SimulatedClock
 from joulebox.errors import JouleboxError
-from joulebox.model import Counted, Grams, IdleStretch, Problem, ReadingKind
+from joulebox.model import Counted, EmbodiedPart, Grams, IdleStretch, Problem, ReadingKind
 from joulebox.protocol import Finish, pack_trace
 from joulebox.server.pages import render_report
 from joulebox.server.period import parts_of
@@ -145,8 +148,61 @@ def test_a_score_is_sum_by_sum() -> None:
     assert found.score.per_answer == Grams(g=300.0, low=150.0, high=600.0)
     assert (found.waiting.g, found.waiting_kwh) == (500.0, 0.5)
     nothing = fleet([], [], 0, (0, 0))
-    assert (nothing.total, nothing.score.per_token, nothing.score.per_answer) == (NOTHING, None, None)
+    assert (nothing.total, nothing.score.per_token, nothing.score.per_answer) == (
+        Grams(g=0.0, low=0.0, high=0.0),
+        None,
+        None,
+    )
     assert fleet(pieces, [], 2, (None, 5)).score.per_token is None
+
+
+def test_the_server_is_in_the_sum_of_a_quiet_period() -> None:
+    """What the server drew while nobody asked is in the report of everything, and in that of no zone or model: nobody
+    worked whose it could be."""
+    server = [piece("server", 8.0, zone=None)]
+    found = [fleet(server, [], 0, (0, 0), **only).kwh for only in ({}, {"zone": "DE"}, {"model": "a"})]
+    assert found == [0.02, 0.0, 0.0]
+
+
+def test_a_model_has_the_share_of_each_node_that_it_worked_there() -> None:
+    """Of the waiting of a node that worked a quarter of its time at a model that model has a quarter, range and all,
+    whatever other nodes did; of one that did nothing, what it has of all nodes."""
+    work = [
+        Work(node="n1", zone="DE", model="a", worked_s=1.0),
+        Work(node="n1", zone="DE", model="b", worked_s=3.0),
+        Work(node="n2", zone="DE", model="a", worked_s=4.0),
+    ]
+    (own,) = fleet([piece("idle", 8.0)], work, 1, (1, 1), model="a").components
+    (idler,) = fleet([piece("idle", 8.0, node="n3")], work, 1, (1, 1), model="a").components
+    assert (own.grams, own.kwh) == (Grams(g=2.0, low=1.0, high=4.0), 0.005)
+    assert idler.grams.g == 5.0
+
+
+def test_making_a_machine_is_no_electricity() -> None:
+    """Lines of hardware have no kilowatt hours; a machine that drew nothing has none of them, not an unknown number."""
+    pieces = [piece("idle", 0.0), piece("making"), piece("making-control"), piece("waiting")]
+    assert [one.kwh for one in fleet(pieces, [], 1, (1, 1)).components] == [0.0, None, None, None]
+
+
+def test_making_by_hand() -> None:
+    """A year of a machine of 400 kg that lives four is 100 kg of its own footprint, not of the zone's usual machine; it
+    is modelled where parts were added up."""
+    te = replace(factors().embodied, low_kg=200.0, central_kg=400.0, high_kg=800.0)
+    assert made(te, 365 * 86400.0, factors()) == Grams(g=100_000.0, low=50_000.0, high=200_000.0)
+    part = EmbodiedPart(part="board", low_kg=1.0, central_kg=1.0, high_kg=1.0, source="test")
+    assert [making_method(one) for one in (te, replace(te, parts=(part,)))] == ["sourced", "modelled"]
+
+
+@pytest.mark.parametrize(
+    ("j", "u", "kwh", "low", "high"),
+    [(3.6e6, 1.8e6, 2.0, 1.0, 3.0), (0.36, 0.36, 2e-7, 0.0, 4e-7), (-0.36, 0.18, 0.0, 0.0, 0.0)],
+    ids=["a kilowatt hour", "hardly anything", "less than nothing"],
+)
+def test_electricity_is_never_below_nothing(j: float, u: float, kwh: float, low: float, high: float) -> None:
+    """Figure and both ends of its range are scaled alike, and none is below zero."""
+    grid = replace(factors().intensity, g_per_kwh=1.0, low=1.0, high=1.0)
+    found = electricity(Drawn(scope="wall", j=j, u=u), grid, 2.0)
+    assert found == (pytest.approx(kwh), Grams(g=pytest.approx(kwh), low=pytest.approx(low), high=pytest.approx(high)))
 
 
 def test_idle_electricity_by_hand() -> None:
@@ -162,22 +218,46 @@ def test_idle_electricity_by_hand() -> None:
     assert grams.high == pytest.approx(0.054 * 1.02 * 500)
 
 
+def test_idle_uncertainty_by_hand() -> None:
+    """Gains, offsets and ticks of two plugs of one machine add up; those of different scopes are independent, save the
+    ticks."""
+    one = replace(COUNTER, scope="wall", gain_u_ratio=0.1, offset_u=0.4)
+    plugs = [Counted(channel=one, amount=j, edge=edge) for j, edge in ((100.0, 3.0), (-20.0, 4.0))]
+    assert idle_energy(plugs, 10.0, 4, 8).u == pytest.approx(2 * hypot(6.0, 4.0, 7.0))
+    assert idle_energy(plugs, 10.0, 4, 8).j == 80.0
+    parts = [
+        replace(one, channel=replace(one.channel, scope=scope))
+        for one, scope in zip(plugs, ("dram", "cpu"), strict=True)
+    ]
+    found = idle_energy(parts, 10.0, 4, 8)
+    assert (found.scope, found.u) == ("cpu+dram", pytest.approx(2 * hypot(5.0, 1.0, 2.0, 2.0, 7.0)))
+
+
 def test_idle_without_a_meter_is_modelled() -> None:
     """Behind busy cores stand the model's watts, for an idle machine and for what was busy; the server's own time is
     worth what a busy core adds."""
     busy = replace(COUNTER, kind=ReadingKind.BUSY_RATIO, scope="machine")
-    found = idle_energy((Counted(channel=busy, amount=7.0, edge=0.0),), 100.0, 4, 8_000_000_000)
+    found = idle_energy((Counted(channel=busy, amount=7.0, edge=3.0),), 100.0, 4, 8_000_000_000)
     profile = profile_of(4, 8_000_000_000)
     assert found.method == "modelled"
     assert found.j == pytest.approx(100 * profile.idle_w + 7 * profile.busy_core_w)
-    assert server_energy(10.0).j == pytest.approx(10 * profile.busy_core_w)
+    assert found.u == pytest.approx(hypot(100 * profile.idle_u_w, 7 * profile.busy_core_u_w, 6 * profile.busy_core_w))
+    server = server_energy(10.0)
+    assert (server.method, server.j) == ("modelled", pytest.approx(10 * profile.busy_core_w))
+    assert server.u == pytest.approx(10 * min(profile.busy_core_w, profile.busy_core_u_w))
 
 
 def test_an_intensity_over_time_is_by_seconds() -> None:
-    """Half an hour at 100 and a quarter at 400 g/kWh are 200 for a machine that draws evenly."""
-    one = factors().intensity
-    mean = mean_intensity([(1800.0, replace(one, g_per_kwh=100.0)), (900.0, replace(one, g_per_kwh=400.0))])
-    assert mean.g_per_kwh == pytest.approx(200.0)
+    """Half an hour at 100 and a quarter at 400 g/kWh are 200 for a machine that draws evenly; the mean is as sure as
+    the less sure, and names both sources. A stretch of no length is what it began under."""
+    live = replace(
+        factors().intensity, g_per_kwh=100.0, low=50.0, high=200.0, quality="measured", source="grid", at="10"
+    )
+    usual = replace(live, g_per_kwh=400.0, low=350.0, high=500.0, quality="yearly", source="table", at="2025")
+    mean = replace(usual, g_per_kwh=200.0, low=150.0, high=300.0, source="grid; table", at="10")
+    assert mean_intensity([(1800.0, live), (900.0, usual)]) == mean
+    assert mean_intensity([(900.0, usual), (1800.0, live)]) == replace(mean, source="table; grid", at="2025")
+    assert mean_intensity([(0.0, live), (0.0, usual)]) == mean_intensity([(900.0, live)]) == live
 
 
 def test_a_run_in_parts() -> None:

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from joulebox.accounting.whatif import WhatIf, what_if, window
+from joulebox.accounting.whatif import Move, Option, WhatIf, what_if, window
 from joulebox.model import DatedIntensity, Intensity, Quality
 from joulebox.server.grid.chain import GridValue
 from joulebox.server.whatif_words import chart, sentences
@@ -102,6 +102,58 @@ def test_hours_of_one_place() -> None:
     assert here.hour.saved_g == pytest.approx(0.2)
     assert here.by == "yearly"
     assert "23 November, 14:00 to 15:00 UTC" in " ".join(sentences(here))
+
+
+def test_everything_that_is_told_of_two_hours() -> None:
+    """Of two hours of two grids every option, move and figure is as reckoned by hand; an hour is over at its end."""
+    both = {"DE": hours(300.0, 200.0), "FR": hours(60.0, 250.0, quality="forecast")}
+    later = NOON + HOUR
+    told = what_if((0.5, 50.0, grid(400.0, "measured")), "DE", both, YEARLY, later)
+
+    def option(zone: str, hour: int, g_per_kwh: float, quality: Quality) -> Option:
+        times = [(NOON + (hour + more) * HOUR).isoformat() for more in (0, 1)]
+        return Option(
+            zone=zone, start=times[0], until=times[1], g_per_kwh=g_per_kwh, quality=quality, O_g=g_per_kwh / 2
+        )
+
+    here = Option(zone="DE", start=None, until=None, g_per_kwh=400.0, quality="measured", O_g=200.0)
+    german, french = [
+        [option(zone, hour, value, quality) for hour, value in enumerate(values)]
+        for zone, quality, values in (("DE", "measured", (300.0, 200.0)), ("FR", "forecast", (60.0, 250.0)))
+    ]
+    assert told == WhatIf(
+        here=here,
+        M_g=50.0,
+        E_kwh=0.5,
+        by="hourly",
+        place=Move(to=german[1], instead=german[1], saved_g=0.0, saved_ratio=0.0),
+        hour=Move(to=german[1], instead=here, saved_g=100.0, saved_ratio=0.4),
+        best=Move(to=french[0], instead=here, saved_g=170.0, saved_ratio=0.68),
+        places=(german[1], french[1]),
+        hours=tuple(german),
+    )
+    assert found(hourly={"DE": hours(300.0)}).hour is None
+
+
+def test_means_of_the_year_are_told_whole() -> None:
+    """A mean is an option without a time, of its own quality."""
+    told = found(yearly={"FR": grid(40.0)}, ran=(0.5, 0.0, grid(400.0))).places
+    assert told == (Option(zone="FR", start=None, until=None, g_per_kwh=40.0, quality="yearly", O_g=20.0),)
+
+
+def test_of_equals_the_first() -> None:
+    """Of equally green options the earliest is named, and of those the first by name; what drew and cost nothing saves
+    nothing."""
+    late = {"DE": hours(90.0, 50.0, 50.0), "FR": hours(90.0, 50.0), "AT": hours(50.0, start=NOON + 2 * HOUR)}
+    best = found(hourly=late, ran=(0.0, 0.0, grid(90.0, "measured"))).best
+    assert best is not None
+    assert (best.to.zone, best.to.start) == ("DE", (NOON + HOUR).isoformat())
+    assert (best.saved_g, best.saved_ratio) == (0.0, 0.0)
+
+
+def test_a_day_back_and_a_day_ahead() -> None:
+    """The hours that are looked at begin a day before now and end a day after it."""
+    assert window(NOON) == (datetime(2026, 11, 22, 12, tzinfo=UTC), datetime(2026, 11, 24, 12, tzinfo=UTC))
 
 
 def test_the_present_hour_of_many_places() -> None:

@@ -8,11 +8,12 @@ models, or of all zones, add up to that of the fleet.
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby
-from math import fsum
+from math import fsum, hypot
 from typing import Final, Literal
 
 from joulebox.accounting.carbon import embodied
 from joulebox.accounting.figures import MODELLED, meter_scale, scope_name
+from joulebox.accounting.intensity import SURE
 from joulebox.accounting.power_model import profile_of
 from joulebox.accounting.uncertainty import COVERAGE_FACTOR, added, combined
 from joulebox.model import CarbonFactors, Counted, Embodied, Grams, Intensity, ReadingKind, UncertaintyPart
@@ -37,7 +38,6 @@ EMBODIED: Final[tuple[Part, ...]] = ("making", "making-control", "waiting")
 ASKED: Final[tuple[Part, ...]] = ("answer", "load", "around", "failed")
 """What was drawn for somebody's prompt."""
 IDLE: Final[tuple[Part, ...]] = ("idle", "waiting")
-NOTHING: Final = Grams(g=0.0, low=0.0, high=0.0)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -151,6 +151,8 @@ def per(total: Grams, units: int | None) -> Grams | None:
 
 def _shared(piece: Piece, work: Sequence[Work], zone: str | None, model: str | None) -> Piece | None:
     """The piece as far as it belongs to the zone and model asked for; `None` where nothing of it does."""
+    if zone is None and model is None:
+        return piece
     if piece.part == "server":
         return _times(piece, _share(work, lambda one: zone in {None, one.zone} and model in {None, one.model}))
     if zone is not None and piece.zone != zone:
@@ -169,8 +171,8 @@ def _share(work: Sequence[Work], wanted: Callable[[Work], bool]) -> float:
 
 
 def _times(piece: Piece, share: float) -> Piece | None:
-    if share == 1.0 or not share:
-        return piece if share else None
+    if not share:
+        return None
     grams = Grams(g=piece.grams.g * share, low=piece.grams.low * share, high=piece.grams.high * share)
     return replace(piece, grams=grams, kwh=None if piece.kwh is None else piece.kwh * share)
 
@@ -193,13 +195,10 @@ def idle_energy(counted: Sequence[Counted], lasted_s: float, cores: int, memory_
     if any(one.channel.kind is ReadingKind.BUSY_RATIO for one in counted):
         profile = profile_of(cores, memory_bytes)
         busy_s, edge_s = fsum(one.amount for one in counted), fsum(one.edge for one in counted)
-        parts = [
-            UncertaintyPart(source="idle machine", j=profile.idle_u_w * lasted_s / COVERAGE_FACTOR),
-            UncertaintyPart(source="busy cores", j=profile.busy_core_u_w * busy_s / COVERAGE_FACTOR),
-            UncertaintyPart(source="tick", j=profile.busy_core_w * edge_s),
-        ]
         j = profile.idle_w * lasted_s + profile.busy_core_w * busy_s
-        return Drawn(scope=MODELLED, j=j, u=combined(parts))
+        ticks_u = COVERAGE_FACTOR * profile.busy_core_w * edge_s
+        u = hypot(profile.idle_u_w * lasted_s, profile.busy_core_u_w * busy_s, ticks_u)
+        return Drawn(scope=MODELLED, j=j, u=u)
     groups = [_meter_parts(one, lasted_s) for one in counted]
     scope = scope_name(dict.fromkeys(one.channel.scope for one in counted))
     return Drawn(scope=scope, j=fsum(one.amount for one in counted), u=combined(added(groups)))
@@ -234,20 +233,21 @@ def electricity(drawn: Drawn, grid: Intensity, pue: float) -> tuple[float, Grams
 
 
 def mean_intensity(stretches: Sequence[tuple[float, Intensity]]) -> Intensity:
-    """The mean over seconds of a machine that draws evenly; it names the first's source and the least sure quality."""
+    """The mean over seconds of a machine that draws evenly; it names every source and the least sure quality."""
     whole_s = fsum(lasted_s for lasted_s, _ in stretches)
-    if len(stretches) == 1 or not whole_s:
+    if not whole_s:
         return stretches[0][1]
 
     def mean(of: Callable[[Intensity], float]) -> float:
         return fsum(lasted_s * of(one) for lasted_s, one in stretches) / whole_s
 
     return replace(
-        stretches[0][1],
+        max((one for _, one in stretches), key=lambda one: SURE.index(one.quality)),
+        at=stretches[0][1].at,
+        source="; ".join(dict.fromkeys(one.source for _, one in stretches)),
         g_per_kwh=mean(lambda one: one.g_per_kwh),
         low=mean(lambda one: one.low),
         high=mean(lambda one: one.high),
-        slots=(),
     )
 
 
