@@ -117,10 +117,8 @@ def test_everything_that_is_told_of_two_hours() -> None:
         )
 
     here = Option(zone="DE", start=None, until=None, g_per_kwh=400.0, quality="measured", O_g=200.0)
-    german, french = [
-        [option(zone, hour, value, quality) for hour, value in enumerate(values)]
-        for zone, quality, values in (("DE", "measured", (300.0, 200.0)), ("FR", "forecast", (60.0, 250.0)))
-    ]
+    german = [option("DE", hour, value, "measured") for hour, value in enumerate((300.0, 200.0))]
+    french = [option("FR", hour, value, "forecast") for hour, value in enumerate((60.0, 250.0))]
     assert told == WhatIf(
         here=here,
         M_g=50.0,
