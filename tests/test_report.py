@@ -251,7 +251,7 @@ def test_idle_without_a_meter_is_modelled() -> None:
 
 def test_an_intensity_over_time_is_by_seconds() -> None:
     """Half an hour at 100 and a quarter at 400 g/kWh are 200 for a machine that draws evenly; the mean is as sure as
-    the less sure, and names both sources. A stretch of no length is what it began under."""
+    the less sure, and names both sources, and a stretch of no length is what it began under."""
     live = replace(
         factors().intensity, g_per_kwh=100.0, low=50.0, high=200.0, quality="measured", source="grid", at="10"
     )
