@@ -18,7 +18,7 @@ from weakref import WeakValueDictionary
 
 from joulebox.clock import Clock
 from joulebox.errors import JouleboxError
-from joulebox.model import AttemptState, JobState, Problem, Prompt
+from joulebox.model import FINAL_STATES, AttemptState, JobState, Problem, Prompt
 from joulebox.protocol import (
     EVENTS_MAX,
     LEASE_WAIT_S,
@@ -54,7 +54,7 @@ from joulebox.server.jobs import (
     stale,
     stopping,
 )
-from joulebox.server.live import PHASES, Bell, Elsewhere, Hold, Live, Poll, check_request, live_of, settling_of
+from joulebox.server.live import PHASES, Bell, Elsewhere, Ended, Hold, Live, Poll, check_request, live_of, settling_of
 from joulebox.server.node_now import NodeNow, node_now
 from joulebox.server.outlook import Free, Outlook, Pace, Scene, outlook, shared, wait_s, why
 from joulebox.server.presence import BETWEEN_S, Presence, Visit, check_offer, taken
@@ -150,11 +150,8 @@ class Desk:
         """
         if key is not None and (earlier := await self._queue.by_key(key)) is not None:
             return earlier
-        await self._look_at_nodes()
-        check(prompt, placement, {name: node.offer for name, node in self._nodes.items()})
-        for zone in {
-            self._nodes[name].offer.zone for name, reach in self._reach.items() if prompt.model in reach.models
-        }:
+        check(prompt, placement, offers := await self.offers())
+        for zone in {offers[name].zone for name, reach in self._reach.items() if prompt.model in reach.models}:
             self._grid.expect(zone)
         now, rank = self._clock.utc(), RANKS[priority]
         record, new = await self._queue.enqueue(
@@ -170,6 +167,11 @@ class Desk:
             self._waits(record)
         else:
             self._changed(record.job.id)
+
+    async def offers(self) -> dict[str, LeaseRequest]:
+        """What every node that ever joined offers."""
+        await self._look_at_nodes()
+        return {name: node.offer for name, node in self._nodes.items()}
 
     async def free(self, model: str, line: str) -> list[Free]:
         """The nodes that may take a prompt from that line, connected or asleep, each with when it would begin."""
@@ -509,7 +511,7 @@ class Desk:
                 self._pace.add(record.job.prompt.model, (now - live.attempt.leased).total_seconds())
             if delivery.receipt is not None and delivery.receipt.recheck is not None:
                 self._grid.bell.set()
-            self._over(live, record)
+            self._over(live, record, delivery.receipt.body if delivery.receipt is not None else None)
         return record
 
     async def _finished_before(self, token: str, finish: Finish) -> FinishReply:
@@ -526,8 +528,9 @@ class Desk:
             self._over(live, record)
         return record
 
-    def _over(self, live: Live, record: Record) -> None:
+    def _over(self, live: Live, record: Record, receipt: bytes | None = None) -> None:
         live.over = True
+        live.ended = Ended(record, receipt) if record.job.state in FINAL_STATES else None
         self._idle_since[live.attempt.node] = self._clock.utc()
         live.stop_timers()
         self._live.pop(live.attempt.token, None)

@@ -18,7 +18,7 @@ from joulebox.plain import plain
 from joulebox.protocol import NodeEvent
 from joulebox.server.desk import Desk
 from joulebox.server.jobs import Queue, Record
-from joulebox.server.live import Live
+from joulebox.server.live import Ended, Live
 from joulebox.server.node_now import watts_of
 from joulebox.server.outlook import Outlook
 from joulebox.server.replicas import Replicas
@@ -52,9 +52,10 @@ def seen_until(last_event_id: str | None) -> Seen:
 
 
 async def watch(
-    job_id: str, seen: Seen, desk: Desk, replicas: Replicas, queue: Queue
+    job_id: str, seen: Seen, desk: Desk, replicas: Replicas, queue: Queue, *, line: bool = True
 ) -> AsyncIterator[ServerSentEvent]:
-    """All events of a job from `seen` on, without a gap, until it is over. Waits for rings; never polls."""
+    """All events of a job from `seen` on, without a gap, until it is over. Waits for rings; never polls. Without `line`
+    nothing of its place in the line."""
     bell = desk.bell(job_id)
     told: Outlook | None = None
     live: Live | None = None
@@ -65,7 +66,8 @@ async def watch(
             for event in _fresh(live, seen):
                 yield event
         else:
-            record = await _record(queue, job_id)
+            ended = live.ended if live is not None else None
+            record = ended.record if ended is not None else await _record(queue, job_id)
             if record.job.state in FINAL_STATES:
                 async for event in _last(record, live, seen, queue):
                     yield event
@@ -74,7 +76,7 @@ async def watch(
                 live = copy
                 for event in _fresh(live, seen):
                     yield event
-            if record.job.state in (JobState.AVAILABLE, JobState.DEFERRED):
+            if line and record.job.state in (JobState.AVAILABLE, JobState.DEFERRED):
                 rings.add(desk.line_bell.next())
                 outlook = await desk.outlook(record)
                 if outlook != told:
@@ -122,14 +124,14 @@ def _fresh(live: Live, seen: Seen) -> list[ServerSentEvent]:
 
 async def _last(record: Record, live: Live | None, seen: Seen, queue: Queue) -> AsyncIterator[ServerSentEvent]:
     """The rest of a job that is over, from memory where it is still there, from what was stored otherwise."""
-    job = record.job
+    job, known = record.job, live if live is not None and live.attempt.number == record.job.attempt else None
     if job.state is JobState.COMPLETED:
-        if live is not None and live.attempt.number == job.attempt:
-            for event in _fresh(live, seen):
-                yield event
-        async for event in _stored(job, seen, queue):
+        for event in _fresh(known, seen) if known is not None else ():
             yield event
-    name, data = await _ending(job, queue)
+        if known is None or all(event.kind != "answer" for event in known.log):  # after it no text comes
+            async for event in _stored(job, seen, queue):
+                yield event
+    name, data = await _ending(job, queue, known.ended if known is not None else None)
     if isinstance(data, str):
         yield ServerSentEvent(event=name, raw_data=data, id=f"{job.attempt}.{END}")
     else:
@@ -151,11 +153,13 @@ async def _stored(job: Job, seen: Seen, queue: Queue) -> AsyncIterator[ServerSen
         yield _event("answer", {"finish_reason": job.finish_reason, "tool_calls": plain(job.tool_calls)}, place)
 
 
-async def _ending(job: Job, queue: Queue) -> tuple[str, dict[str, Any] | str]:
+async def _ending(job: Job, queue: Queue, ended: Ended | None) -> tuple[str, dict[str, Any] | str]:
     if job.state is JobState.CANCELLED:
         return "cancelled", {}
-    if job.receipt_id is not None and (body := await queue.receipt(job.receipt_id)) is not None:
-        return "receipt", body.decode()
+    if job.receipt_id is not None:
+        body = ended.receipt if ended is not None else await queue.receipt(job.receipt_id)
+        if body is not None:
+            return "receipt", body.decode()
     error = job.error
     return "error", {"code": error.code if error else "internal", "detail": error.detail if error else ""}
 

@@ -101,7 +101,7 @@ class Following:
         Raises `JouleboxError`: why a prompt has no answer, and `no_server` where this server ends.
         """
         mine, clock = self.mine, self.mine.grid.clock
-        events = _Pulled(watch(self.prompt_id, Seen(), mine.desk, mine.replicas, mine.store))
+        events = _Pulled(watch(self.prompt_id, Seen(), mine.desk, mine.replicas, mine.store, line=False))
         async with aclosing(events):
             spoke_ns = clock.now_ns()
             while (event := await events.next(KEEP_ALIVE_S - seconds(clock.now_ns() - spoke_ns))) is not _OVER:

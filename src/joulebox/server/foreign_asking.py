@@ -79,7 +79,7 @@ async def begin(
     `receipt_wait_s` is the server's. Raises what `Service.ask` raises."""
     terms = terms or TermsBody()
     key = terms.idempotency_key or request.headers.get("idempotency-key")
-    files = [file for node, _ in await mine.desk.nodes() for file in node.offer.models]
+    files = [file for offer in (await mine.desk.offers()).values() for file in offer.models]
     model = model if any(file.id == model for file in files) else model.removesuffix(ANY_TAG)
     contexts = [file.context_tokens for file in files if model in (file.id, AUTO)]
     own = terms.model_dump(exclude_none=True, exclude={"receipt_wait_s"}) | ({"idempotency_key": key} if key else {})
@@ -92,12 +92,12 @@ async def begin(
         body = PromptBody.model_validate({"model": model, **said, **own})
     except ValidationError as error:
         raise bad_request(error) from error
-    status = await mine.ask(body)
+    job = (await mine.take(body)).job
     return Following(
         mine=mine,
-        prompt_id=status["id"],
-        model=status["model"],
-        model_reason=status["model_reason"],
+        prompt_id=job.id,
+        model=job.prompt.model,
+        model_reason=job.prompt.model_reason,
         created_s=int(mine.desk.now().timestamp()),
         url=_origin(request),
         wait_s=receipt_wait_s if terms.receipt_wait_s is None else terms.receipt_wait_s,

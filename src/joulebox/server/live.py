@@ -62,6 +62,14 @@ class Bell:
         self._next = None
 
 
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """What was kept where an attempt ended its job: whoever watches need not look it up."""
+
+    record: Record
+    receipt: bytes | None = None
+
+
 @dataclass(slots=True, eq=False)
 class Live:
     """A running attempt: everything it has said, in order of `seq`, and the connection that holds it."""
@@ -83,6 +91,7 @@ class Live:
     said_bytes: int = 0
     finishing: int = 0
     over: bool = False
+    ended: Ended | None = None
 
     @property
     def about(self) -> dict[str, Any]:

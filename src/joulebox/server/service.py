@@ -90,13 +90,17 @@ class Service:
         )
 
     async def ask(self, body: PromptBody) -> Json:
-        """Take a prompt; the status of its job. With a known key that of the earlier one, whatever changed since."""
+        """Take a prompt; the status of its job."""
+        return await self.describe(await self.take(body))
+
+    async def take(self, body: PromptBody) -> Record:
+        """Take a prompt; its job. With a known key the earlier one, whatever changed since."""
         caller, key = self.caller, body.idempotency_key
         if key is not None and caller.asker is not None:  # another asker's key may be the same word
             key = digest(f"{caller.asker} {key}")
         if key is not None and (earlier := await self.store.by_key(key)) is not None:
             await self._goes_on(earlier, body.follows)
-            return await self.describe(earlier)
+            return earlier
         prompt, wish = await self._with_model(body), body.to_wish(self.desk.now())
         if body.follows is not None:
             prompt = continued(await self._own(body.follows), prompt)
@@ -104,7 +108,7 @@ class Service:
         await self.quotas.check(caller, prompt.model, self.desk.now())
         record = await self.planner.ask(prompt, wish, key, body.to_priority(), asker=caller.asker, owner=caller.owner)
         await self._goes_on(record, body.follows)
-        return await self.describe(record)
+        return record
 
     async def _goes_on(self, record: Record, follows: str | None) -> None:
         """Note that a prompt goes on from another one of its owner."""
@@ -155,7 +159,7 @@ class Service:
             body = PromptBody.model_validate(dict(form))
         except ValidationError as error:
             raise bad_request(error) from error
-        return str((await self.ask(body))["id"])
+        return (await self.take(body)).job.id
 
     async def compare(self, form: Mapping[str, Any]) -> str:
         """Have several models answer one prompt on one node, in turn, in random order; the comparison's id."""
@@ -583,7 +587,7 @@ class Service:
         return control.shown(await self.store.control(name))
 
 
-def mine(request: Request) -> Service:
+async def mine(request: Request) -> Service:  # FastAPI hands what is not async to a thread
     """What the one who asks now may have of the service."""
     service: Service = request.app.state.service
     return service.seen_by(request)

@@ -29,6 +29,10 @@ class Database(Protocol):
     shared: bool
     """Whether several servers may use it at once."""
 
+    @property
+    def keeps(self) -> bool:
+        """Whether changes are being kept at this moment, so that one more costs less than a look beside them."""
+
     async def open(self) -> None:
         """Open it and bring its schema up to date; an empty one gets its tables."""
 

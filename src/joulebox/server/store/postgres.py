@@ -44,6 +44,7 @@ class Postgres:
     """A Postgres database. `read` and `write` give a connection inside a transaction that is committed at the end."""
 
     shared = True
+    keeps = False
 
     def __init__(self, url: URL) -> None:
         if url.drivername not in {"postgresql", "postgres", DRIVER}:

@@ -58,6 +58,11 @@ class Sqlite:
         return self._path
 
     @property
+    def keeps(self) -> bool:
+        """Whether changes are being kept at this moment, so that one more costs less than a look beside them."""
+        return self._keeping is not None
+
+    @property
     def size_bytes(self) -> int:
         """What file and log take, as far as they are there."""
         both = (self._path, self._path.with_name(self._path.name + "-wal"))
@@ -111,8 +116,11 @@ class Sqlite:
         if self._engine is None or self._busy is None:
             raise _closed()
         if how == "look":
+            # The reader's pages are void after each change. The writer's are not, but while it waits for the disk, or
+            # holds what is not kept yet, nobody else may use it.
+            connection = self._busy.reader if self.keeps else self._busy.writer
             try:
-                return self._drive(self._busy.reader, steps)
+                return self._drive(connection, steps)
             except sqlite3.Error as error:
                 raise self._failed(error) from error
         outcome: asyncio.Future[_T] = asyncio.get_running_loop().create_future()
@@ -135,7 +143,7 @@ class Sqlite:
         assert self._busy is not None
         try:
             await self._busy.begin()
-            outcomes = [self._one(steps) for steps, _ in together]
+            outcomes = [self._one(steps, alone=len(together) == 1) for steps, _ in together]
             await asyncio.get_running_loop().run_in_executor(self._busy.disk, self._busy.writer.commit)
         except BaseException as error:
             with suppress(sqlite3.Error):
@@ -152,10 +160,12 @@ class Sqlite:
                 else:
                     asked.set_result(outcome)
 
-    def _one(self, steps: Steps[Any]) -> Any:
+    def _one(self, steps: Steps[Any], *, alone: bool) -> Any:
         """One change among others: what came of it, or its failure, which undoes it alone."""
         assert self._busy is not None
         writer = self._busy.writer
+        if alone:  # its failure undoes all there is
+            return self._drive(writer, steps)
         writer.execute("SAVEPOINT one")
         try:
             outcome = self._drive(writer, steps)

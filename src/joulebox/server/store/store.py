@@ -212,8 +212,9 @@ class Store:
         if not request.models:
             return None
         longest = self._claims[request.node] % LONGEST_EVERY == LONGEST_EVERY - 1
-        # SQLite's one writer is not troubled for nothing; Postgres locks only what it finds.
-        if not self.shared and not await self._database.carry_out(busy.waits(request, longest=longest), "look"):
+        # Where nothing else is kept just now a look spares SQLite's one writer; Postgres locks only what it finds.
+        looks = not (self.shared or self._database.keeps)
+        if looks and not await self._database.carry_out(busy.waits(request, longest=longest), "look"):
             return None
         steps = busy.claim(request, why, now, self._replica, longest=longest)
         claim = await self._database.carry_out(steps, "change")
