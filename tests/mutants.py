@@ -70,8 +70,19 @@ TESTS = (
         "idle_drift",
         "intensity",
     ),
-    *("intervals", "metering", "method", "readings", "report", "sci", "slow_meters", "split", "statistics"),
-    *("surroundings", "unknown", "wall_gain", "whatif"),
+    *(
+        "interval_parts",
+        "intervals",
+        "metering",
+        "method",
+        "readings",
+        "report",
+        "sci",
+        "slow_meters",
+        "split",
+        "statistics",
+    ),
+    *("surroundings", "unknown", "verdicts", "wall_gain", "whatif"),
 )
 CHILD_S = 5.0
 QUICK_S, SLOWER = 0.3, 4

@@ -222,6 +222,13 @@ def test_the_smaller_of_two_rises_counts_as_the_work() -> None:
     assert lingering(high, ANSWER, replace(NOTHING, active=200.0, idle_rate=30.0)) == 50.0
 
 
+def test_quick_ticks_linger_less() -> None:
+    """Of an answer of one second a meter that ticks twice a second may lack half a second for each tick."""
+    slow = curve({8.0: 0.0, 10.0: 20.0, 10.5: 25.0, 11.0: 50.0, 11.5: 75.0, 12.0: 80.0, 12.5: 85.0})
+    window = replace(ANSWER, end_ns=11 * S, tick_s=0.5)
+    assert lingering(slow, window, replace(NOTHING, active=40.0, idle_rate=10.0)) == 25.0
+
+
 def test_the_last_tick_of_a_record_may_be_half_a_tick() -> None:
     """Half a tick at the record's end tells whether the work is over, less of it does not."""
     found = replace(NOTHING, active=80.0, idle_rate=10.0)
@@ -249,7 +256,7 @@ def test_nothing_lingers_in_a_meter_that_cannot_be_late(
     window: Window, fast: float, more: dict[str, float], lacks: float
 ) -> None:
     """A fast counter, an answer shorter than two ticks, and one that rose by nothing lack nothing."""
-    late = replace(rising([*LATE, 50.0, 10.0, 10.0], 7.0), slack_s=fast)
+    late = replace(rising([*LATE, 50.0, 9.0, 9.0], 7.0), slack_s=fast)
     assert lingering(late, window, replace(NOTHING, **({"active": 80.0, "idle_rate": 10.0} | more))) == lacks
 
 
@@ -323,6 +330,12 @@ UNEVEN = rising([9.0, 4.0, 6.0, 5.0, 8.0, 1.0, 4.0, 7.0], 9.0)
         # two looks inside a phase and none at its edges: one rate, and no step
         (
             curve({9.0: 0.0, 11.0: 1.0, 12.0: 3.0, 18.0: 9.0}),
+            14.0,
+            Works(lasted_s=(4.0, 3.0), unseen_s=(0.0, 3.0), uneven_rate=None, freedom=1),
+        ),
+        # a look that was put two nanoseconds before a phase's end belongs to it
+        (
+            curve({9.0: 0.0, 12.0: 2.0, 14.0 - 2e-9: 8.0, 14.0: 8.0, 17.0: 9.0}),
             14.0,
             Works(lasted_s=(4.0, 3.0), unseen_s=(0.0, 3.0), uneven_rate=None, freedom=1),
         ),

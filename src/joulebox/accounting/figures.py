@@ -346,14 +346,9 @@ def _no_phase() -> PhaseFigure:
     return PhaseFigure(j=None, u=None, s=None, method=None)
 
 
-def phase_figure(
-    chosen: Sequence[Metered], span: tuple[int, int], method: PhaseMethod, before: tuple[int, int] | None = None
-) -> PhaseFigure:
-    """What was drawn from one moment to another inside the record, idle included; null where ticks are too coarse.
-
-    `before` is the stretch of work that ends where this one begins; without it the machine was idle. At either edge a
-    tick's worth of what was drawn just before may be missing.
-    """
+def phase_figure(chosen: Sequence[Metered], span: tuple[int, int], method: PhaseMethod) -> PhaseFigure:
+    """What was drawn from one moment to another inside the record, idle included; null where ticks are too coarse. The
+    machine was idle before: at either edge a tick's worth of what was drawn just before may be missing."""
     duration_s = seconds(span[1] - span[0])
     total_j = 0.0
     groups = []
@@ -363,11 +358,10 @@ def phase_figure(
             return PhaseFigure(j=None, u=None, s=duration_s, method=None)
         try:
             units = one.curve.between(*span)
-            rate_before = one.curve.rate(*before) if before else one.found.idle_rate
         except ValueError:
             return PhaseFigure(j=None, u=None, s=duration_s, method=None)
         total_j += one.joules(units, duration_s)
-        rates = hypot(rate_before, units / duration_s)
+        rates = hypot(one.found.idle_rate, units / duration_s)
         tick = UncertaintyPart(source="tick", j=one.scale.slope * rates * blur_s / sqrt(3))
         groups.append([*one.systematic(units, duration_s), tick])
     return PhaseFigure(j=total_j, u=combined(added(groups)), s=duration_s, method=method)

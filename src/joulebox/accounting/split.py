@@ -83,9 +83,8 @@ def _by_counters(trace: Trace, reckoning: Reckoning, times: _Times, answer: Figu
 def _share(fit: MetersFit, parts: Sequence[Metered], times: _Times) -> tuple[float, float] | None:
     """Which share of the answer the prefill has by the line, and its uncertainty (k = 2)."""
     bare = [replace(one, scale=replace(one.scale, slope_u=0.0, offset_u_w=0.0)) for one in parts]
-    reading = (times.start_ns, times.first_ns)
-    prefill = phase_figure(bare, reading, "measured")
-    decode = phase_figure(bare, (times.first_ns, times.end_ns), "measured", before=reading)
+    prefill = phase_figure(bare, (times.start_ns, times.first_ns), "measured")
+    decode = phase_figure(bare, (times.first_ns, times.end_ns), "measured")
     if prefill.j is None or prefill.u is None or decode.j is None:
         return None
     read_s, write_s = times.prefill_s, times.decode_s

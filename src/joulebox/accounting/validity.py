@@ -5,7 +5,7 @@ from typing import Final, NamedTuple
 
 from joulebox.accounting.attempts import Spent
 from joulebox.accounting.closure import contradictions
-from joulebox.accounting.figures import MODELLED, Metered, Reckoning
+from joulebox.accounting.figures import MODELLED, Metered, Reckoning, answer_window
 from joulebox.accounting.idle_drift import drift
 from joulebox.accounting.readings import around_ns, hasty, hole, late, skipped, stands
 from joulebox.accounting.surroundings import Level, findings
@@ -183,10 +183,10 @@ RULES: Final[dict[str, Rule]] = {
 
 def judge(trace: Trace, reckoning: Reckoning, spent: Spent) -> tuple[Verdict, tuple[Reason, ...]]:
     """The verdict with its reasons, worst first."""
-    order = {"invalid": 0, "suspect": 1, "note": 2}
+    order: tuple[Level, ...] = ("invalid", "suspect", "note")
     reasons = sorted(
         [*_reasons(trace, reckoning), *_of_attempts(reckoning, spent), *_of_control(trace)],
-        key=lambda reason: order[reason.level],
+        key=lambda reason: order.index(reason.level),
     )
     worst = reasons[0].level if reasons else "note"
     return ("valid" if worst == "note" else worst), tuple(reasons)
@@ -268,19 +268,17 @@ def _of_calibration(calibration: CalibrationRef | None) -> Iterator[Reason]:
 
 def _too_short(trace: Trace) -> Reason | None:
     """A meter that only looks once a tick says nothing of an answer shorter than two looks."""
-    answer = trace.span("answer")
+    start_ns, end_ns = answer_window(trace)
+    lasted_s = seconds(end_ns - start_ns)
     looks = [one.channel.tick_s for one in trace.series if one.channel.sampling is Sampling.SNAPSHOT]
-    looks = [tick_s for tick_s in looks if answer and seconds(answer.end_ns - answer.start_ns) < 2 * tick_s]
-    if not looks or answer is None:
-        return None
-    return _reason("too_short", f"{seconds(answer.end_ns - answer.start_ns):.2g} s", f"{max(looks):.2g} s")
+    looks = [tick_s for tick_s in looks if lasted_s < 2 * tick_s]
+    return _reason("too_short", f"{lasted_s:.2g} s", f"{max(looks):.2g} s") if looks else None
 
 
 def _of_readings(trace: Trace, reckoning: Reckoning) -> Iterator[Reason]:
     """What went wrong between lease, or guard before, and release. What is older tells nothing of this answer."""
-    answer = trace.span("answer")
     guard_ns = nanoseconds(max((one.window.guard_s for one in reckoning.metered), default=GUARD_MIN_S))
-    start_ns = min(trace.leased_ns, answer.start_ns - guard_ns) if answer else trace.leased_ns
+    start_ns = min(trace.leased_ns, answer_window(trace)[0] - guard_ns)
     series = {one.channel: one for one in trace.series}
     told: dict[str, list[str]] = {}
     for one in reckoning.metered:
