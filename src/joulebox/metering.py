@@ -175,9 +175,9 @@ def _unwrapped(series: Series) -> Curve:
             if moves and wait_s > 2 * (channel.tick_s + channel.lag_s):
                 continue
         else:
-            wrapped = step_raw < 0 and channel.wrap_raw is not None
-            added_raw = step_raw + (channel.wrap_raw or 0 if wrapped else 0)
-            most_j = max((most_w if wrapped else PLAUSIBLE_W) * still_s, 2 * channel.step)
+            wrap_raw = channel.wrap_raw if step_raw < 0 else None
+            added_raw = step_raw + (wrap_raw or 0)
+            most_j = max((PLAUSIBLE_W if wrap_raw is None else most_w) * still_s, 2 * channel.step)
             if 0 <= added_raw * channel.step <= most_j:
                 total_raw += added_raw
             else:
@@ -247,11 +247,13 @@ def _summed(series: Series, changes_ns: Sequence[int]) -> Curve:
 
 def _sided(times: Sequence[int], watts: Sequence[float], changes_ns: Sequence[int], doubt_ns: int) -> list[int]:
     """The moments of looks, of which one that may have been before or after a change, since moments are only known to
-    within `doubt_ns`, is put where what it saw belongs: with the look before it, or with the one after."""
+    within `doubt_ns`, is put where what it saw belongs: with the look before it, or with the one after. Of several that
+    may have been on either side nobody knows: they stay."""
     placed = list(times)
     for change_ns in changes_ns:
         near = bisect_left(placed, change_ns - doubt_ns)
-        if 0 < near < len(placed) - 1 and placed[near] <= change_ns + doubt_ns:
+        alone = 0 < near < len(placed) - 1 and placed[near] <= change_ns + doubt_ns < placed[near + 1]
+        if alone:
             back_w, on_w = abs(watts[near] - watts[near - 1]), abs(watts[near + 1] - watts[near])
             placed[near] = min(placed[near], change_ns - 2) if back_w < on_w else max(placed[near], change_ns + 1)
     return placed
@@ -263,11 +265,8 @@ def _stretched(
     """Looks at a power with what was seen last before, and first after, each change on either side of it; what came
     and went between two looks is taken to be what came after it."""
     seen: list[tuple[int, float]] = []
-    changes = list(changes_ns)
     for index, (t_ns, watt) in enumerate(zip(times, watts, strict=True)):
-        passed = [one for one in changes if one <= t_ns]
-        changes = changes[len(passed) :]
-        inside = [one for one in passed if index and times[index - 1] < one - 1 and one < t_ns]
+        inside = [one for one in changes_ns if index and times[index - 1] < one - 1 and one < t_ns]
         if inside:
             seen += [(inside[0] - 1, watts[index - 1]), (inside[0], watt)]
         seen.append((t_ns, watt))
@@ -331,8 +330,6 @@ def _slope(points: Sequence[tuple[int, float]], room: float, slope: float) -> tu
     for one in tried:
         offs = [y - one * x for x, y in points]
         rooms.append(max(room - max(offs) + min(offs), 0.0))
-    if not sum(rooms):
-        return (least + most) / 2, (most - least) / sqrt(24)
     mean = sum(one * left for one, left in zip(tried, rooms, strict=True)) / sum(rooms)
     return mean, sqrt(sum((one - mean) ** 2 * left for one, left in zip(tried, rooms, strict=True)) / sum(rooms))
 
@@ -340,12 +337,12 @@ def _slope(points: Sequence[tuple[int, float]], room: float, slope: float) -> tu
 def _extreme_slope(points: Sequence[tuple[int, float]], room: float, slope: float, way: int) -> float:
     """The least (`way` -1) or greatest (1) slope of a line that all points lie above by no more than `room`, if one of
     `slope` is: the spread around it grows ever faster with the slope, so that steps from outside never go too far."""
-    slope += way * 2 * room / (points[-1][0] - points[0][0])
+    slope += way * room  # outside: there are more than two turns from the first point to the last
     for _ in points:
         offs = [y - slope * x for x, y in points]
-        high, low = (points[offs.index(end)] for end in (max(offs), min(offs)))
-        if way * (low[0] - high[0]) <= 0 or max(offs) - min(offs) <= room * (1 + 1e-9):
+        if max(offs) - min(offs) <= room * (1 + 1e-9):
             break
+        high, low = (points[offs.index(end)] for end in (max(offs), min(offs)))
         slope = (room - high[1] + low[1]) / (low[0] - high[0])
     return slope
 
@@ -387,9 +384,9 @@ def counted(series: Series, start_ns: int, end_ns: int) -> Counted | None:
     rate = curve.rate(first_ns, last_ns)
     edge_s = lacking_s / sqrt(3) + (curve.slack_s + curve.blur_s) / sqrt(6) + curve.margin_s / sqrt(3)
     edge = abs(rate) * edge_s + curve.doubt(start_ns, end_ns) / sqrt(3)
-    if channel.sampling is Sampling.SNAPSHOT:
+    if channel.sampling is Sampling.SNAPSHOT and channel.tick_s:
         seen = [raw for t_ns, raw in zip(series.t_ns, series.raw, strict=True) if start_ns <= t_ns <= end_ns]
-        looks = max(seconds(end_ns - start_ns) / channel.tick_s, 1.0) if channel.tick_s else 1.0
+        looks = max(seconds(end_ns - start_ns) / channel.tick_s, 1.0)
         edge += channel.tick_s * (max(seen, default=0) - min(seen, default=0)) * channel.step * sqrt(looks / 12)
     return Counted(channel=channel, amount=curve.between(first_ns, last_ns) + rate * lacking_s, edge=edge)
 
@@ -430,7 +427,7 @@ def idle_spread(
     start_ns, end_ns = end_ns if first_ns is None else first_ns, min(end_ns, curve.t_ns[-1])
     room_s = seconds(end_ns - start_ns) - quiet_s
     shortest_s = max(channel.tick_s, _apart_s(curve.t_ns))
-    if not shortest_s or room_s <= 0:
+    if not shortest_s:
         return None
     # Windows begin and end at readings: between them a straight line would hide what came and went.
     tried_s = max(1, int(min(length_s, room_s / WINDOWS_MIN) / shortest_s + 0.01)) * shortest_s
@@ -454,17 +451,15 @@ def idle_spread(
 def idle_spreads(curve: Curve, channel: Channel) -> tuple[IdleSpread, ...]:
     """A whole record of an idle machine in short: its spread for both stretches that powers are taken over, at lengths
     that double, as far as it tells."""
-    if len(curve.t_ns) < 2:
+    if not curve.t_ns:
         return ()
     start_ns, end_ns = curve.t_ns[0], curve.t_ns[-1]
     spreads: list[IdleSpread] = []
     for quiet_s in dict.fromkeys((guard_s(channel), follow_s(channel))):
-        length_s, longest_s = max(channel.tick_s, _apart_s(curve.t_ns)), seconds(end_ns - start_ns)
-        while length_s < longest_s:
-            found = idle_spread(curve, channel, quiet_s, length_s, start_ns, end_ns)
-            if found is not None:
-                spreads.append(found)
-            if found is None or found.length_s < length_s:
+        length_s = max(channel.tick_s, _apart_s(curve.t_ns))
+        while found := idle_spread(curve, channel, quiet_s, length_s, start_ns, end_ns):
+            spreads.append(found)
+            if found.length_s < length_s:
                 break
             length_s *= 2
     return tuple(spreads)
