@@ -83,6 +83,7 @@ TESTS = (
         "statistics",
     ),
     *("surroundings", "unknown", "verdicts", "wall_gain", "whatif"),
+    *("figures", "reading_limits", "rounding"),
 )
 CHILD_S = 5.0
 QUICK_S, SLOWER = 0.3, 4

@@ -31,7 +31,6 @@ from joulebox.accounting.fleet import (
     server_energy,
 )
 from joulebox.accounting.power_model import profile_of
-from joulebox.accounting.rounding import above, below, column, place_of
 from joulebox.clock import SimulatedClock
 from joulebox.errors import JouleboxError
 from joulebox.model import Counted, EmbodiedPart, Grams, IdleStretch, Problem, ReadingKind
@@ -45,45 +44,11 @@ from traces import factors
 
 pytestmark = pytest.mark.anyio
 NOW = datetime(2026, 11, 23, 12, 0, tzinfo=UTC)
-values = st.lists(st.floats(0, 1e7), min_size=1, max_size=12)
-spans = st.lists(st.tuples(st.floats(0, 1e6), st.floats(0, 1), st.floats(1, 5)), min_size=1, max_size=12)
 
 
 @pytest.fixture
 def anyio_backend() -> str:
     return "asyncio"
-
-
-# --- rounding ---------------------------------------------------------------------------------------------------------
-
-
-@given(values, st.integers(1, 7))
-def test_shown_parts_add_up_to_the_shown_sum(parts: list[float], digits: int) -> None:
-    """Whatever the figures and the digits, the parts as they are printed add up to the sum as it is printed, and none
-    is a whole unit off."""
-    shown = column(parts, place_of(sum(parts), digits))
-    texts = [Decimal(shown.text(one)) for one in shown.parts]
-    assert sum(texts) == Decimal(shown.text(shown.total))
-    unit = Decimal(1).scaleb(shown.place)
-    assert abs(Decimal(shown.text(shown.total)) - sum(map(Decimal, parts))) <= unit * Decimal("0.51")
-    assert all(abs(text - Decimal(part)) <= unit for text, part in zip(texts, parts, strict=True))
-
-
-@given(spans, st.integers(1, 6))
-def test_shown_ranges_add_up_and_hold_their_figure(parts: list[tuple[float, float, float]], digits: int) -> None:
-    """Low and high ends add up too, and no rounding puts a low end above its figure or a high end below."""
-    central = column([g for g, _, _ in parts], place_of(sum(g for g, _, _ in parts), digits))
-    low = below([g * less for g, less, _ in parts], central)
-    high = above([g * more for g, _, more in parts], central)
-    assert sum(low.parts) == low.total <= central.total <= high.total == sum(high.parts)
-    assert all(a <= b <= c for a, b, c in zip(low.parts, central.parts, high.parts, strict=True))
-    assert all(part >= 0 for part in low.parts)
-
-
-def test_a_third_each() -> None:
-    """Three thirds of one are shown as 0.34, 0.33 and 0.33."""
-    shown = column([1 / 3, 1 / 3, 1 / 3], -2)
-    assert [shown.text(one) for one in (*shown.parts, shown.total)] == ["0.34", "0.33", "0.33", "1.00"]
 
 
 # --- the sum ----------------------------------------------------------------------------------------------------------

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from joulebox.accounting import account
+from joulebox.accounting.surroundings import Finding, findings
 from joulebox.accounting.validity import RULES
 from joulebox.clock import SimulatedClock
 from joulebox.evidence import decode_trace, encode_trace
@@ -125,6 +126,133 @@ def test_steal_and_heat() -> None:
     assert [(one.code, one.level) for one in reasons(steal_s=0.5)] == [("steal", "invalid")]
     assert [(one.code, one.level) for one in reasons(throttled=3)] == [("throttled", "invalid")]
     assert set(RULES) >= OURS
+
+
+def found(cores: int = 2, **changes: object) -> list[Finding]:
+    """What is told of a machine that was as quiet as none is, but for these changes."""
+    nothing = replace(QUIET, window_s=8.0, own_s=0.0, unexplained_s=None, disk_bytes=0, network_bytes=0)
+    return list(findings(trace(cores=cores, neighbours=replace(nothing, **changes))))  # type: ignore[arg-type]
+
+
+def levels(**changes: object) -> list[tuple[str, str]]:
+    return [(one.code, one.level) for one in found(**changes)]
+
+
+@pytest.mark.parametrize(
+    ("window_s", "own_s", "foreign_s", "level"),
+    [
+        (8.0, 0.0, 0.32, None),
+        (8.0, 0.0, 0.33, "note"),
+        (8.0, 0.0, 0.56, "note"),
+        (8.0, 0.0, 0.57, "suspect"),
+        (8.0, 0.0, 4.0, "suspect"),
+        (8.0, 0.0, 4.25, "invalid"),
+        (8.0, 17.0, 4.25, "suspect"),
+        (8.0, 16.9, 4.25, "invalid"),
+        (8.0, 100.0, 2.0, "note"),
+        (8.0, 99.0, 2.0, "suspect"),
+        (8.0, 200.0, 2.125, "suspect"),
+        (1.0, 0.0, 0.05, None),
+        (1.0, 0.0, 0.06, "note"),
+        (1.0, 0.0, 0.1, "note"),
+        (1.0, 0.0, 0.11, "suspect"),
+        (0.5, 0.0, 0.5, "suspect"),
+        (0.5, 0.0, 0.51, "invalid"),
+    ],
+)
+def test_how_much_foreign_work_counts(window_s: float, own_s: float, foreign_s: float, level: str | None) -> None:
+    """What programs may do grows with the window and with the engine's own work, and is never below a floor; the limit
+    itself is still allowed."""
+    told = levels(window_s=window_s, own_s=own_s, **programs(("cc1", foreign_s)))
+    assert told == ([("foreign_load", level)] if level else [])
+
+
+@pytest.mark.parametrize(
+    ("loads", "unseen_s", "sentence"),
+    [
+        ((4.0, 1.0, 0.5, 0.5), 0.0, "p0 used 4 core-seconds, p1 used 1 core-seconds, p2 used 0.5 core-seconds"),
+        ((9.5, 0.5), 0.0, "p0 used 9.5 core-seconds, p1 used 0.5 core-seconds"),
+        ((9.6, 0.4), 0.0, "p0 used 9.6 core-seconds"),
+        ((9.5, 0.5), 0.9, "p0 used 9.5 core-seconds"),
+        ((9.5, 0.5), 1.0, "p0 used 9.5 core-seconds, programs that cannot be named used 1 core-seconds"),
+        ((0.25, 0.25), 16.0, "p0 used 0.25 core-seconds, programs that cannot be named used 16 core-seconds"),
+    ],
+)
+def test_who_is_worth_a_name(loads: tuple[float, ...], unseen_s: float, sentence: str) -> None:
+    """Three names at most, of those that did a twentieth of all of it; the first in any case. What has none is told
+    from a tenth of the rest on."""
+    named = programs(*((f"p{number}", cpu_s) for number, cpu_s in enumerate(loads)))
+    (one,) = found(unexplained_s=unseen_s + 0.04 if unseen_s else None, **named)
+    assert one.details == ("8.0 s", sentence)
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"disk_bytes": 40_000_000}, None),
+        ({"disk_bytes": 40_000_001}, "the disks moved 40 MB"),
+        ({"disk_bytes": 16_000_000, "window_s": 2.0}, None),
+        ({"disk_bytes": 16_000_001, "window_s": 2.0}, "the disks moved 16 MB"),
+        ({"disk_bytes": 900_000_000_000}, "the disks moved 900000 MB"),
+        ({"network_bytes": 4_000_000}, None),
+        ({"network_bytes": 4_000_001}, "the network carried 4.0 MB"),
+        ({"network_bytes": 1_000_000, "window_s": 1.0}, None),
+        ({"network_bytes": 1_000_001, "window_s": 1.0}, "the network carried 1.0 MB"),
+        ({"network_bytes": 900_000_000_000}, "the network carried 900000.0 MB"),
+        ({"disk_bytes": 40_000_001, **programs(("cc1", 0.3))}, "the disks moved 40 MB"),
+    ],
+)
+def test_how_much_disks_and_network_may_do(changes: dict[str, object], told: str | None) -> None:
+    """Both may move so much a second and so much in any case; beyond it they alone make a receipt suspect."""
+    assert [(one.level, one.details[1]) for one in found(**changes)] == ([("suspect", told)] if told else [])
+
+
+@pytest.mark.parametrize("busy", [{"disk_bytes": 10**9}, {"network_bytes": 10**9}])
+def test_disks_make_nothing_better(busy: dict[str, object]) -> None:
+    """Where programs alone make a receipt invalid, disks or network beside them leave it so."""
+    assert levels(**programs(("cc1", 5.0)), **busy) == [("foreign_load", "invalid")]
+
+
+@pytest.mark.parametrize(
+    ("window_s", "own_s", "server_s", "level"),
+    [
+        (8.0, 0.0, 0.02, None),
+        (8.0, 0.0, 0.03, "note"),
+        (8.0, 0.0, 0.4, "note"),
+        (8.0, 0.0, 0.41, "suspect"),
+        (8.0, 100.0, 2.0, "note"),
+        (8.0, 99.0, 2.0, "suspect"),
+        (1.0, 0.0, 0.1, "note"),
+        (1.0, 0.0, 0.11, "suspect"),
+    ],
+)
+def test_how_busy_a_server_may_be(window_s: float, own_s: float, server_s: float, level: str | None) -> None:
+    """A server is busy beyond a twentieth of a core, if that is more than a fiftieth of the engine's work."""
+    told = levels(window_s=window_s, own_s=own_s, server_s=server_s)
+    assert told == ([("shared_host", level)] if level else [])
+
+
+@pytest.mark.parametrize(
+    ("window_s", "steal_s", "level"),
+    [
+        (8.0, 0.032, None),
+        (8.0, 0.033, "suspect"),
+        (8.0, 0.32, "suspect"),
+        (8.0, 0.33, "invalid"),
+        (1.0, 0.02, None),
+        (1.0, 0.03, "suspect"),
+        (1.0, 0.1, "suspect"),
+        (1.0, 0.11, "invalid"),
+    ],
+)
+def test_how_much_may_be_stolen(window_s: float, steal_s: float, level: str | None) -> None:
+    """Of the time of all cores a share may be stolen, and a little in any case."""
+    assert levels(window_s=window_s, steal_s=steal_s) == ([("steal", level)] if level else [])
+
+
+def test_heat_is_counted() -> None:
+    """A machine slowed by heat is told with how often, whether or not anything else was looked at."""
+    assert found(window_s=None, throttled=3) == [Finding("throttled", "invalid", ("3 times",))]
 
 
 def test_neighbours_travel_with_the_evidence() -> None:

@@ -87,7 +87,7 @@ def stands(one: Metered, series: Series) -> str | None:
         moves = sorted(abs(values[n] - values[n - 1]) for n in known if values[n] != values[n - 1])
         chance = (len(known) - len(moves) + 1) / (len(known) + 2)
         fine = len(moves) >= MOVES_MIN and (not power or moves[len(moves) // 4] >= FINE_STEPS)
-        told = fine and length >= 2 and len(values) * chance**length < CHANCE
+        told = fine and len(values) * chance**length < CHANCE
     if told:
         return f"{channel.name} stood still for {stood_s:.1f} s"
     if power and _misses_work(one, series):
@@ -110,7 +110,7 @@ def _misses_work(one: Metered, series: Series) -> bool:
 def _even(series: Series, start_ns: int, end_ns: int) -> bool:
     """Whether one value stood all that time."""
     low, high = bisect_right(series.t_ns, start_ns) - 1, bisect_left(series.t_ns, end_ns)
-    return 0 <= low < high < len(series.t_ns) and len(set(series.raw[low : high + 1])) == 1
+    return low >= 0 and high < len(series.t_ns) and len(set(series.raw[low : high + 1])) == 1
 
 
 def _per_tick(series: Series) -> tuple[list[int], list[int]]:

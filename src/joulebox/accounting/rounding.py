@@ -32,7 +32,7 @@ def column(values: Sequence[float], place: int) -> Column:
     exact = _exact(values, place)
     total = _rounded(values, place)
     parts = [floor(one) for one in exact]
-    order = sorted(range(len(parts)), key=lambda index: (parts[index] - exact[index], index))
+    order = sorted(range(len(parts)), key=lambda index: parts[index] - exact[index])
     for index in order[: total - sum(parts)]:
         parts[index] += 1
     return Column(place=place, parts=tuple(parts), total=sum(parts))

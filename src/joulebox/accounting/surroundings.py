@@ -60,12 +60,7 @@ def _foreign(seen: NeighboursSeen, window_s: float, cores: int) -> Finding | Non
     """Foreign programs, disks and network in one sentence, as bad as the worst of them."""
     unseen_s = max(0.0, (seen.unexplained_s or 0.0) - UNSEEN_PER_CORE_S * cores)
     level = _programs(seen.foreign_s + unseen_s, seen.own_s, window_s)
-    told: list[str] = []
-    if level is not None:
-        least_s = NAMED_RATIO * (seen.foreign_s + unseen_s)
-        named = [load for load in seen.foreign[:NAMED_MAX] if load.cpu_s >= least_s] or seen.foreign[:1]
-        told += [f"{load.name} used {_amount(load.cpu_s)}" for load in named]
-        told += [f"programs that cannot be named used {_amount(unseen_s)}"] if unseen_s >= 0.1 * seen.foreign_s else []
+    told = _named(seen, unseen_s) if level is not None else []
     if seen.disk_bytes is not None and seen.disk_bytes > max(DISK_BYTES, DISK_BYTES_PER_S * window_s):
         told.append(f"the disks moved {seen.disk_bytes / 1e6:.0f} MB")
         level = "suspect" if level != "invalid" else level
@@ -73,6 +68,16 @@ def _foreign(seen: NeighboursSeen, window_s: float, cores: int) -> Finding | Non
         told.append(f"the network carried {seen.network_bytes / 1e6:.1f} MB")
         level = "suspect" if level != "invalid" else level
     return Finding("foreign_load", level, (f"{window_s:.1f} s", ", ".join(told))) if level is not None else None
+
+
+def _named(seen: NeighboursSeen, unseen_s: float) -> list[str]:
+    """The programs worth a name, the first of them in any case, and those without one."""
+    least_s = NAMED_RATIO * (seen.foreign_s + unseen_s)
+    named = [load for load in seen.foreign[:NAMED_MAX] if load.cpu_s >= least_s] or seen.foreign[:1]
+    told = [f"{load.name} used {_amount(load.cpu_s)}" for load in named]
+    return (
+        [*told, f"programs that cannot be named used {_amount(unseen_s)}"] if unseen_s >= 0.1 * seen.foreign_s else told
+    )
 
 
 def _programs(foreign_s: float, own_s: float, window_s: float) -> Level | None:
