@@ -1,7 +1,8 @@
-"""One channel as the estimator sees it, made by hand: an answer from 10 s to 14 s that draws 50 W, 10 W of them idle."""
+"""One channel as the estimator sees it, made by hand: an answer from 10 s to 14 s at 50 W, 10 W of them idle."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
+from typing import Any
 
 from joulebox.accounting.energy import Estimate, Window, Works
 from joulebox.accounting.figures import Metered, meter_scale
@@ -46,6 +47,7 @@ def metered(
             guard_s=guard_s,
             tick_s=one.tick_s,
             lag_s=one.lag_s,
+            quiet_from_ns=0,
         ),
         scale=meter_scale(one),
         found=replace(FOUND, **found),
@@ -59,7 +61,7 @@ def readings(one: Channel, times_s: Iterable[float], raw: Iterable[int]) -> Seri
     return Series(channel=one, t_ns=tuple(map(nanoseconds, times_s)), raw=tuple(raw))
 
 
-def curve(times_s: Sequence[float], rates: Sequence[float], **changes: float) -> Curve:
+def curve(times_s: Sequence[float], rates: Sequence[float], **changes: Any) -> Curve:
     """A curve through some moments, with its rate between each two of them."""
     totals = [0.0]
     for earlier_s, later_s, rate in zip(times_s, times_s[1:], rates, strict=False):

@@ -6,6 +6,7 @@ import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -128,13 +129,13 @@ def test_steal_and_heat() -> None:
     assert set(RULES) >= OURS
 
 
-def found(cores: int = 2, **changes: object) -> list[Finding]:
+def found(**changes: Any) -> list[Finding]:
     """What is told of a machine that was as quiet as none is, but for these changes."""
     nothing = replace(QUIET, window_s=8.0, own_s=0.0, unexplained_s=None, disk_bytes=0, network_bytes=0)
-    return list(findings(trace(cores=cores, neighbours=replace(nothing, **changes))))  # type: ignore[arg-type]
+    return list(findings(trace(neighbours=replace(nothing, **changes))))
 
 
-def levels(**changes: object) -> list[tuple[str, str]]:
+def levels(**changes: Any) -> list[tuple[str, str]]:
     return [(one.code, one.level) for one in found(**changes)]
 
 
@@ -202,7 +203,7 @@ def test_who_is_worth_a_name(loads: tuple[float, ...], unseen_s: float, sentence
         ({"disk_bytes": 40_000_001, **programs(("cc1", 0.3))}, "the disks moved 40 MB"),
     ],
 )
-def test_how_much_disks_and_network_may_do(changes: dict[str, object], told: str | None) -> None:
+def test_how_much_disks_and_network_may_do(changes: dict[str, Any], told: str | None) -> None:
     """Both may move so much a second and so much in any case; beyond it they alone make a receipt suspect."""
     assert [(one.level, one.details[1]) for one in found(**changes)] == ([("suspect", told)] if told else [])
 
