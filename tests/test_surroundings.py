@@ -180,7 +180,7 @@ def test_how_much_foreign_work_counts(window_s: float, own_s: float, foreign_s: 
     ],
 )
 def test_who_is_worth_a_name(loads: tuple[float, ...], unseen_s: float, sentence: str) -> None:
-    """Three names at most, of those that did a twentieth of all of it; the first in any case. What has none is told
+    """Three names at most, of those that did a twentieth of all of it; the first in any case; what has none is told
     from a tenth of the rest on."""
     named = programs(*((f"p{number}", cpu_s) for number, cpu_s in enumerate(loads)))
     (one,) = found(unexplained_s=unseen_s + 0.04 if unseen_s else None, **named)
