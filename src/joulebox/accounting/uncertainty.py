@@ -79,6 +79,8 @@ def noise(channel: Channel, curve: Curve, window: Window, found: Estimate, known
     restless_rate = max(abs(falls_rate), UNSEEN_NOISE * abs(found.idle_rate))
 
     def spread(quiet_s: float, length_s: float, otherwise_rate: float | None = None) -> float:
+        if length_s <= 0:
+            return 0.0
         nearest_s = min((one.guard_s for one in known), key=lambda guard_s: abs(guard_s - quiet_s), default=0.0)
         alike = [one for one in known if one.guard_s == nearest_s and abs(nearest_s / quiet_s - 1) < GUARDS_ALIKE]
         own = idle_spread(curve, channel, quiet_s, length_s, *span)
@@ -108,8 +110,6 @@ def _spread(own: IdleSpread | None, known: Sequence[IdleSpread], length_s: float
     Few windows are widened by Student's t: as many degrees of freedom as windows, because the true value is known to be
     zero. Without any, `otherwise_rate` is what is known.
     """
-    if length_s <= 0:
-        return 0.0
     then = _looked_up(known, length_s)
     if own is None and then is None:
         return otherwise_rate * length_s

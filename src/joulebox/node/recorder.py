@@ -7,12 +7,12 @@ are kept for `KEEP_S` (they are the next prompt's guard and idle record); while 
 
 import logging
 import threading
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
-from itertools import dropwhile, takewhile
+from itertools import islice
 from operator import itemgetter
 from statistics import median
 from typing import Final
@@ -51,6 +51,7 @@ _BACK_NS: Final = nanoseconds(3 * TICK_MAX_S)
 
 
 _Row = tuple[int, Sequence[int | None]]
+_WHEN: Final = itemgetter(0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,25 +141,13 @@ class Recorder:
         self._repeating: list[Repeating] = []
         self._held = False
         self.missing = _missing(meters)
-
-    @property
-    def channels(self) -> tuple[Channel, ...]:
+        self.channels = tuple(channel for log in self._logs for channel in log.channels)
         """All channels of all meters."""
-        return tuple(channel for log in self._logs for channel in log.channels)
-
-    @property
-    def slack_s(self) -> float:
+        counting = [channel for log in self._logs for channel in log.counting]
+        self.slack_s = max((channel.tick_s + channel.lag_s for channel in counting), default=0.0)
         """After so long every meter's reading holds what was drawn until now: the slowest tick and lag."""
-        return max((channel.tick_s + channel.lag_s for channel in self._counting), default=0.0)
-
-    @property
-    def guard_s(self) -> float:
+        self.guard_s = max((guard_s(channel) for channel in counting), default=0.0)
         """How long the quiet stretches around an answer are; 0 without meters."""
-        return max((guard_s(channel) for channel in self._counting), default=0.0)
-
-    @property
-    def _counting(self) -> list[Channel]:
-        return [channel for log in self._logs for channel in log.counting]
 
     def start(self) -> None:
         """Begin to record."""
@@ -286,7 +275,7 @@ class Recorder:
         found: dict[int, float] = {}
         for moment_ns in range(start_ns, end_ns + 1, step_ns):
             told = [
-                _latest(channels, rows[: bisect_right(rows, moment_ns, key=itemgetter(0))], indices)
+                _latest(channels, rows[: bisect_right(rows, moment_ns, key=_WHEN)], indices)
                 for channels, indices, rows in kept
             ]
             known = [one for one in told if one is not None]
@@ -317,8 +306,8 @@ def _missing(meters: Sequence[Meter]) -> tuple[str, ...]:
 
 def _between(rows: deque[_Row], start_ns: int, end_ns: int) -> list[_Row]:
     """From the newest backwards: what is asked for is nearly always the last of a long record."""
-    not_after = dropwhile(lambda row: row[0] > end_ns, reversed(rows))
-    found = list(takewhile(lambda row: row[0] >= start_ns, not_after))
+    first, after = bisect_left(rows, start_ns, key=_WHEN), bisect_right(rows, end_ns, key=_WHEN)
+    found = list(islice(reversed(rows), len(rows) - after, len(rows) - first))
     found.reverse()
     return found
 
