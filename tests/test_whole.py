@@ -12,16 +12,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from playwright.sync_api import Page, expect, sync_playwright
+from playwright.sync_api import Page, expect
 
 from gguf_files import write_gguf
 from joulebox.client import Client
 from joulebox.errors import JouleboxError
 from joulebox.node.models import Registry
+from screenshots import chromium
 from stage import MODEL, Service, wait
-
-CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
-CHROMIUM_ARGS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--disable-background-networking", "--no-first-run"]
 
 
 @pytest.fixture(scope="module")
@@ -33,12 +31,10 @@ def service(tmp_path_factory: pytest.TempPathFactory, smollm2: Path) -> Iterator
 
 @pytest.fixture(scope="module")
 def page() -> Iterator[Page]:
-    if CHROMIUM is None:
+    if shutil.which("chromium") is None:
         pytest.skip("Chromium is not installed: apt-get install chromium")
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=CHROMIUM_ARGS)
+    with chromium() as browser:
         yield browser.new_page()
-        browser.close()
 
 
 def joulebox(service: Service, *words: str) -> subprocess.CompletedProcess[str]:
