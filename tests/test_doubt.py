@@ -47,6 +47,8 @@ def test_a_record_and_a_calibration_join_by_their_windows() -> None:
     edge = 3.0 / exp(sqrt(2 / 30 + 2 / 40))
     assert _spread(OWN, [then(2.0, 0.99 * edge)], 2.0, 0.0) == 3.0
     assert _spread(OWN, [then(2.0, 1.01 * edge)], 2.0, 0.0) < 3.0
+    few = replace(OWN, length_s=1.0, rms_j=exp(1.0), windows=4)
+    assert _spread(few, [then(1.0, 1.0, 4)], 1.0, 0.0) == pytest.approx(sqrt((exp(2.0) + 1.0) / 2) * 2.31 / 2)
 
 
 def test_a_spread_grows_with_its_length_and_few_windows_widen_it() -> None:

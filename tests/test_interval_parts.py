@@ -222,6 +222,13 @@ def test_noise_of_a_machine_never_watched(seen: Curve, restless_w: float) -> Non
     )
 
 
+def test_a_tail_on_little_idling_is_not_widened_by_a_fall() -> None:
+    """Over the tail as over the answer what is not known is the idle power, however the guard before fell."""
+    glow_w = 4.0 * HALF_GLOWS / BOUND
+    found = noise(METER, FALLING, WINDOW, replace(QUIET, idle_rate=1.0), [])
+    assert (found.tail, found.active) == pytest.approx((hypot(1 / sqrt(3), glow_w), hypot(1 / sqrt(3), glow_w) * 2.5))
+
+
 RECORD = curve({n / 10: n + (n * 7 % 5) * 0.3 for n in range(121)})
 """An idle machine at 10 W and less or more, read ten times a second."""
 

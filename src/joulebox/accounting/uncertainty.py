@@ -132,7 +132,7 @@ def _looked_up(known: Sequence[IdleSpread], length_s: float) -> tuple[float, int
     low = max((one for one in ordered if one.length_s <= length_s), key=lambda one: one.length_s, default=ordered[0])
     high = min((one for one in ordered if one.length_s >= length_s), key=lambda one: one.length_s, default=low)
     windows = min(low.windows, high.windows)
-    if low.length_s == high.length_s or low.length_s > length_s or not low.rms_j or not high.rms_j:
+    if low.length_s == high.length_s or not low.rms_j or not high.rms_j:
         return low.rms_j * length_s / low.length_s, windows
     slope = log(high.rms_j / low.rms_j) / log(high.length_s / low.length_s)
     return low.rms_j * (length_s / low.length_s) ** slope, windows
