@@ -78,6 +78,7 @@ TESTS = (
         "readings",
         "report",
         "sci",
+        "shares",
         "slow_meters",
         "split",
         "statistics",
