@@ -83,9 +83,9 @@ def _overview(parts: Mapping[str, Json]) -> str:
     for name, part in parts.items():
         for row in (Row(**one) for one in part["rows"]):
             told = {True: "yes", False: "**no**", None: "-"}[row.reached]
-            lines.append((row.what, row.figure, row.beside, row.target, told, f"`make bench PART={name}`"))
+            lines.append((row.what, row.figure, row.beside, row.target, told, name))
             if row.reached is False:
                 missed.append(f"- {row.what}: {row.figure}, not {row.target}. {row.why}".rstrip())
-    head = ("What", "Here", "Beside", "To reach", "Reached", "Command")
+    head = ("What", "Here", "Beside", "To reach", "Reached", "Part")
     rest = ["## What is not reached", "", *missed] if missed else ["Every target is reached."]
     return "\n".join(["## All figures", "", table(head, lines, names=len(head)), "", *rest])
