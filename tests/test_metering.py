@@ -219,6 +219,12 @@ def test_what_was_shown_before_the_first_change(
     assert points(curve_of(seen(WATTS, times_s, raw))) == curve
 
 
+def test_a_first_look_counts_to_the_second() -> None:
+    """Of a meter that only looks the first value counts for half of the tick until the next."""
+    told = seen(LOOKS, (0, 2, 2.5, 3, 3.5), (10, 20, 20, 30, 40))
+    assert points(curve_of(told)) == [(0.75, 0.0), (1.75, 15.0), (2.75, 40.0), (3.25, 57.5)]
+
+
 @pytest.mark.parametrize(("again", "doubts"), [(9, ((9, 5.0),)), (1, ((1, 7.0),))])
 def test_a_value_shown_again_may_have_been_another(again: int, doubts: Sequence[tuple[int, float]]) -> None:
     """Where hardly any value is shown twice, one that is may hide a lost tick, worth what the next value differs by."""
@@ -390,6 +396,7 @@ def test_ticks_seen_now_sooner_now_later() -> None:
         ((0.0, 1.5, 3.0, 4.5, 7.7), 1.0, [0, 1, 3, 4, 7]),
         ((0.0, 0.5, 1.0, 1.5, 2.5), 1.0, [0, 1, 2, 3, 4]),
         ((0.0, 1.0, 2.8, 3.05, 4.0), 1.0, [0, 1, 2, 3, 4]),
+        ((0.0, 1.0, 2.8, 3.05, 4.6), 1.0, [0, 1, 2, 3, 5]),
         ((0.0, 1.8, 2.05, 3.0), 1.0, [0, 1, 2, 3]),
         ((0.0, 1.0, 2.0, 2.2, 3.1), 1.0, [0, 1, 2, 3, 4]),
         ((0.0, 1.0, 4.0, 5.8, 6.0, 7.0), 1.0, [0, 1, 4, 5, 6, 7]),
