@@ -3,6 +3,7 @@
 import gc
 import os
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -54,6 +55,13 @@ def smollm2() -> Path:
         return fetch(DEFAULT, Path(cache) if cache else Path(__file__).parents[1] / ".cache" / "models")
     except JouleboxError as error:
         pytest.skip(str(error))
+
+
+@pytest.fixture
+def one_minute(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rates are counted within one minute, however slow the machine: the library that counts takes no clock."""
+    now_s = time.time()
+    monkeypatch.setattr(time, "time", lambda: now_s)
 
 
 @pytest.fixture

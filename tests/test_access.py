@@ -3,7 +3,6 @@
 import asyncio
 import os
 import re
-import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -437,11 +436,10 @@ async def test_a_token_works_on_every_server(tmp_path: Path) -> None:
 # --- not too often, not too much --------------------------------------------------------------------------------------
 
 
-async def test_rates(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.usefixtures("one_minute")
+async def test_rates(tmp_path: Path) -> None:
     """More prompts or requests a minute than may be are refused with the time to wait, each address by itself; wrong
     tokens count as requests; the server's own health does not."""
-    now_s = time.time()
-    monkeypatch.setattr(time, "time", lambda: now_s)  # a slow machine must not slip into a new minute
     rates = {"asks_per_minute": 2, "requests_per_minute": 20, "trusted_proxies": ("127.0.0.1",)}
     async with stage(tmp_path, public=("ask",), **rates) as on:
         await joined(on)

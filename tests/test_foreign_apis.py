@@ -526,6 +526,7 @@ async def test_failures_in_their_words(tmp_path: Path) -> None:
         assert (await scene.http.get("/api/v1/prompts")).json()["prompts"] == []
 
 
+@pytest.mark.usefixtures("one_minute")
 async def test_keys_and_limits_in_their_words(tmp_path: Path) -> None:
     """Without a key 401, beyond the limits 429 with `Retry-After`, which clients heed; a key as theirs opens."""
     async with stage(tmp_path, public=(), asks_per_minute=1) as scene:

@@ -381,6 +381,13 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
+class Steady(dict[Any, Any]):
+    """Is looked through as it stands: amqtt changes its subscriptions while it goes through them."""
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(list(self.keys()))
+
+
 class RealBroker:
     """amqtt in a thread of its own."""
 
@@ -402,6 +409,7 @@ class RealBroker:
                 "plugins": {"amqtt.plugins.authentication.AnonymousAuthPlugin": {"allow_anonymous": True}},
             }
         )
+        self._broker._subscriptions = Steady()
         await self._broker.start()
 
     def stop(self) -> None:

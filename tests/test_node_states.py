@@ -191,11 +191,14 @@ async def test_drain_from_the_command_line(tmp_path: Path, capsys: pytest.Captur
     async with stage(tmp_path) as scene:
         assert "No node has joined" in await asyncio.to_thread(joulebox, "list")
         await scene.join()
+        waiting = asyncio.create_task(scene.lease())  # who is not heard of for 3 s is away, whatever else it is
+        await until(scene, "idle")
         assert await asyncio.to_thread(joulebox, "drain", "n1", "--why", "new fans") == "n1 takes no more prompts.\n"
         assert "n1  draining since 20" in (listed := await asyncio.to_thread(joulebox, "list"))
         assert listed.endswith("UTC: new fans (grid DE, 1 model)\n")
         assert await asyncio.to_thread(joulebox, "resume", "n1") == "n1 takes prompts again.\n"
         assert "n1  idle" in await asyncio.to_thread(joulebox, "list")
+        waiting.cancel()
 
 
 async def test_a_stopped_node_hands_its_prompt_back(tmp_path: Path) -> None:

@@ -126,6 +126,7 @@ async def test_a_session_ends(tmp_path: Path) -> None:
         assert await status(again) == 401
 
 
+@pytest.mark.usefixtures("one_minute")
 async def test_keys_cannot_be_tried_out(tmp_path: Path) -> None:
     """More sign-ins a minute than may be are refused, the right key among them."""
     async with stage(tmp_path, public=()) as on:
