@@ -47,8 +47,8 @@ def with_split(trace: Trace, reckoning: Reckoning) -> Reckoning:
         return reckoning
     times = _Times(start_ns, first_ns, end_ns)
     split = _by_counters(trace, reckoning, times, answer) or _by_model(trace, reckoning, times, answer)
-    measured_u = [energy.phases[name].u for name in ("prefill", "decode")]
-    if split is None or (None not in measured_u and (measured_u[0] or 0.0) <= split[0][1]):
+    measured_u, decode_u = (energy.phases[name].u for name in ("prefill", "decode"))
+    if split is None or (measured_u is not None and decode_u is not None and measured_u <= split[0][1]):
         return reckoning
     (prefill_j, prefill_u_j), (decode_j, decode_u_j) = split
     phases = {
