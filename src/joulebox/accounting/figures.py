@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from math import hypot, sqrt
+from math import hypot, inf, sqrt
 from typing import Final, Literal
 
 from joulebox.accounting.energy import Estimate, Split, Window, Works, estimate, lingering, split, works
@@ -86,16 +86,18 @@ class Metered:
         """What ticks, lost ones and late ones too, resolution, guards and the idle machine's noise leave open at the
         ends of a figure. The noise before the answer is in `active` and `tail` part of their baseline."""
         parts = boundary(self.channel, self.curve, self.found, self.works, self.noise.after)
-        parts["idle noise"] = hypot(self.noise.before, self.noise.after) if name == "answer" else self.noise.after
+        noise, whole = self.noise.after, hypot(self.noise.before, self.noise.after)
+        parts["idle noise"] = {"answer": whole, "active": noise, "tail": noise}[name]
         return self._parts(parts | self._lost())
 
     def idle(self, name: Literal["active", "tail"]) -> UncertaintyPart:
         """What the idle power taken off leaves open in `active` or `tail`."""
-        found, noise = self.found, self.noise.active if name == "active" else self.noise.tail
-        over_s = self.window.duration_s if name == "active" else found.tail_s
+        found, noise = self.found, self.noise
+        ways = {"active": (noise.active, self.window.duration_s), "tail": (noise.tail, found.tail_s)}
+        noise_units, over_s = ways[name]
         before_ns = self.window.start_ns - nanoseconds(found.before_s)
         lost = self.curve.doubt(before_ns - nanoseconds(found.quiet_s), before_ns) / sqrt(3)
-        (part,) = self._parts({"idle baseline": hypot(noise, lost * over_s / found.quiet_s)})
+        (part,) = self._parts({"idle baseline": hypot(noise_units, lost * over_s / found.quiet_s)})
         return part
 
     def phase(self, name: str, cut: Split, swing: float) -> list[UncertaintyPart]:
@@ -234,7 +236,7 @@ def _surest(ways: Sequence[Sequence[Channel]], metered: Sequence[Metered]) -> li
         found = [one for one in metered if one.channel in way]
         if len(found) == len(way):
             complete.append(found)
-    return min(complete, key=lambda found: _figure(found, "", "answer")[0].u, default=[])
+    return min(complete, key=lambda found: combined(_total(found, "answer")[1]), default=[])
 
 
 def _counted(best: Mapping[str, list[Metered]]) -> list[Metered]:
@@ -275,7 +277,8 @@ def scope_name(scopes: Iterable[str]) -> str:
     return "+".join(sorted(kinds, key=lambda kind: (order.get(kind, 2), kind)))
 
 
-def _figure(chosen: Sequence[Metered], scope: str, name: str) -> tuple[Figure, tuple[UncertaintyPart, ...]]:
+def _total(chosen: Sequence[Metered], name: str) -> tuple[float, tuple[UncertaintyPart, ...]]:
+    """Joules of a figure over all channels, and what its interval is made of."""
     total_j = 0.0
     groups = []
     for one in chosen:
@@ -289,7 +292,11 @@ def _figure(chosen: Sequence[Metered], scope: str, name: str) -> tuple[Figure, t
         else:
             total_j += one.scale.slope * found.tail
             groups.append([*one.systematic(found.tail, 0.0), *one.edges(name), one.idle("tail")])
-    parts = added(groups)
+    return total_j, added(groups)
+
+
+def _figure(chosen: Sequence[Metered], scope: str, name: str) -> tuple[Figure, tuple[UncertaintyPart, ...]]:
+    total_j, parts = _total(chosen, name)
     u = combined(parts)
     return Figure(j=total_j, u=u, grade=grade(scope, total_j, u, calibrated=at_wall(chosen))), parts
 
@@ -330,9 +337,9 @@ def _phases(
         yield "prefill", *_half(chosen, "prefill", first_ns, seconds(first_ns - window[0]), method)
         if first_ns < window[1]:
             yield "decode", *_half(chosen, "decode", first_ns, seconds(window[1] - first_ns), method)
-    tail, parts = _figure(chosen, MODELLED, "tail")
+    tail_j, parts = _total(chosen, "tail")
     longest_s = max(one.found.tail_s for one in chosen)
-    yield "tail", PhaseFigure(j=tail.j, u=tail.u, s=longest_s, method=method), parts
+    yield "tail", PhaseFigure(j=tail_j, u=combined(parts), s=longest_s, method=method), parts
 
 
 def first_token_ns(trace: Trace) -> int | None:
@@ -388,15 +395,15 @@ def _half(
 def _distance_s(curve: Curve, t_ns: int) -> float:
     """How far the nearest reading is from a moment."""
     near = [t for t in (curve.last_at_or_before(t_ns), curve.first_at_or_after(t_ns)) if t is not None]
-    return min((abs(seconds(t - t_ns)) for t in near), default=float("inf"))
+    return min(abs(seconds(t - t_ns)) for t in near)
 
 
 def _scopes(best: Mapping[str, list[Metered]]) -> dict[str, ScopeFigure]:
     scopes = {}
     for scope, found in best.items():
         if found:
-            figure, _ = _figure(found, scope, "answer")
-            scopes[scope] = ScopeFigure(j=figure.j, u=figure.u)
+            total_j, parts = _total(found, "answer")
+            scopes[scope] = ScopeFigure(j=total_j, u=combined(parts))
     return scopes
 
 
@@ -411,9 +418,8 @@ def _power(chosen: Sequence[Metered], answer: Figure, window: tuple[int, int]) -
 def _stretches(chosen: Sequence[Metered], window: tuple[int, int]) -> Iterator[tuple[int, int]]:
     """To every reading in the answer the shortest stretch before it of `PEAK_S` or more, so that no tick makes a
     peak."""
-    first_ns = max(one.curve.last_at_or_before(window[0]) or one.curve.t_ns[0] for one in chosen)
-    last_ns = min(window[1], *(one.curve.t_ns[-1] for one in chosen))
-    times = [t for t in chosen[0].curve.t_ns if first_ns <= t <= last_ns]
+    first_ns = max(one.curve.last_at_or_before(window[0]) or 0 for one in chosen)
+    times = [t for t in chosen[0].curve.t_ns if first_ns <= t <= window[1]]
     start = 0
     for end_ns in times:
         while times[start] < end_ns and end_ns - times[start + 1] >= nanoseconds(PEAK_S):
@@ -455,7 +461,7 @@ def _calibrated(channel: Channel, missing: Sequence[str]) -> bool:
 def grade(scope: str, j: float, u: float, *, calibrated: bool = False) -> Grade:
     """A: at the wall, U <= 2 %. B: at the wall, U <= 10 %, or counters of everything big, `calibrated` at the wall,
     U <= 5 %. C: measured, U <= 30 %, or big parts missing. D: modelled, or worse."""
-    ratio = u / abs(j) if j else float("inf")
+    ratio = u / abs(j) if j else inf
     if scope == MODELLED or ratio > 0.30:
         return "D"
     if scope == "wall":

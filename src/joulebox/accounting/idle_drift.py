@@ -59,7 +59,7 @@ def _back(one: Metered, released_ns: int) -> tuple[float, float, int] | None:
     curve = one.curve
     slack_ns = nanoseconds(curve.slack_s + curve.margin_s)
     start_ns, end_ns = curve.first_at_or_after(one.window.end_ns + slack_ns), curve.last_at_or_before(released_ns)
-    if start_ns is None or end_ns is None or end_ns <= start_ns:
+    if start_ns is None or end_ns is None:
         return None
     middle_ns = curve.first_at_or_after((start_ns + end_ns) // 2)
     if middle_ns is None or not start_ns < middle_ns < end_ns:
