@@ -180,7 +180,8 @@ def test_a_phase_needs_fine_ticks(slack_s: float, blur_s: float, span_s: tuple[f
     found = phase_figure([metered(PLUG, shown)], span, "measured")
     if known:
         u = 2 * hypot(10.0, 50.0) * 1.0 / sqrt(3)
-        assert (found.j, found.u, found.s, found.method) == (200.0, pytest.approx(u), 4.0, "measured")
+        assert found.u == pytest.approx(u)
+        assert replace(found, u=None) == PhaseFigure(j=200.0, u=None, s=4.0, method="measured")
     else:
         assert found == PhaseFigure(j=None, u=None, s=4.0, method=None)
 
