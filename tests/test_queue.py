@@ -2,6 +2,7 @@
 
 import asyncio
 import sqlite3
+import threading
 from collections import Counter
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
@@ -615,6 +616,24 @@ async def test_changes_kept_together_fail_alone(tmp_path: Path) -> None:
         assert isinstance(failed, TypeError)
         assert await state(queue, job_id) is JobState.COMPLETED
         assert await state(queue, str(asked)) is JobState.AVAILABLE
+
+
+async def test_nobody_sees_what_is_not_kept_yet(tmp_path: Path) -> None:
+    """While the disk takes its time over a prompt, whoever looks finds all that was kept, and not that prompt."""
+    async with opened(tmp_path) as queue:
+        first = await ask(queue)
+        disk = queue._database._busy.disk  # type: ignore[attr-defined]
+        done = threading.Event()
+        disk.submit(done.wait, 10.0)
+        asked = asyncio.create_task(queue.enqueue(PROMPT, "fastest", "key", NOW))
+        try:
+            while not queue._database._busy.writer.in_transaction:  # type: ignore[attr-defined]  # noqa: ASYNC110
+                await asyncio.sleep(0)
+            assert (await queue.by_key("key"), await state(queue, first)) == (None, JobState.AVAILABLE)
+        finally:
+            done.set()
+        record, _ = await asked
+        assert await queue.by_key("key") == record
 
 
 async def test_a_full_disk_loses_nothing(tmp_path: Path) -> None:
