@@ -49,7 +49,9 @@ def alive(pid: int) -> bool:
         return False
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL], ids=lambda number: number.name)
+@pytest.mark.parametrize(
+    "number", [pytest.param(signal.SIGINT, marks=pytest.mark.slow), signal.SIGKILL], ids=lambda number: number.name
+)
 def test_it_ends_with_everything_it_started(tmp_path: Path, smollm2: Path, number: signal.Signals) -> None:
     """Told to end in the middle of an answer, or killed, `up` leaves no server, no node and no engine behind."""
     with up(tmp_path, smollm2) as (process, url), Client(url) as client:
@@ -61,16 +63,21 @@ def test_it_ends_with_everything_it_started(tmp_path: Path, smollm2: Path, numbe
         assert len(started) == 3, "server, node, engine"
         process.send_signal(number)
         assert process.wait(10) == (0 if number != signal.SIGKILL else -number)
-        for _ in range(60):
-            if not any(map(alive, started)):
-                break
-            wait(0.05)
-        assert [pid for pid in started if alive(pid)] == []
+        assert left(started) == []
+
+
+def left(started: list[int]) -> list[int]:
+    """Which of these processes are still there after a while."""
+    for _ in range(60):
+        if not any(map(alive, started)):
+            break
+        wait(0.05)
+    return [pid for pid in started if alive(pid)]
 
 
 def test_it_runs_once(tmp_path: Path, smollm2: Path) -> None:
     """A second `up` on the same port, or on the same data folder, exits 1 with one sentence; the first goes on until
-    SIGTERM; with `--open` the desktop is told its address."""
+    SIGTERM, and leaves nothing behind; with `--open` the desktop is told its address."""
     opener = tmp_path / "bin" / "xdg-open"
     opener.parent.mkdir()
     opener.write_text(f'#!/bin/sh\necho "$1" > {tmp_path}/opened\n')
@@ -90,5 +97,7 @@ def test_it_runs_once(tmp_path: Path, smollm2: Path) -> None:
         assert (tmp_path / "opened").read_text() == f"{url}\n"
         with Client(url) as client:
             assert client.call("GET", "/healthz") == {"status": "ok"}
+        started = below(process.pid)
         process.terminate()
         assert process.wait(10) == 0
+        assert left(started) == []
