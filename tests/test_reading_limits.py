@@ -212,6 +212,14 @@ def test_readings_nearer_than_a_tick_tell_nothing() -> None:
     assert stands(one, readings(PLUG, times, stood)) == "p stood still for 3.0 s"
 
 
+@pytest.mark.parametrize(("apart_s", "told"), [(0.1, False), (0.49, False), (0.5, True)])
+def test_readings_after_a_hole_tell_nothing_either(apart_s: float, told: bool) -> None:
+    """Where a plug was read twice, and then not for two ticks, twice counts once if it was within half a tick."""
+    times = [*every(1.0, 0.0, 38.0), *(t_s + part_s for t_s in (40.5, 42.5, 44.5) for part_s in (0.0, apart_s))]
+    raw = [min(int(t_s), 40) for t_s in times]
+    assert (stands(metered(PLUG, start_s=40.0, end_s=44.0), readings(PLUG, times, raw)) is not None) == told
+
+
 # --- powers that miss the work ----------------------------------------------------------------------------------------
 
 MISSED = "m stood still where work began or ended"

@@ -33,7 +33,7 @@ from joulebox.plain import plain
 from joulebox.units import seconds
 
 SCHEMA: Final = "joulebox.receipt/1"
-METHOD_VERSION: Final = "2026.11.26"
+METHOD_VERSION: Final = "2026.11.27"
 
 
 def account(

@@ -120,7 +120,7 @@ def _per_tick(series: Series) -> tuple[list[int], list[int]]:
         if t_ns >= due_ns:
             times.append(t_ns)
             values.append(raw)
-            due_ns = max(due_ns + tick_ns, t_ns - tick_ns // 2)
+            due_ns = max(due_ns + tick_ns, t_ns + tick_ns // 2)
     return times, values
 
 
