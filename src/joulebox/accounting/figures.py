@@ -272,9 +272,8 @@ def model_scale(trace: Trace) -> Scale:
 
 def scope_name(scopes: Iterable[str]) -> str:
     """The name of what parts cover together."""
-    order = {"cpu": 0, "dram": 1}
     kinds = {"gpu" if scope.startswith("gpu") else scope for scope in scopes}
-    return "+".join(sorted(kinds, key=lambda kind: (order.get(kind, 2), kind)))
+    return "+".join(sorted(kinds, key=lambda kind: (kind not in ("cpu", "dram"), kind)))
 
 
 def _total(chosen: Sequence[Metered], name: str) -> tuple[float, tuple[UncertaintyPart, ...]]:
