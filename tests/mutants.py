@@ -84,7 +84,7 @@ TESTS = (
         "statistics",
     ),
     *("surroundings", "unknown", "verdicts", "wall_gain", "whatif"),
-    *("figures", "reading_limits", "rounding"),
+    *("figures", "reading_limits", "receipt_fields", "rounding"),
 )
 CHILD_S = 5.0
 QUICK_S, SLOWER = 0.3, 4
