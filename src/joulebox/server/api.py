@@ -18,6 +18,7 @@ from joulebox.server.pages import POLICY_ALONE, render_report
 from joulebox.server.problems import NewRouter
 from joulebox.server.report_words import as_markdown
 from joulebox.server.service import Mine, Service
+from joulebox.server.texts import Kept
 
 Json = dict[str, Any]
 Limit = Annotated[int, Query(ge=1, le=100)]
@@ -32,7 +33,7 @@ class BaselineBody(BaseModel):
 
     model_config = ConfigDict(extra="forbid", strict=True)
 
-    why: Annotated[str, Field(min_length=1, max_length=200, description="What was changed, and that it is to stay.")]
+    why: Annotated[Kept, Field(min_length=1, max_length=200, description="What was changed, and that it is to stay.")]
 
 
 class DrainBody(BaseModel):
@@ -40,7 +41,7 @@ class DrainBody(BaseModel):
 
     model_config = ConfigDict(extra="forbid", strict=True)
 
-    why: Annotated[str, Field(min_length=1, max_length=200, description="What people who wait for it are told.")]
+    why: Annotated[Kept, Field(min_length=1, max_length=200, description="What people who wait for it are told.")]
 
 
 def router(new: NewRouter, service: Service) -> APIRouter:

@@ -14,6 +14,7 @@ from joulebox.server.grid import check_zone
 from joulebox.server.jobs import FASTEST, NODE_PREFIX, ZONE_PREFIX, Priority
 from joulebox.server.paging import moment
 from joulebox.server.placement import GREENEST, Wish
+from joulebox.server.texts import Kept
 from joulebox.server.tool_bodies import TOOLS_MAX, Choice, MessageBody, Text, ToolBody, tools_of
 
 Json = dict[str, Any]
@@ -27,7 +28,7 @@ class AutoBody(BaseModel):
 
     model_config = ConfigDict(extra="forbid", strict=True)
 
-    category: Annotated[str, Field(max_length=64, description="Of the table; `all` for all together.")] = EVERYTHING
+    category: Annotated[Kept, Field(max_length=64, description="Of the table; `all` for all together.")] = EVERYTHING
     min_accuracy: Annotated[float, Field(ge=0, le=1, description="Right in so many of such prompts, at least.")] = 0.0
     max_energy_j: Annotated[
         float | None, Field(gt=0, allow_inf_nan=False, description="A mean answer takes no more.")
@@ -47,7 +48,7 @@ class PromptBody(BaseModel):
 
     model_config = ConfigDict(extra="forbid", strict=True, json_schema_extra={"examples": [EXAMPLE]})
 
-    model: Annotated[str, Field(max_length=200, description="Id of a model, as `GET /api/v1/models` lists it.")]
+    model: Annotated[Kept, Field(max_length=200, description="Id of a model, as `GET /api/v1/models` lists it.")]
     prompt: Annotated[Text | None, Field(description="What to ask; or give `messages`.")] = None
     messages: Annotated[list[MessageBody] | None, Field(max_length=1_000, description="A conversation.")] = None
     system: Annotated[Text | None, Field(description="How the model is to behave.")] = None
@@ -71,7 +72,7 @@ class PromptBody(BaseModel):
     stop: Annotated[list[Annotated[str, Field(min_length=1, max_length=200)]], Field(max_length=16)] = []
     mode: Annotated[Mode, Field(description="`quiet` sends nothing until the answer is measured.")] = "live"
     placement: Annotated[
-        str | None,
+        Kept | None,
         Field(
             max_length=100, description="`fastest`, `greenest`, `zone:DE` or `node:NAME`; with a deadline `greenest`."
         ),
@@ -90,9 +91,9 @@ class PromptBody(BaseModel):
     max_energy_j: Annotated[
         float | None, Field(gt=0, allow_inf_nan=False, description="The answer ends at so many joules above idle.")
     ] = None
-    idempotency_key: Annotated[str | None, Field(min_length=1, max_length=200)] = None
+    idempotency_key: Annotated[Kept | None, Field(min_length=1, max_length=200)] = None
     follows: Annotated[
-        str | None, Field(max_length=32, description="Id of a prompt with an answer: this one goes on from there.")
+        Kept | None, Field(max_length=32, description="Id of a prompt with an answer: this one goes on from there.")
     ] = None
 
     def to_prompt(self) -> Prompt:

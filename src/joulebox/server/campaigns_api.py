@@ -13,10 +13,11 @@ from joulebox.errors import JouleboxError
 from joulebox.server.campaigns import EVERYTHING, Campaign, CampaignCell
 from joulebox.server.problems import NewRouter
 from joulebox.server.service import Mine, Service
+from joulebox.server.texts import Kept
 from joulebox.tabular import csv_text
 
 Json = dict[str, Any]
-Name = Annotated[str, Field(min_length=1, max_length=64)]
+Name = Annotated[Kept, Field(min_length=1, max_length=64)]
 Count = Annotated[int, Field(ge=0, le=10_000_000)]
 Amount = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 NOTES_MAX, CELLS_MAX = 1_000, 2_000
@@ -40,8 +41,8 @@ class CellBody(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True)
 
     node: Name
-    model: Annotated[str, Field(min_length=1, max_length=200)]
-    digest: Annotated[str, Field(min_length=1, max_length=80)]
+    model: Annotated[Kept, Field(min_length=1, max_length=200)]
+    digest: Annotated[Kept, Field(min_length=1, max_length=80)]
     category: Name
     asked: Count
     n: Count
@@ -60,8 +61,8 @@ class CampaignBody(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True)
 
     id: Annotated[str, Field(min_length=1, max_length=32, pattern=r"^[0-9A-Za-z]+$")]
-    title: Annotated[str, Field(max_length=500)]
-    created: Annotated[str, Field(max_length=40)]
+    title: Annotated[Kept, Field(max_length=500)]
+    created: Annotated[Kept, Field(max_length=40)]
     notes: Annotated[list[Annotated[str, Field(max_length=1_000)]], Field(max_length=NOTES_MAX)]
     cells: Annotated[list[CellBody], Field(max_length=CELLS_MAX)]
 

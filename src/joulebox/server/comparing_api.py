@@ -10,6 +10,7 @@ from joulebox.server.bodies import EXAMPLE
 from joulebox.server.comparing import MODELS_MAX, MODELS_MIN, in_order
 from joulebox.server.problems import NewRouter
 from joulebox.server.service import Mine
+from joulebox.server.texts import Kept
 from joulebox.server.tool_bodies import Text
 
 Json = dict[str, Any]
@@ -23,7 +24,7 @@ class ComparisonBody(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True, json_schema_extra={"examples": [COMPARED]})
 
     models: Annotated[
-        list[Annotated[str, Field(max_length=200)]],
+        list[Annotated[Kept, Field(max_length=200)]],
         Field(min_length=MODELS_MIN, max_length=MODELS_MAX, description="Ids that one node has all of."),
     ]
     prompt: Annotated[Text, Field(description="What to ask each of them.")]

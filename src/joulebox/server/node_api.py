@@ -16,6 +16,7 @@ from joulebox.server.desk import Desk
 from joulebox.server.live import SAID_MAX_BYTES, Elsewhere, Hold, Live
 from joulebox.server.problems import NewRouter, bad_request, refuse_version
 from joulebox.server.replicas import PASSED, Replicas
+from joulebox.server.texts import NUL
 
 _LEASE_REQUEST: Final = TypeAdapter(LeaseRequest)
 _BATCH: Final = TypeAdapter(Batch)
@@ -25,7 +26,6 @@ _T = TypeVar("_T")
 LARGE: Final = "/node/v1/attempts/"
 """Addresses below this take large bodies."""
 NUMBER_MAX: Final = 2**63 - 1
-NUL: Final = "\x00"
 INSTEAD: Final = "\ufffd"
 REASON_MAX: Final = 32
 DETAIL_MAX: Final = 2_000

@@ -16,6 +16,7 @@ from joulebox.server.node_now import NodeNow
 from joulebox.server.paging import number
 from joulebox.server.problems import bad_request
 from joulebox.server.store import Store
+from joulebox.server.texts import Kept
 
 Json = dict[str, Any]
 Quota = Annotated[int | None, Field(ge=0, le=2**31 - 1)]
@@ -26,7 +27,7 @@ class TokenBody(BaseModel):
 
     model_config = ConfigDict(extra="forbid", strict=True)
 
-    name: Annotated[str, Field(min_length=1, max_length=64, description="Whose it is, or what for.")]
+    name: Annotated[Kept, Field(min_length=1, max_length=64, description="Whose it is, or what for.")]
     scopes: Annotated[list[Scope], Field(min_length=1, max_length=4)]
     expires_days: Annotated[float | None, Field(gt=0, le=36_500, allow_inf_nan=False)] = None
     outstanding_max: Annotated[Quota, Field(description="In place of the setting of that name; 0: any number.")] = None

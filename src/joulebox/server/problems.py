@@ -22,6 +22,7 @@ from joulebox.errors import REGISTRY, JouleboxError
 from joulebox.logs import about
 from joulebox.protocol import VERSION
 from joulebox.server.foreign_problems import REFUSED, form_of
+from joulebox.server.texts import NO_NUL, NUL
 
 _log = logging.getLogger(__name__)
 
@@ -201,6 +202,9 @@ class Shell:
 
         limit_bytes = NODE_BODY_MAX_BYTES if scope["path"].startswith(self._large) else PUBLIC_BODY_MAX_BYTES
         try:
+            if NUL in scope["path"] or b"%00" in scope["query_string"]:
+                await answered(_unkept(), "")(scope, receive, send_with_headers)
+                return
             if _declared_bytes(scope) > limit_bytes:
                 await _sent(receive)
                 await answered(_too_large(limit_bytes), scope["path"])(scope, receive, send_with_headers)
@@ -252,6 +256,10 @@ async def _sent(receive: Receive) -> None:
                 got_bytes += len(message.get("body", b""))
                 if not message.get("more_body"):
                     return
+
+
+def _unkept() -> JouleboxError:
+    return JouleboxError("bad_request", f"The address cannot be used: {NO_NUL}.")
 
 
 def _too_large(limit_bytes: int) -> JouleboxError:

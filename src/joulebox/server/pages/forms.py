@@ -6,6 +6,7 @@ from urllib.parse import parse_qs
 from fastapi import Request
 
 from joulebox.errors import JouleboxError
+from joulebox.server.texts import NO_NUL, NUL
 
 FORM_MAX_BYTES: Final = 1_000_000
 
@@ -28,4 +29,6 @@ async def every_field(request: Request) -> dict[str, list[str]]:
         found = parse_qs(body.decode("utf-8"), keep_blank_values=True, errors="strict", max_num_fields=64)
     except ValueError as error:
         raise JouleboxError("bad_request", "The form is not valid UTF-8. Send it from the page itself.") from error
+    if any(NUL in value for values in found.values() for value in values):
+        raise JouleboxError("bad_request", f"The form cannot be used: {NO_NUL}.")
     return {name: [value.replace("\r\n", "\n") for value in values] for name, values in found.items()}
