@@ -17,6 +17,7 @@ from typer.testing import CliRunner
 
 import databases
 from joulebox.cli import app as command_line
+from joulebox.client import Client
 from joulebox.clock import SystemClock
 from joulebox.errors import JouleboxError
 from joulebox.node.engines.scripted import Script
@@ -278,6 +279,17 @@ def mode(path: Path) -> int:
 
 
 # --- owners -----------------------------------------------------------------------------------------------------------
+
+
+async def test_first_prompts_of_a_client_at_once_have_one_owner(tmp_path: Path) -> None:
+    """What several threads ask first through one client belongs to it, so that it may stop each of them."""
+    async with stage(tmp_path, public=("ask",)) as on:
+        await joined(on)
+        with Client(on.url) as client:
+            asked = [asyncio.to_thread(client.submit, model="m", prompt=f"hi {n}") for n in range(4)]
+            for status in await asyncio.gather(*asked):
+                await asyncio.to_thread(client.cancel, status["id"])
+                assert (await on.status(status["id"]))["state"] == "cancelled"
 
 
 async def test_texts_are_their_owners(tmp_path: Path, database: Json) -> None:

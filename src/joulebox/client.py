@@ -5,6 +5,7 @@ Of a server every failure is a `JouleboxError`: the server's own problem documen
 
 import asyncio
 import json
+import secrets
 import socket
 import ssl
 from collections.abc import Iterator, Mapping
@@ -17,6 +18,7 @@ import httpx2
 
 from joulebox.clock import SystemClock
 from joulebox.errors import REGISTRY, JouleboxError
+from joulebox.settings import OWNER_COOKIE
 from joulebox.units import nanoseconds
 
 CONNECT_S: Final = 5.0
@@ -63,6 +65,8 @@ class Client:
         self.server = server.rstrip("/")
         self._clock = SystemClock()
         headers = {"Authorization": f"Bearer {token}"} if token else {}
+        # Its own from the first request on: of several first ones at once the server would make several owners.
+        cookies = {} if token else {OWNER_COOKIE: secrets.token_urlsafe(32)}
         timeout = httpx2.Timeout(timeout_s, connect=CONNECT_S)
         try:
             if httpx2.URL(self.server).scheme not in ("http", "https"):
@@ -70,7 +74,12 @@ class Client:
             # trust_env off: a proxy of the environment must not get between a node and its own server
             transport = httpx2.HTTPTransport(verify=_trust(ca_file), trust_env=False, socket_options=_probed())
             self._http = httpx2.Client(
-                base_url=self.server, headers=headers, timeout=timeout, trust_env=False, transport=transport
+                base_url=self.server,
+                headers=headers,
+                cookies=cookies,
+                timeout=timeout,
+                trust_env=False,
+                transport=transport,
             )
         except (httpx2.InvalidURL, ValueError) as error:
             raise JouleboxError("bad_setting", f"{server!r} is no server address: write http://HOST:PORT.") from error

@@ -29,6 +29,8 @@ from joulebox.model import Embodied
 GRID_SOURCES: Final = ("gb", "energy-charts")
 SECRETS: Final = frozenset({"electricity_maps_key", "engine_key", "token"})
 """Settings that are never shown."""
+OWNER_COOKIE: Final = "joulebox_owner"
+"""Who asks without a token is known by the secret in it: 43 characters as `secrets.token_urlsafe(32)` makes them."""
 LOCAL_TOKEN: Final = "local.token"  # noqa: S105 - the name of a file
 """In the data folder: the token of commands on the server's own machine."""
 Limits = dict[str, float]

@@ -42,14 +42,13 @@ from joulebox.server.access import (
 )
 from joulebox.server.origin import refuse_other_sites
 from joulebox.server.replicas import PASSED
-from joulebox.settings import LOCAL_TOKEN, Settings, is_loopback
+from joulebox.settings import LOCAL_TOKEN, OWNER_COOKIE, Settings, is_loopback
 from joulebox.units import S_PER_HOUR, nanoseconds
 
 if TYPE_CHECKING:
     from limits import RateLimitItem
 
 _log = logging.getLogger(__name__)
-OWNER_COOKIE: Final = "joulebox_owner"
 OWNER_COOKIE_S: Final = int(400 * 24 * S_PER_HOUR)
 """As long as browsers keep any cookie."""
 SESSION_COOKIE: Final = "joulebox_session"
