@@ -148,7 +148,7 @@ def mutants_of(file: str) -> list[Mutant]:
             continue
         source = (raw[:start] + code.encode() + raw[start + length :]).decode()
         changed = source.splitlines()
-        at = next((n for n, (a, b) in enumerate(zip(lines, changed, strict=False)) if a != b), None)
+        at = next((n for n, (a, b) in enumerate(zip(lines, changed, strict=False)) if a.strip() != b.strip()), None)
         if at is None or source in seen:
             continue
         seen.add(source)
