@@ -450,6 +450,8 @@ def main() -> int:
     given = options.parse_args()
     wanted = [file for file in FILES if not given.files or Path(file).stem in given.files or file in given.files]
     every = [mutant for file in wanted for mutant in mutants_of(file)]
+    if stale := [key for key in explained() if key[0] in wanted and key not in {one.key for one in every}]:
+        raise SystemExit("These of mutants.toml are no changes of the code any more:\n" + "\n".join(map(str, stale)))
     chosen = random.Random(given.seed).sample(every, min(given.sample, len(every))) if given.sample else every
     part, parts = map(int, given.part.split("/"))
     chosen = chosen[part - 1 :: parts]
