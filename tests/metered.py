@@ -37,7 +37,14 @@ def metered(
     return Metered(
         channel=one or channel(),
         curve=line,
-        window=Window(start_ns=round(start_s * S), end_ns=round(end_s * S), guard_s=1.0, tick_s=0.001, lag_s=0.0),
+        window=Window(
+            start_ns=round(start_s * S),
+            end_ns=round(end_s * S),
+            guard_s=1.0,
+            tick_s=0.001,
+            lag_s=0.0,
+            quiet_from_ns=0,
+        ),
         scale=scale,
         found=found(**figures),
         noise=Noise(before=0.0, after=0.0, active=0.0, tail=0.0),
