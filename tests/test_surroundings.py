@@ -174,7 +174,7 @@ def test_how_much_foreign_work_counts(window_s: float, own_s: float, foreign_s: 
         ((4.0, 1.0, 0.5, 0.5), 0.0, "p0 used 4 core-seconds, p1 used 1 core-seconds, p2 used 0.5 core-seconds"),
         ((9.5, 0.5), 0.0, "p0 used 9.5 core-seconds, p1 used 0.5 core-seconds"),
         ((9.6, 0.4), 0.0, "p0 used 9.6 core-seconds"),
-        ((9.5, 0.5), 0.9, "p0 used 9.5 core-seconds"),
+        ((9.5, 0.5), 0.99, "p0 used 9.5 core-seconds"),
         ((9.5, 0.5), 1.0, "p0 used 9.5 core-seconds, programs that cannot be named used 1 core-seconds"),
         ((0.25, 0.25), 16.0, "p0 used 0.25 core-seconds, programs that cannot be named used 16 core-seconds"),
     ],

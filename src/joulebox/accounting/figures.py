@@ -236,7 +236,7 @@ def _surest(ways: Sequence[Sequence[Channel]], metered: Sequence[Metered]) -> li
         found = [one for one in metered if one.channel in way]
         if len(found) == len(way):
             complete.append(found)
-    return min(complete, key=lambda found: combined(_total(found, "answer")[1]), default=[])
+    return min(complete, key=lambda found: combined(_total(found, "answer")[1])) if complete else []
 
 
 def _counted(best: Mapping[str, list[Metered]]) -> list[Metered]:
