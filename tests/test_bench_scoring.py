@@ -10,6 +10,7 @@ from joulebox.bench.scoring import (
     chrf,
     code_in,
     declines,
+    json_in,
     marked_in,
     normalised,
     numbers_in,
@@ -199,6 +200,8 @@ def test_what_cannot_be_run_here_is_not_wrong() -> None:
     told = judged(ADD, "x", outcome=Outcome(fault="unavailable", detail="Not here."))
     assert (told.correct, told.mark) == (False, "unscored")
     assert accuracy([told]).value is None
+    query = SqlTarget(setup="", rows=((1,),))
+    assert judged(query, "SELECT 1", outcome=Outcome(fault="unavailable", detail="Not here.")).mark == "unscored"
     right = judged(NumberTarget(value="1"), "1")
     assert accuracy([told, right, judged(NumberTarget(value="1"), "2")]).value == 0.5
 
@@ -310,6 +313,12 @@ def test_a_refusal_is_recognised(text: str) -> None:
     assert judged(TextTarget(accepted=("Paris",)), text).mark == "refused"
     assert not declines("Icannot is a word. I can say: Paris.")
     assert judged(TextTarget(accepted=("Paris",)), "x", finish_reason="content_filter").mark == "refused"
+
+
+def test_json_that_is_nested_beyond_all_reading_is_none() -> None:
+    """A hundred thousand brackets are no JSON, and no failure of the machine that judges them."""
+    with pytest.raises(ValueError, match="nested too deeply"):
+        json_in("[" * 100_000)
 
 
 def test_no_answer_is_empty() -> None:

@@ -159,6 +159,7 @@ def test_the_reference_is_made_once_and_stays() -> None:
         (None, "no receipt"),
         (run_receipt(None), "not measured"),
         (run_receipt(90.0, verdict="invalid"), "invalid"),
+        (run_receipt(energy={"answer": {"j": 90.0, "u": 1.0}, "scope": "modelled"}), "modelled"),
         (run_receipt(90.0, usage={"output_tokens": 12}), "12 tokens, not 64"),
     ],
 )

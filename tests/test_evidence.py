@@ -1,5 +1,9 @@
 """A trace as bytes: everything comes back, and nothing else is taken for a trace."""
 
+import json
+import sys
+from typing import Any
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -53,6 +57,35 @@ def test_times_must_increase() -> None:
     bad = Series(channel=channel(), t_ns=(5, 5), raw=(1, 2))
     with pytest.raises(ValueError, match="do not increase"):
         decode_trace(encode_trace(trace(bad)))
+
+
+@pytest.mark.parametrize(
+    ("whole", "told"),
+    [
+        ({"trace": 1}, "wrong form"),
+        ({"trace": {}}, "names no channels"),
+        ({"trace": {}, "channels": [], "counts": 1}, "names no channels"),
+        ({"counts": [1, 1]}, "do not fit"),
+        ({"counts": [-1]}, "do not fit"),
+        ({"counts": [1.0]}, "do not fit"),
+    ],
+)
+def test_a_header_that_says_something_else_is_refused(whole: dict[str, Any], told: str) -> None:
+    """What is no header, or tells of other readings than its channels have, is refused with what is wrong."""
+    size = int.from_bytes(GOOD[4:8], "big")
+    head = json.dumps(whole if "trace" in whole else json.loads(GOOD[8 : 8 + size]) | whole).encode()
+    with pytest.raises(ValueError, match=told):
+        decode_trace(GOOD[:4] + len(head).to_bytes(4, "big") + head + GOOD[8 + size :])
+
+
+def test_evidence_is_the_same_on_machines_of_either_byte_order(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A machine that begins numbers with their highest byte turns them round on the way out and on the way in."""
+    own = [series(channel(), work(10.0, 50.0, 30.0, 32.0), 34.0)]
+    there = encode_trace(trace(*own))
+    monkeypatch.setattr(sys, "byteorder", {"little": "big", "big": "little"}[sys.byteorder])
+    turned = encode_trace(trace(*own))
+    assert turned != there
+    assert decode_trace(turned) == trace(*own)
 
 
 @pytest.mark.parametrize("number", [b"Infinity", b"NaN", b"1e999"])

@@ -376,3 +376,39 @@ def test_a_model_below_the_floor_is_seldom_recommended_at_full_size(shares: tupl
 def test_the_normal_is_what_t_becomes() -> None:
     """With many degrees of freedom Student's t is the normal distribution."""
     assert student_t_quantile(0.975, 1_000_000) == pytest.approx(NormalDist().inv_cdf(0.975), abs=1e-4)
+
+
+# --- at the ends ------------------------------------------------------------------------------------------------------
+
+
+def test_distributions_end_where_they_end() -> None:
+    """Below its range a distribution is 0, above it 1, the median of Student's t is 0, ten million cases are told as
+    well as ten, and what is no number stays none."""
+    assert (beta_cdf(-0.1, 2, 3), beta_cdf(0.0, 2, 3), beta_cdf(1.0, 2, 3), beta_cdf(1.5, 2, 3)) == (0, 0, 1, 1)
+    assert student_t_quantile(0.5, 7) == 0.0
+    assert beta_cdf(0.5, 5e6, 5e6) == pytest.approx(0.5, abs=1e-6)
+    assert math.isnan(beta_cdf(math.nan, 2, 3))
+
+
+@pytest.mark.parametrize(("right", "n"), [(0, 0), (-1, 3), (4, 3)])
+def test_a_share_of_nothing_is_refused(right: int, n: int) -> None:
+    """Without cases, or with more right ones than cases, there is no share."""
+    with pytest.raises(ValueError, match="at least one case"):
+        wilson(right, n)
+
+
+def test_pairs_that_do_not_scatter() -> None:
+    """Too few pairs are not compared; pairs that all say the same leave nothing to chance."""
+    with pytest.raises(ValueError, match="at least 5 pairs"):
+        compare([(1.0, 2.0)] * 4)
+    assert less_by_chance([(1.0, 2.0)] * 4) == 1.0
+    assert (less_by_chance([(1.0, 2.0)] * 5), less_by_chance([(2.0, 2.0)] * 5)) == (0.0, 1.0)
+
+
+def test_a_ratio_of_sums_without_any_above() -> None:
+    """Where most prompts have nothing above the line, resamples without any leave the ratio without an upper end."""
+    found = ratio_of_sums([Part(0.0, 1.0)] * 19 + [Part(1.0, 1.0)])
+    assert found is not None
+    assert found.value == pytest.approx(0.05)
+    assert 0.0 < found.low < found.value
+    assert found.high == math.inf

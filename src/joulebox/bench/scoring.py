@@ -79,8 +79,7 @@ def _judged(target: Target, text: str, outcome: Outcome, *, cut: bool) -> Score:
             return _text(target, text)
         case TranslationTarget():
             return _translation(target, text)
-        case CriteriaTarget():
-            return _criteria(target, text, cut=cut)
+    return _criteria(target, text, cut=cut)
 
 
 def accuracy(scores: Iterable[Score]) -> Metric:

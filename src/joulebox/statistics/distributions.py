@@ -8,8 +8,8 @@ from typing import Final
 
 from joulebox.statistics import Interval
 
-_STEPS: Final = 400
-_HALVINGS: Final = 200
+_STEPS: Final = 100_000
+"""The fraction closes after about as many as the root of its larger parameter."""
 _TINY: Final = 1e-300
 _CLOSE: Final = 1e-15
 
@@ -55,12 +55,9 @@ def beta_quantile(p: float, a: float, b: float) -> float:
 
 
 def _root(rises: Callable[[float], float], low: float, high: float) -> float:
-    for _ in range(_HALVINGS):
-        middle = (low + high) / 2
-        if middle in (low, high):
-            break
+    while (middle := (low + high) / 2) not in (low, high):
         low, high = (middle, high) if rises(middle) < 0.0 else (low, middle)
-    return (low + high) / 2
+    return middle
 
 
 def student_t_above(t: float, freedom: float) -> float:
