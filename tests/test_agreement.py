@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from agreeing import PLUGS, Lab, Plug, Zones
-from joulebox.agreement import expected_w, pairs
+from joulebox.agreement import POINTS_MIN, expected_w, fitted, pairs
 from joulebox.model import ReadingKind, Sampling
 from joulebox.node.together import at_a_glance, compare
 from joulebox.rig.physics import Machine
@@ -92,6 +92,16 @@ def test_which_meters_must_agree() -> None:
         ((plug,), (bmc,), False),
         ((perf,), (cpu,), True),
     }
+
+
+def test_no_line_without_enough_to_draw_it_through() -> None:
+    """Too few points, or parts that never moved, fit every line and so none."""
+    plug = channel("power", "wall", meter="shelly:a", kind=ReadingKind.POWER_W, sampling=Sampling.SNAPSHOT, tick_s=1.0)
+    (pair,) = pairs([plug, channel()])
+    points = [(10.0 + n, 20.0 + 1.1 * n) for n in range(POINTS_MIN)]
+    assert fitted(pair, points) is not None
+    assert fitted(pair, points[1:]) is None
+    assert fitted(pair, [(10.0, whole_w) for _, whole_w in points]) is None
 
 
 def test_a_glance_at_the_meters() -> None:

@@ -9,6 +9,7 @@ another thing: another model file, another engine, other meters.
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime, timedelta
+from itertools import takewhile
 from typing import Any, Final
 
 from joulebox.metering import POWER_KINDS
@@ -225,12 +226,8 @@ def _off_ratio(counted: Sequence[ControlRun], reference: Reference) -> float:
     """How far the runs lie from the reference since the larger sum began to grow: the usual estimate of the shift."""
     last = counted[-1]
     upwards = (last.high or 0.0) >= (last.low or 0.0)
-    values: list[float] = []
-    for run in reversed(counted):
-        values.append(run.answer_j or 0.0)
-        if not (run.high if upwards else run.low):
-            break
-    growing = values[:-1] or values
+    grew = len(list(takewhile(lambda run: run.high if upwards else run.low, reversed(counted))))
+    growing = [run.answer_j or 0.0 for run in counted[-max(grew, 1) :]]
     return sum(growing) / len(growing) / reference.mean - 1
 
 
