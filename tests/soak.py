@@ -6,6 +6,10 @@
 People ask without end: most watch to the receipt, some hang up in the middle, some cancel, some come by OpenAI's API
 or look at pages. Every few seconds memory, descriptors and threads of server, node and engine are read, and the sizes
 of database and log of writes. What grows with every prompt is a leak: the exit code is then 1.
+
+A measured answer takes seconds, so that half an hour of them is too little to tell a leak of the server from its caches
+that are not full yet. Two more nodes, whose engine is scripted and takes no time, therefore answer a crowd of prompts
+meanwhile: the server's line is drawn over all prompts, the node's and its engine's over those that they answered.
 """
 
 import argparse
@@ -13,13 +17,14 @@ import json
 import os
 import random
 import sqlite3
+import subprocess
 import sys
 import tempfile
 import threading
 import urllib.request
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from contextlib import ExitStack, closing, suppress
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import dataclass, field
 from math import sqrt
 from pathlib import Path
@@ -42,6 +47,10 @@ PAGE = ROOT / "docs" / "reliability.md"
 EVERY_S = 5.0
 PEOPLE = 3
 PROCESSES: Final = ("server", "node", "engine")
+CROWD, LONE, LONE_MODEL, REST_S = 2, 2, "m", 0.3
+"""So many ask so many scripted nodes, with so long a rest after each answer."""
+FULL: Final = 1_500
+"""After so many prompts the server's caches are taken to be full: its database's, its pages', the allocator's."""
 PAGES: Final = ("/", "/nodes", "/report/sci", "/metrics", "/api/v1/prompts?limit=20", "/api/v1/nodes", "/nowhere")
 HOW: Final = ("watched", "watched", "watched", "hung up", "cancelled", "by OpenAI's API")
 WARM_UP, WARM_UP_S = 1 / 3, 300.0
@@ -65,7 +74,7 @@ SETTINGS: Final = {
 
 @dataclass(frozen=True, slots=True)
 class Look:
-    """What one process held at a moment, after so many prompts."""
+    """What one process held at a moment, after so many prompts that it had to do with."""
 
     prompts: int
     memory_bytes: float
@@ -82,6 +91,7 @@ class Soaked:
     file_bytes: list[tuple[int, int]] = field(default_factory=list)
     rows: list[tuple[int, Mapping[str, int]]] = field(default_factory=list)
     ended: Counter[str] = field(default_factory=Counter)
+    crowd: int = 0
     troubles: Counter[str] = field(default_factory=Counter)
 
 
@@ -92,6 +102,7 @@ class People:
         self._service, self._soaked = service, soaked
         self._enough = threading.Event()
         self._threads = [threading.Thread(target=self._ask_on, args=(n,), daemon=True) for n in range(PEOPLE)]
+        self._threads += [threading.Thread(target=self._crowd, args=(n,), daemon=True) for n in range(CROWD)]
         for thread in self._threads:
             thread.start()
 
@@ -113,12 +124,24 @@ class People:
                 self._soaked.troubles[str(error)[:120]] += 1
                 self._enough.wait(0.5)
 
-    def _one(self, how: str, number: int, chance: random.Random) -> None:
+    def _crowd(self, number: int) -> None:
+        chance = random.Random(number)
+        while not self._enough.is_set():
+            try:
+                self._one(chance.choice(HOW), 500_000_000 + self._soaked.crowd, chance, LONE_MODEL)
+                self._soaked.crowd += 1
+                self._enough.wait(REST_S)
+            except (JouleboxError, OSError) as error:
+                self._soaked.troubles[str(error)[:120]] += 1
+                self._enough.wait(0.5)
+
+    def _one(self, how: str, number: int, chance: random.Random, model: str = MODEL) -> None:
         service = self._service
         if how == "by OpenAI's API":
-            _openai(service.url, number)
+            _openai(service.url, model, number)
         else:
-            prompt_id = service.ask(f"Name {number % 90 + 2} fruits.", number, max_tokens=chance.randint(4, 40))
+            words = f"Name {number % 90 + 2} fruits."
+            prompt_id = service.ask(words, number, model=model, max_tokens=chance.randint(4, 40))
             for event in service.client.events(prompt_id):
                 if how == "hung up" and event.name in ("token", "started"):
                     break
@@ -128,9 +151,9 @@ class People:
             reply.read()
 
 
-def _openai(url: str, number: int) -> None:
+def _openai(url: str, model: str, number: int) -> None:
     asked = {
-        "model": MODEL,
+        "model": model,
         "messages": [{"role": "user", "content": f"Say {number}."}],
         "max_tokens": 12,
         "stream": True,
@@ -143,8 +166,9 @@ def _openai(url: str, number: int) -> None:
 
 def look(service: Service, soaked: Soaked) -> None:
     """Read everything once."""
+    real = sum(soaked.ended.values())
     for name in PROCESSES:
-        prompts, pid = sum(soaked.ended.values()), service.pid(name)
+        prompts, pid = real + (soaked.crowd if name == "server" else 0), service.pid(name)
         if pid is None:
             continue
         with suppress(FileNotFoundError):
@@ -154,7 +178,7 @@ def look(service: Service, soaked: Soaked) -> None:
             soaked.looks[name].append(Look(prompts, memory_bytes, open_, int(status["Threads"])))
     file = service.folder / "joulebox.db"
     soaked.wal_bytes.append(file.with_name(file.name + "-wal").stat().st_size)
-    soaked.file_bytes.append((sum(soaked.ended.values()), file.stat().st_size))
+    soaked.file_bytes.append((real + soaked.crowd, file.stat().st_size))
 
 
 def rows(service: Service) -> dict[str, int]:
@@ -203,16 +227,18 @@ def climbs(counts: Sequence[int]) -> bool:
     return quarter > 1 and min(counts[-quarter:]) > max(counts[:quarter])
 
 
-def warm(looks: Sequence[Look]) -> Sequence[Look]:
+def warm(name: str, looks: Sequence[Look]) -> Sequence[Look]:
     """What was seen after memory had found its level."""
-    return looks[max(int(len(looks) * WARM_UP), min(int(WARM_UP_S / EVERY_S), len(looks) - 2)) :]
+    kept = looks[max(int(len(looks) * WARM_UP), min(int(WARM_UP_S / EVERY_S), len(looks) - 2)) :]
+    return [one for one in kept if name != "server" or one.prompts >= FULL]
 
 
 def process_rows(name: str, looks: Sequence[Look]) -> tuple[list[str], list[str]]:
     """One process' lines of the table, and what of it is a leak."""
-    kept, leaks = warm(looks), []
+    kept, leaks = warm(name, looks), []
     if not kept:
-        return [f"| {name} | it was not there | | | | |"], [f"{name}: it was not there"]
+        seen = "too few prompts" if looks else "it was not there"
+        return [f"| {name} | {seen} | | | | |"], [f"{name}: {seen}"]
     found = slope([(one.prompts, one.memory_bytes) for one in kept])
     first, last = kept[0], kept[-1]
     if found is None:
@@ -274,14 +300,28 @@ def told(soaked: Soaked, took_s: float) -> tuple[str, list[str]]:
     ended = ", ".join(f"{count} {how}" for how, count in soaked.ended.most_common())
     troubles = ", ".join(f"{count} times: {what}" for what, count in soaked.troubles.most_common()) or "none"
     text = (
-        f"{sum(soaked.ended.values())} prompts in {took_s / 60:.0f} minutes by {PEOPLE} people at once ({ended}), a "
-        f"page looked at after each; refused or failed: {troubles}. Memory is the processes' own (RssAnon), looked at "
-        f"every {EVERY_S:g} s; the first third (at least {WARM_UP_S / 60:.0f} minutes) is warm-up. The slope is that "
-        f"of a line through {BLOCKS} stretches, "
-        f"with its 95 % interval; more than {LEAK_BYTES:.0f} B a prompt counts as growing. Rows a prompt: "
-        f"{table_rows(soaked)}."
+        f"{sum(soaked.ended.values())} prompts to the real model in {took_s / 60:.0f} minutes by {PEOPLE} people at "
+        f"once ({ended}), a page looked at after each, and {soaked.crowd} in the same ways by {CROWD} more to {LONE} "
+        f"nodes with a scripted engine; refused or failed: {troubles}. Memory is the processes' own (RssAnon), looked "
+        f"at every {EVERY_S:g} s; the first third (at least {WARM_UP_S / 60:.0f} minutes, and for the server {FULL} "
+        f"prompts) is warm-up. The slope is that of a line through {BLOCKS} stretches, with its 95 % interval, over "
+        f"the prompts that a process had to do with; more than {LEAK_BYTES:.0f} B a prompt counts as growing. Rows a "
+        f"prompt: {table_rows(soaked)}."
     )
     return "\n".join([*lines, "", text, *(f"- **Broken**: {one}." for one in leaks)]), leaks
+
+
+@contextmanager
+def lone(url: str, folder: Path, name: str) -> Iterator[None]:
+    """A node with a scripted engine, in a process of its own."""
+    folder.mkdir()
+    program = str(Path(__file__).with_name("lone_node.py"))
+    process = subprocess.Popen([sys.executable, program, url, str(folder), name, "0.01"])
+    try:
+        yield
+    finally:
+        process.terminate()
+        process.wait(30)
 
 
 def soak(stack: ExitStack, minutes: float) -> Soaked:
@@ -293,6 +333,8 @@ def soak(stack: ExitStack, minutes: float) -> Soaked:
     (folder / "data").mkdir()
     service = Service(folder / "data", model, SETTINGS | {"JOULEBOX_METERS": rig.meters})
     stack.callback(service.stop)
+    for number in range(LONE):
+        stack.enter_context(lone(service.url, folder / f"lone{number}", f"lone{number}"))
     soaked = Soaked()
     people = People(service, soaked)
     stack.callback(people.leave)
@@ -301,9 +343,13 @@ def soak(stack: ExitStack, minutes: float) -> Soaked:
         wait(EVERY_S)
         look(service, soaked)
         if not soaked.rows or passed_s > 60.0 * minutes - 2 * EVERY_S:
-            soaked.rows.append((sum(soaked.ended.values()), rows(service)))
+            soaked.rows.append((sum(soaked.ended.values()) + soaked.crowd, rows(service)))
         if len(soaked.wal_bytes) % 12 == 0:
-            print(f"{passed_s / 60:.0f} min: {sum(soaked.ended.values())} prompts", flush=True)
+            held = ", ".join(
+                f"{name} {each[-1].memory_bytes / 1e6:.1f} MB" for name, each in soaked.looks.items() if each
+            )
+            real, crowd = sum(soaked.ended.values()), soaked.crowd
+            print(f"{passed_s / 60:.0f} min: {real} prompts, and {crowd} of the crowd; {held}", flush=True)
     people.leave()
     return soaked
 

@@ -34,6 +34,9 @@ _PRAGMAS: Final = (
     "secure_delete=ON",
     f"busy_timeout={BUSY_S * 1000}",
 )
+POOL_CACHE_KIB: Final = 512
+"""What one of the pool's connections keeps of the file at most (SQLite's default: 2,000 KiB). Its pages are void after
+each change, and the system keeps the file in its own cache anyway: more would only be memory."""
 
 
 class Sqlite:
@@ -281,7 +284,7 @@ def _engine(url: URL) -> AsyncEngine:
         # The driver must not begin transactions by itself: `begin` below does, and says which kind.
         connection.isolation_level = None
         cursor = connection.cursor()
-        for pragma in _PRAGMAS:
+        for pragma in (*_PRAGMAS, f"cache_size=-{POOL_CACHE_KIB}"):
             cursor.execute(f"PRAGMA {pragma}")
         cursor.close()
 
