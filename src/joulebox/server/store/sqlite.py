@@ -33,10 +33,11 @@ _PRAGMAS: Final = (
     "synchronous=FULL",
     "secure_delete=ON",
     f"busy_timeout={BUSY_S * 1000}",
+    "cache_size=-512",
 )
-POOL_CACHE_KIB: Final = 512
-"""What one of the pool's connections keeps of the file at most (SQLite's default: 2,000 KiB). Its pages are void after
-each change, and the system keeps the file in its own cache anyway: more would only be memory."""
+"""A connection keeps 512 KiB of the file, not SQLite's 2,000: there are six, most of their pages are void after each
+change, and the system keeps the file in its own cache anyway."""
+
 
 
 class Sqlite:
@@ -284,7 +285,7 @@ def _engine(url: URL) -> AsyncEngine:
         # The driver must not begin transactions by itself: `begin` below does, and says which kind.
         connection.isolation_level = None
         cursor = connection.cursor()
-        for pragma in (*_PRAGMAS, f"cache_size=-{POOL_CACHE_KIB}"):
+        for pragma in _PRAGMAS:
             cursor.execute(f"PRAGMA {pragma}")
         cursor.close()
 
