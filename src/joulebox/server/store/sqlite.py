@@ -39,7 +39,6 @@ _PRAGMAS: Final = (
 change, and the system keeps the file in its own cache anyway."""
 
 
-
 class Sqlite:
     """One SQLite file. `read` and `write` give a connection inside a transaction that is committed at the end."""
 
