@@ -335,6 +335,8 @@ def soak(stack: ExitStack, minutes: float) -> Soaked:
     stack.callback(service.stop)
     for number in range(LONE):
         stack.enter_context(lone(service.url, folder / f"lone{number}", f"lone{number}"))
+    while LONE_MODEL not in {model["id"] for model in service.client.models()}:
+        wait(0.1)
     soaked = Soaked()
     people = People(service, soaked)
     stack.callback(people.leave)
