@@ -48,7 +48,7 @@ class Repository:
 @dataclass
 class Peer:
     """What the hub holds, and what it was asked. `cuts`: after so many bytes the next bodies break off; `stall` set, a
-    body stops half way until `leave` is set."""
+    body stops half way until `leave` is set. `info` set, that is what it says of any repository."""
 
     url: str
     repositories: dict[str, Repository]
@@ -59,6 +59,7 @@ class Peer:
     """Tokens that came where the files themselves lie, which is another host."""
     cuts: list[int] = field(default_factory=list)
     stall: bool = False
+    info: bytes | None = None
     half_way: threading.Event = field(default_factory=threading.Event)
     leave: threading.Event = field(default_factory=threading.Event)
 
@@ -99,6 +100,9 @@ class _Handler(BaseHTTPRequestHandler):
         repository = self.peer.repositories.get(name)
         if repository is None:
             self._refuse(401, "RepoNotFound", "Repository not found")
+            return
+        if self.peer.info is not None:
+            self._send(200, self.peer.info, {"Content-Type": "application/json"})
             return
         siblings: list[dict[str, Any]] = [{"rfilename": "README.md", "size": 7, "blobId": "0" * 40}]
         for file in repository.files:

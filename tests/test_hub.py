@@ -281,6 +281,36 @@ def test_a_name_that_is_taken_is_refused_before_anything_is_fetched(peer: Peer, 
     assert peer.bodies() == 0
 
 
+@pytest.mark.parametrize(
+    "name",
+    ["a\0b.gguf", "../../../x.gguf", "a/../x.gguf", "\ud800.gguf", "a\nb.gguf", "\u202efugg.gguf", "x" * 250 + ".gguf"],
+)
+def test_a_name_that_no_file_has_is_refused(peer: Peer, registry: Registry, name: str) -> None:
+    """A hub that names a file with NUL, steps upwards or signs that nobody sees ends in one sentence; nothing comes."""
+    peer.repositories[REPOSITORY].files[name] = TINY
+    detail = refused(registry, "names a file that can be none here", name=name)
+    assert detail.isprintable()
+    assert (peer.bodies(), left_behind(registry)) == (0, [])
+
+
+@pytest.mark.parametrize("digest", ["../../../../x", "a\0b", "", "AA" * 32])
+def test_a_digest_that_is_none_is_refused(peer: Peer, registry: Registry, digest: str) -> None:
+    """What a hub tells as digest stands in a file's name here: anything but a digest is refused."""
+    peer.repositories[REPOSITORY].digests[NAME] = digest
+    refused(registry, "names a file that can be none here")
+    assert (peer.bodies(), left_behind(registry)) == (0, [])
+
+
+@pytest.mark.parametrize(
+    "told",
+    [b"[]", b"{}", b'{"siblings": 5}', b'{"siblings": [{"rfilename": {"a": 1}, "size": "x"}]}', b"[" * 5_000, b"\xff"],
+)
+def test_a_hub_that_answers_nonsense_is_told(peer: Peer, registry: Registry, told: bytes) -> None:
+    """Whatever a hub says of a repository, one sentence ends it."""
+    peer.info = told
+    refused(registry, ".")
+
+
 def test_too_little_disk_is_told_before(peer: Peer, registry: Registry, monkeypatch: pytest.MonkeyPatch) -> None:
     """A file for which the disk has no room is refused before it is fetched, with both numbers and the folder."""
     free = models_free(registry)

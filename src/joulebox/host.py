@@ -3,9 +3,13 @@
 import gc
 import hashlib
 import os
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import IO
+
+from joulebox.errors import JouleboxError
 
 _BOOT = Path("/proc/sys/kernel/random/boot_id")
 
@@ -37,6 +41,38 @@ def own_file(path: Path) -> None:
         os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
     with suppress(OSError):  # another user's file is that user's to close
         path.chmod(path.stat().st_mode & ~0o007)
+
+
+def fresh_file(path: Path, mode: int = 0o666) -> IO[bytes]:
+    """A new file to write into, whatever lay there: what a link planted there leads to is not touched.
+
+    Raises `OSError` where it cannot be made, or somebody else was faster.
+    """
+    path.unlink(missing_ok=True)
+    return os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, mode), "wb")
+
+
+def kept_file(path: Path) -> IO[bytes]:
+    """The file that is there, or a new one, to lock or to write on at its end; nothing of it is taken away.
+
+    Raises `JouleboxError("bad_setting")` where a link, a pipe or a folder lies there, and `OSError`.
+    """
+    flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK
+    try:
+        file = os.fdopen(os.open(path, flags, 0o666), "ab")
+    except OSError:
+        if path.is_symlink() or path.is_dir():
+            raise _no_file(path) from None
+        raise
+    if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+        file.close()
+        raise _no_file(path)
+    return file
+
+
+def _no_file(path: Path) -> JouleboxError:
+    sentence = f"{path} is a link, a pipe or a folder, and should be a file: remove it, and see who may write there."
+    return JouleboxError("bad_setting", sentence)
 
 
 def own_cpu_s() -> float:

@@ -28,7 +28,7 @@ from pydantic import TypeAdapter
 
 from joulebox.clock import Clock
 from joulebox.errors import JouleboxError
-from joulebox.host import own_folder
+from joulebox.host import fresh_file, own_folder
 from joulebox.metering import curve_of, idle_spreads
 from joulebox.model import CalibrationRef, Channel, IdleRecord, IdleSpread, PhasePowers, ReadingKind, Sampling, Series
 from joulebox.node.meter import Meter, MeterFault
@@ -352,7 +352,8 @@ def store_calibration(path: Path, calibration: Calibration) -> None:
     """Keep a calibration, whole or not at all."""
     own_folder(path.parent)
     part = path.with_suffix(".part")
-    part.write_text(json.dumps(asdict(calibration), indent=2) + "\n", encoding="utf-8")
+    with fresh_file(part) as file:
+        file.write(json.dumps(asdict(calibration), indent=2).encode() + b"\n")
     part.replace(path)
 
 

@@ -21,6 +21,7 @@ from urllib.parse import urlsplit
 
 from joulebox.catalog import catalog
 from joulebox.errors import JouleboxError
+from joulebox.host import kept_file
 from joulebox.node.engine import LocalModel
 from joulebox.node.fitting import largest_fitting, need_bytes
 from joulebox.node.models import PROCESS_BYTES, Progress, Registry, locked, model_id
@@ -41,6 +42,10 @@ PREFERRED: Final = tuple(_ORDER.split())
 """Quantisations, the one that is taken first in front: 4 bits lose little, and what people run is mostly that."""
 _QUANTIZATION: Final = re.compile(r"(?i)(?:^|[-._])((?:iq|tq|q)\d\w*|bf16|fp?16|f32|mxfp4)(?=[-.]|$)")
 _PART: Final = re.compile(r"-\d{5}-of-\d{5}\.gguf$")
+_HEX: Final = re.compile("[0-9a-f]{40,64}")
+"""A commit or a sha256. It becomes part of a file's name."""
+NAME_MAX_BYTES: Final = 200
+"""Of repository and file together: with what is put to it, it still is a file's name."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,19 +89,19 @@ class Hub:
         """Every GGUF file of a repository (`OWNER/NAME`) that is a whole model."""
         with self._told(repository):
             info = self._api.model_info(repository, files_metadata=True)
-        licence = getattr(info.card_data, "license_name", None) or getattr(info.card_data, "license", None)
-        found = [
-            HubFile(
-                repository=repository,
-                name=one.rfilename,
-                revision=str(info.sha),
-                size_bytes=int(one.size or 0),
-                sha256=one.lfs.sha256 if one.lfs is not None else None,
-                licence=str(licence) if licence else None,
-                gated=bool(info.gated),
-            )
-            for one in info.siblings or ()
-        ]
+            licence = getattr(info.card_data, "license_name", None) or getattr(info.card_data, "license", None)
+            found = [
+                HubFile(
+                    repository=repository,
+                    name=str(one.rfilename),
+                    revision=str(info.sha),
+                    size_bytes=int(one.size or 0),
+                    sha256=str(one.lfs.sha256) if one.lfs is not None else None,
+                    licence=str(licence) if licence else None,
+                    gated=bool(info.gated),
+                )
+                for one in info.siblings or ()
+            ]
         whole = [one for one in found if one.name.lower().endswith(".gguf") and not _PART.search(one.name)]
         models = [one for one in whole if "mmproj" not in one.name.lower()]
         if not models:
@@ -118,22 +123,20 @@ class Hub:
 
         _check_room(file, part)
         try:
-            with self._told(file.repository):
+            with self._told(file.repository), kept_file(part) as out:
                 url = hf_hub_url(file.repository, file.name, revision=file.revision, endpoint=self.endpoint)
                 found = get_hf_file_metadata(url, endpoint=self.endpoint, library_name=LIBRARY)
                 headers = build_hf_headers(library_name=LIBRARY)
                 if urlsplit(found.location).netloc != urlsplit(url).netloc:
                     headers.pop("authorization", None)  # that address is signed: the token stays with the hub
-                bar = _bar(progress, file.size_bytes)
-                with part.open("ab") as out:
-                    http_get(
-                        found.location,
-                        out,
-                        resume_size=out.tell(),
-                        headers=headers,
-                        expected_size=file.size_bytes,
-                        tqdm_class=bar,
-                    )
+                http_get(
+                    found.location,
+                    out,
+                    resume_size=out.tell(),
+                    headers=headers,
+                    expected_size=file.size_bytes,
+                    tqdm_class=_bar(progress, file.size_bytes),
+                )
         except _DiskFull as error:
             part.unlink(missing_ok=True)
             sentence = (
@@ -147,6 +150,8 @@ class Hub:
         """Whatever goes wrong inside, as one of our sentences."""
         try:
             yield
+        except JouleboxError:
+            raise
         except Exception as error:
             if isinstance(error, OSError) and error.errno in FULL:
                 raise _DiskFull from error
@@ -209,6 +214,7 @@ def fetch_into(
     Raises `model_fetch`, `model_too_big`, `broken_model`, or `bad_request` where `name` belongs to another model: then
     nothing was registered, and a part that came is kept only where a later attempt can go on with it.
     """
+    _check_told(file)
     for model in registry.list():
         if file.sha256 is not None and model.file.digest == f"sha256:{file.sha256}":
             return model
@@ -252,6 +258,18 @@ def check_fits(file: HubFile, context_tokens: int, room_bytes: int) -> None:
     """Raises `model_too_big` where this node cannot hold `file`, with the largest model of the catalog that it can."""
     if least_bytes(file, context_tokens) > room_bytes:
         raise _too_big(file, room_bytes, context_tokens)
+
+
+def _check_told(file: HubFile) -> None:
+    """Name, commit and digest become the name of a file here, whatever a hub says."""
+    steps, long = file.name.split("/"), len(f"{file.repository}/{file.name}".encode(errors="replace"))
+    named = file.name.isprintable() and not {"", ".", ".."} & set(steps) and long <= NAME_MAX_BYTES
+    marks = [one for one in (file.revision, file.sha256) if one is not None]
+    if not named or not all(map(_HEX.fullmatch, marks)):
+        sentence = (
+            f"{file.repository} names a file that can be none here ({file.name[:80]!r}): take another repository."
+        )
+        raise JouleboxError("model_fetch", sentence)
 
 
 def _too_big(file: HubFile, room_bytes: int, context_tokens: int) -> JouleboxError:

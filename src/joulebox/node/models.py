@@ -19,7 +19,7 @@ from typing import Final
 from pydantic import TypeAdapter, ValidationError
 
 from joulebox.errors import JouleboxError
-from joulebox.host import own_folder
+from joulebox.host import fresh_file, kept_file, own_folder
 from joulebox.model import ModelFile, Problem
 from joulebox.node.engine import LocalModel
 from joulebox.node.gguf import Header, read_header
@@ -120,9 +120,12 @@ def model_id(file_name: str) -> str:
 
 @contextlib.contextmanager
 def locked(path: Path) -> Iterator[None]:
-    """Hold the lock file `path` against other processes, after whoever has it. The kernel frees it with its holder."""
+    """Hold the lock file `path` against other processes, after whoever has it. The kernel frees it with its holder.
+
+    Raises `JouleboxError("bad_setting")` where a link lies there, and `OSError`.
+    """
     own_folder(path.parent)
-    with path.open("w") as file:
+    with kept_file(path) as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield
 
@@ -293,8 +296,8 @@ class Registry:
             yield entries
             document = {"version": 1, "models": [asdict(entry) for entry in entries.values()]}
             fresh = self._index.with_suffix(".new")
-            with fresh.open("w", encoding="utf-8") as file:
-                json.dump(document, file, indent=1)
+            with fresh_file(fresh) as file:
+                file.write(json.dumps(document, indent=1).encode())
                 file.flush()
                 os.fsync(file.fileno())
             fresh.replace(self._index)

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Final
 
 from joulebox.errors import JouleboxError
-from joulebox.host import own_file, own_folder
+from joulebox.host import fresh_file, kept_file, own_folder
 from joulebox.protocol import Finish, to_json
 
 LOG: Final = logging.getLogger("joulebox.node")
@@ -33,7 +33,7 @@ class Spool:
         self._unkept: dict[str, bytes] = {}
         self._over: set[str] = set()
         own_folder(folder)
-        self._lock = (folder / "lock").open("w")
+        self._lock = kept_file(folder / "lock")
         try:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
@@ -71,8 +71,7 @@ class Spool:
 
 def _write(path: Path, body: bytes) -> None:
     part = path.with_suffix(".part")
-    own_file(part)
-    with part.open("wb") as file:
+    with fresh_file(part, 0o600) as file:
         file.write(body)
         file.flush()
         os.fsync(file.fileno())

@@ -18,7 +18,7 @@ from sqlalchemy.exc import DBAPIError, IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
 from joulebox.errors import JouleboxError
-from joulebox.host import own_file, own_folder
+from joulebox.host import kept_file, own_file, own_folder
 from joulebox.server.store.schema import migrate
 from joulebox.server.store.steps import How, Steps
 
@@ -310,7 +310,7 @@ def lock(path: Path) -> IO[bytes]:
     lock_path = path.with_name(path.name + ".lock")
     try:
         own_folder(path.parent)
-        lock_file = lock_path.open("ab")
+        lock_file = kept_file(lock_path)
     except OSError as error:
         sentence = (
             f"The database {path} cannot be opened: {error.strerror}. Set JOULEBOX_DATA_DIR to a folder you may write."
