@@ -7,7 +7,7 @@ import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import IO
+from typing import BinaryIO
 
 from joulebox.errors import JouleboxError
 
@@ -43,7 +43,7 @@ def own_file(path: Path) -> None:
         path.chmod(path.stat().st_mode & ~0o007)
 
 
-def fresh_file(path: Path, mode: int = 0o666) -> IO[bytes]:
+def fresh_file(path: Path, mode: int = 0o666) -> BinaryIO:
     """A new file to write into, whatever lay there: what a link planted there leads to is not touched.
 
     Raises `OSError` where it cannot be made, or somebody else was faster.
@@ -52,7 +52,7 @@ def fresh_file(path: Path, mode: int = 0o666) -> IO[bytes]:
     return os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, mode), "wb")
 
 
-def kept_file(path: Path) -> IO[bytes]:
+def kept_file(path: Path) -> BinaryIO:
     """The file that is there, or a new one, to lock or to write on at its end; nothing of it is taken away.
 
     Raises `JouleboxError("bad_setting")` where a link, a pipe or a folder lies there, and `OSError`.
