@@ -51,8 +51,9 @@ def test_a_leak_is_told_from_memory_that_comes_and_goes() -> None:
     assert (still.verdict(LEAK_BYTES), leaks.verdict(LEAK_BYTES)) == ("does not grow", "**grows**")
     assert still.low < 0.0 < still.high
     assert leaks.low < 8_000.0 < leaks.high
-    assert process_rows("server", looks(0.0))[1] == []
-    assert len(process_rows("server", looks(8_000.0))[1]) == 1
+    assert process_rows("node", looks(0.0))[1] == []
+    assert len(process_rows("node", looks(8_000.0))[1]) == 1
+    assert process_rows("server", looks(0.0))[1] == ["server: too few prompts"]
 
 
 def test_descriptors_that_are_never_closed_are_found() -> None:

@@ -49,7 +49,8 @@ def fresh_file(path: Path, mode: int = 0o666) -> BinaryIO:
     Raises `OSError` where it cannot be made, or somebody else was faster.
     """
     path.unlink(missing_ok=True)
-    return os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, mode), "wb")
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW
+    return open(path, "wb", opener=lambda name, _: os.open(name, flags, mode))
 
 
 def kept_file(path: Path) -> BinaryIO:
@@ -59,7 +60,7 @@ def kept_file(path: Path) -> BinaryIO:
     """
     flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK
     try:
-        file = os.fdopen(os.open(path, flags, 0o666), "ab")
+        file = open(path, "ab", opener=lambda name, _: os.open(name, flags, 0o666))  # noqa: SIM115 - its caller closes it
     except OSError:
         if path.is_symlink() or path.is_dir():
             raise _no_file(path) from None

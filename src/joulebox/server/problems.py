@@ -202,7 +202,7 @@ class Shell:
 
         limit_bytes = NODE_BODY_MAX_BYTES if scope["path"].startswith(self._large) else PUBLIC_BODY_MAX_BYTES
         try:
-            if NUL in scope["path"] or b"%00" in scope["query_string"]:
+            if NUL in scope["path"] or b"%00" in scope.get("query_string", b""):
                 await answered(_unkept(), "")(scope, receive, send_with_headers)
                 return
             if _declared_bytes(scope) > limit_bytes:
