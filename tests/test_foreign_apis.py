@@ -13,10 +13,10 @@ import pytest
 
 from answering import answering
 from joulebox.server import following
-from joulebox.server.foreign_asking import TOKENS_MAX
-from joulebox.server.ollama_api import Generated, OllamaChat
-from joulebox.server.openai_forms import ChatCompletion, Completion, ModelList
-from joulebox.server.openai_responses import ResponseObject
+from joulebox.server.foreign.asking import TOKENS_MAX
+from joulebox.server.foreign.ollama import Generated, OllamaChat
+from joulebox.server.foreign.openai_forms import ChatCompletion, Completion, ModelList
+from joulebox.server.foreign.responses import ResponseObject
 from server_stage import WAIT_S, Json, Stage, done, stage, story
 
 pytestmark = pytest.mark.anyio

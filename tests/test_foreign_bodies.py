@@ -10,11 +10,11 @@ from pydantic import ValidationError
 
 from joulebox.errors import JouleboxError
 from joulebox.server.bodies import PromptBody
-from joulebox.server.foreign_asking import Form, TermsBody
-from joulebox.server.foreign_problems import ollama_error, openai_error
-from joulebox.server.ollama_api import GenerateBody, OllamaChatBody, OptionsBody
-from joulebox.server.openai_forms import ChatBody, ChatMessage, CompletionBody
-from joulebox.server.openai_responses import ResponseBody
+from joulebox.server.foreign.asking import Form, TermsBody
+from joulebox.server.foreign.ollama import GenerateBody, OllamaChatBody, OptionsBody
+from joulebox.server.foreign.openai_forms import ChatBody, ChatMessage, CompletionBody
+from joulebox.server.foreign.problems import ollama_error, openai_error
+from joulebox.server.foreign.responses import ResponseBody
 from joulebox.server.problems import bad_request
 
 FORMS = (ChatBody, CompletionBody, ResponseBody, OllamaChatBody, GenerateBody)

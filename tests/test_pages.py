@@ -749,7 +749,7 @@ def test_the_browser_formats_figures_as_the_server_does(page: Page) -> None:
 
 @needs_chromium
 def test_a_live_curve_is_cheap(page: Page) -> None:
-    """A redraw of 600 points takes at most a millisecond of script, style and layout: the quickest of several rounds."""
+    """A redraw of 600 points takes at most a millisecond of script, style and layout, in the quickest of its rounds."""
     page.goto("/")
     ask(page, "What is energy?")
     redraw = """async () => {
@@ -766,12 +766,7 @@ def test_a_live_curve_is_cheap(page: Page) -> None:
         }
         return Math.min(...each.slice(20));
     }"""
-    quickest_ms = math.inf
-    for _ in range(8):
-        quickest_ms = min(quickest_ms, page.evaluate(redraw))
-        if quickest_ms <= 1.0:
-            break
-    assert quickest_ms <= 1.0
+    assert any(page.evaluate(redraw) <= 1.0 for _ in range(8))
     expect(page.locator("#gap")).to_be_visible()  # the first reading came after two seconds
 
 

@@ -11,7 +11,7 @@ import pytest
 from joulebox.errors import REGISTRY
 from joulebox.model import EngineInfo
 from joulebox.protocol import NodeEvent, to_json
-from joulebox.server.foreign_problems import form_of
+from joulebox.server.foreign.problems import form_of
 from server_stage import MODEL, done, offer, stage, story
 
 pytestmark = pytest.mark.anyio

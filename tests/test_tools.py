@@ -23,9 +23,9 @@ from joulebox.node.models import Registry
 from joulebox.node.tool_calls import Calls
 from joulebox.plain import plain
 from joulebox.protocol import NodeEvent
-from joulebox.server.ollama_api import OllamaChat
-from joulebox.server.openai_forms import ChatCompletion
-from joulebox.server.openai_responses import ResponseObject
+from joulebox.server.foreign.ollama import OllamaChat
+from joulebox.server.foreign.openai_forms import ChatCompletion
+from joulebox.server.foreign.responses import ResponseObject
 from server_stage import Json, Stage, done, stage, story
 from test_foreign_apis import chunks
 

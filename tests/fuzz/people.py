@@ -20,9 +20,9 @@ from joulebox.node import driven, meters
 from joulebox.server.bodies import PromptBody
 from joulebox.server.campaigns_api import CampaignBody
 from joulebox.server.events import seen_until
-from joulebox.server.ollama_api import GenerateBody, OllamaChatBody
-from joulebox.server.openai_forms import ChatBody, CompletionBody
-from joulebox.server.openai_responses import ResponseBody
+from joulebox.server.foreign.ollama import GenerateBody, OllamaChatBody
+from joulebox.server.foreign.openai_forms import ChatBody, CompletionBody
+from joulebox.server.foreign.responses import ResponseBody
 from joulebox.server.pages.markdown import to_html
 from joulebox.server.store import archive
 from joulebox.settings import load_settings

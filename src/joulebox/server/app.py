@@ -29,13 +29,11 @@ from joulebox.server import (
     feedback_api,
     metrics,
     node_api,
-    ollama_api,
-    openai_api,
-    openai_responses,
     pages,
 )
 from joulebox.server.description import describe
 from joulebox.server.desk import Desk
+from joulebox.server.foreign import ollama, openai, responses
 from joulebox.server.gate import Gate, document
 from joulebox.server.grid.feeds import feeds_of
 from joulebox.server.grid.live import Grid
@@ -139,7 +137,7 @@ def build_app(settings: Settings, clock: Clock | None = None, listener: Listener
 
 def _for_people(new: NewRouter, settings: Settings, service: Service, gate: Gate, grid: Grid) -> list[APIRouter]:
     """Every route but the nodes' own."""
-    foreign = [one.router(new, settings.receipt_wait_s) for one in (openai_api, openai_responses, ollama_api)]
+    foreign = [one.router(new, settings.receipt_wait_s) for one in (openai, responses, ollama)]
     return [
         api.router(new, service),
         pages.router(new, service.seen_by, gate, _operator(settings), _rules(settings)),

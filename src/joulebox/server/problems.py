@@ -21,7 +21,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from joulebox.errors import REGISTRY, JouleboxError
 from joulebox.logs import about
 from joulebox.protocol import VERSION
-from joulebox.server.foreign_problems import REFUSED, form_of
+from joulebox.server.foreign.problems import REFUSED, form_of
 from joulebox.server.texts import NO_NUL, NUL
 
 _log = logging.getLogger(__name__)

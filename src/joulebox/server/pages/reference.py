@@ -9,7 +9,7 @@ from typing import Any, Final
 from fastapi import APIRouter, Request, Response
 
 from joulebox.server.access import Need
-from joulebox.server.foreign_problems import OLLAMA, OPENAI
+from joulebox.server.foreign.problems import OLLAMA, OPENAI
 from joulebox.server.pages.backend import Backend
 from joulebox.server.pages.frame import NOWHERE, View, page, render, view_of
 from joulebox.wording import Tongue, marked

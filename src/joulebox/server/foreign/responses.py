@@ -14,10 +14,10 @@ from pydantic import BaseModel, ConfigDict, Field
 from joulebox.conversation import ToolCall
 from joulebox.errors import JouleboxError
 from joulebox.server.following import Answer, Ended, Following, Piece, Settled, Waits, spoken
-from joulebox.server.foreign_asking import Form, TermsBody, begin, text_of, turn
-from joulebox.server.foreign_problems import OPENAI_PROBLEMS, openai_error
-from joulebox.server.openai_api import SSE, WAITING, packed, said_in_pieces, said_whole, sse, streamed
-from joulebox.server.openai_forms import Kind, Tokens, Unsupported, reason_of, schema_of
+from joulebox.server.foreign.asking import Form, TermsBody, begin, text_of, turn
+from joulebox.server.foreign.openai import SSE, WAITING, packed, said_in_pieces, said_whole, sse, streamed
+from joulebox.server.foreign.openai_forms import Kind, Tokens, Unsupported, reason_of, schema_of
+from joulebox.server.foreign.problems import OPENAI_PROBLEMS, openai_error
 from joulebox.server.problems import NewRouter
 from joulebox.server.receipt_fields import EnergyObject, JouleboxObject, openai_usage
 from joulebox.server.service import Mine

@@ -19,10 +19,10 @@ from pydantic import BaseModel, ConfigDict, Field
 from joulebox.conversation import ToolCall
 from joulebox.errors import JouleboxError
 from joulebox.server.following import Answer, Ended, Following, Piece, Settled, Waits, spoken
-from joulebox.server.foreign_asking import ANY_TAG, Form, TermsBody, begin
-from joulebox.server.foreign_problems import OLLAMA_PROBLEMS, ollama_error
-from joulebox.server.openai_api import packed, said_in_pieces, said_whole
-from joulebox.server.openai_forms import ANY_OBJECT, Unsupported
+from joulebox.server.foreign.asking import ANY_TAG, Form, TermsBody, begin
+from joulebox.server.foreign.openai import packed, said_in_pieces, said_whole
+from joulebox.server.foreign.openai_forms import ANY_OBJECT, Unsupported
+from joulebox.server.foreign.problems import OLLAMA_PROBLEMS, ollama_error
 from joulebox.server.problems import NewRouter
 from joulebox.server.receipt_fields import EnergyObject, JouleboxObject, ollama_usage
 from joulebox.server.service import Mine, Service

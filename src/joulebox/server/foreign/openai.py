@@ -28,10 +28,8 @@ from joulebox.server.following import (
     unless_gone,
     whole,
 )
-from joulebox.server.foreign_asking import begin
-from joulebox.server.foreign_problems import OPENAI_PROBLEMS, openai_error
-from joulebox.server.gate import remember
-from joulebox.server.openai_forms import (
+from joulebox.server.foreign.asking import begin
+from joulebox.server.foreign.openai_forms import (
     ChatBody,
     ChatCompletion,
     Completion,
@@ -40,6 +38,8 @@ from joulebox.server.openai_forms import (
     ModelObject,
     reason_of,
 )
+from joulebox.server.foreign.problems import OPENAI_PROBLEMS, openai_error
+from joulebox.server.gate import remember
 from joulebox.server.problems import NewRouter
 from joulebox.server.receipt_fields import handed_on, openai_usage
 from joulebox.server.service import Mine, Service

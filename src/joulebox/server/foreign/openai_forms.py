@@ -9,7 +9,7 @@ from typing import Annotated, Any, Final, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from joulebox.errors import JouleboxError
-from joulebox.server.foreign_asking import Form, TermsBody, turn
+from joulebox.server.foreign.asking import Form, TermsBody, turn
 from joulebox.server.receipt_fields import EnergyObject, JouleboxObject
 from joulebox.server.tool_bodies import CALLS_MAX, TOOLS_MAX, CallId, Choice, ChoiceBody, ToolCallBody, functions_of
 
