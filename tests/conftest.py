@@ -2,6 +2,7 @@
 
 import gc
 import os
+import signal
 import sys
 import time
 from collections.abc import Iterator
@@ -19,6 +20,8 @@ from joulebox.node.fetch import DEFAULT, fetch
 settings.register_profile("joulebox", deadline=None)
 settings.load_profile("joulebox")
 postgres_server.cut_no_power()
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as a shell starts what runs behind it; processes of tests inherit it
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 gc.disable()  # until all tests are there: what is imported stays
 
 
