@@ -20,7 +20,7 @@ from joulebox.node.fetch import DEFAULT, fetch
 settings.register_profile("joulebox", deadline=None)
 settings.load_profile("joulebox")
 postgres_server.cut_no_power()
-if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as a shell starts what runs behind it; processes of tests inherit it
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as a shell starts a job behind itself
     signal.signal(signal.SIGINT, signal.default_int_handler)
 gc.disable()  # until all tests are there: what is imported stays
 
