@@ -10,10 +10,11 @@ import pytest
 from instruments import Instrument, Kind
 from intervals import INSTRUMENTS
 from joulebox.accounting import account, receipt_bytes
+from joulebox.accounting.attempts import left_alone
 from joulebox.clock import SimulatedClock
 from joulebox.errors import JouleboxError
 from joulebox.evidence import decode_trace, encode_trace
-from joulebox.model import EarlierAttempt, Message, ModelFile, Placement, Problem, Prompt, Receipt, Trace
+from joulebox.model import EarlierAttempt, Message, ModelFile, Placement, Problem, Prompt, ReadingKind, Receipt, Trace
 from joulebox.node.engine import LocalModel
 from joulebox.node.engines.scripted import Script, Scripted
 from joulebox.node.measurement import Conditions, Machine, Measured, measure
@@ -164,6 +165,38 @@ def test_what_is_unknown_is_not_zero() -> None:
     assert "attempts 1, 2, 3" in reason.sentence
     assert "at least" in reason.sentence
     assert "failed_attempt" not in codes(told)
+
+
+def test_an_attempt_that_is_modelled_like_the_answer_is_known() -> None:
+    """Without a meter an attempt's figure is modelled like the answer's, whether another one answered or none did; one
+    that a meter has seen is of another scope."""
+    busy = channel("busy", "machine", kind=ReadingKind.BUSY_RATIO, step=0.01, tick_s=0.01)
+    run = trace(series(busy, work(0.02, 2.0, 30.0, 32.0), 34.0), attempt=2)
+    left = replace(run, attempt=1, spans=(), tokens=(), finish_reason="failed")
+    found, own = left_alone(left), receipt_of(run).energy.full
+    assert found is not None
+    assert own is not None
+    scope, j, _ = found
+    assert (scope, j) == ("modelled", pytest.approx(own.j, rel=0.01))
+    told = receipt_of(run, EarlierAttempt(number=1, trace=left))
+    assert told.energy.full is not None
+    assert told.energy.full.j == pytest.approx(own.j + j)
+    metered = replace(left, series=(series(channel(), work(10.0, 30.0, 30.0, 32.0), 40.0),))
+    assert "unknown_attempt" in codes(receipt_of(run, EarlierAttempt(number=1, trace=metered)))
+
+
+@pytest.mark.parametrize(("from_s", "to_s"), [(31.0, 40.0), (0.0, 31.0), (0.0, 29.0), (34.0, 40.0)])
+def test_an_attempt_that_was_seen_in_part_is_unknown(from_s: float, to_s: float) -> None:
+    """Readings that begin after the lease, or end before the release, by more than some ticks tell nothing of it."""
+    run = trace(series(channel(), work(10.0, 30.0, 30.0, 32.0), 40.0), attempt=2)
+    (whole,) = run.series
+    kept = [place for place, t_ns in enumerate(whole.t_ns) if from_s * S <= t_ns <= to_s * S]
+    part = replace(whole, t_ns=tuple(whole.t_ns[i] for i in kept), raw=tuple(whole.raw[i] for i in kept))
+    left = replace(run, attempt=1, series=(part,), spans=(), tokens=(), finish_reason="failed")
+    assert left_alone(left) is None
+    told = receipt_of(run, EarlierAttempt(number=1, trace=left))
+    assert told.energy == receipt_of(run).energy
+    assert "unknown_attempt" in codes(told)
 
 
 def failure(lease: dict[str, object], **changes: object) -> Finish:

@@ -134,3 +134,14 @@ def test_what_hangs_on_the_plug_besides_is_told(tmp_path: Path) -> None:
     for run in traces_of(lab, tmp_path, [lab.zones, lab.plug], fits):
         (reason,) = found_in(run)
         assert (reason.code, "2026-11-22" in reason.sentence) == ("closure", True)
+
+
+def test_without_an_idle_record_only_the_answer_is_held_against_the_line(tmp_path: Path) -> None:
+    """Just after loading nothing is known of the machine at rest: honest meters agree, a lamp is told all the same."""
+    lab = Lab(5, PLUGS["10 Hz wall meter"])
+    fits = fits_of(lab)
+    for more_w, codes in ((0, []), (15, ["closure"])):
+        lab.wall.parameters = replace(lab.wall.parameters, loss_w=lab.wall.parameters.loss_w + more_w)
+        for run in traces_of(lab, tmp_path, [lab.zones, lab.plug], fits):
+            fresh = replace(run, spans=tuple(span for span in run.spans if span.name != "idle"))
+            assert [one.code for one in found_in(fresh)] == codes

@@ -52,6 +52,13 @@ def test_damage_is_refused(data: st.DataObject) -> None:
         assert str(error)
 
 
+def test_readings_that_do_not_unpack_are_refused() -> None:
+    """Readings that are no zlib stream are damaged, and the sentence says so."""
+    size = int.from_bytes(GOOD[4:8], "big")
+    with pytest.raises(ValueError, match="readings are damaged"):
+        decode_trace(GOOD[: 8 + size] + b"\xff" + GOOD[9 + size :])
+
+
 def test_times_must_increase() -> None:
     """Readings whose times stand still are refused: a meter cannot read twice at once."""
     bad = Series(channel=channel(), t_ns=(5, 5), raw=(1, 2))

@@ -350,10 +350,10 @@ def test_what_fails_under_the_meters_is_raised_where_the_block_stands(tmp_path: 
     """A program that cannot be started, or a measurement that breaks, fails at once and leaves the meters closed."""
     Path("broken").write_bytes(b"no program")
     Path("broken").chmod(0o755)
-    ready = instruments(meters=["none:"])
+    ready, before = instruments(meters=["none:"]), signal.getsignal(signal.SIGTERM)
     with pytest.raises(JouleboxError, match="broken cannot be run"):
         run_command([f"{os.curdir}/broken"], ready)
-    assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+    assert signal.getsignal(signal.SIGTERM) == before
 
 
 def test_what_the_command_uses_is_not_called_foreign() -> None:

@@ -1,5 +1,6 @@
 """Curves by hand: few readings each, at the edges where a wrap, a reset, a tick or a look begins to be another."""
 
+import random
 from collections.abc import Sequence
 from dataclasses import replace
 from math import sqrt
@@ -476,6 +477,20 @@ def test_a_look_each_reading_leaves_nothing_open() -> None:
     assert found.edge == pytest.approx(found.amount / 4 * (1.0 / sqrt(6) + 0.5 / sqrt(3)))
 
 
+def test_ticks_far_apart_are_found_to_within_a_look() -> None:
+    """A counter that moves once an hour, looked at each millisecond around it, has moved when it did, within such a
+    look: where the line can be no nearer to its edges than the digits of the clock, it is near enough."""
+    hourly = channel(step=1.0, tick_s=3600.0)
+    for seed in range(12):
+        chance = random.Random(seed)
+        looks = [(hour, place - chance.random()) for hour in range(12) for place in range(-3, 4)]
+        times_s = [hour * 3600.0 + 1.0 + off / 1000 for hour, off in looks]
+        curve = curve_of(seen(hourly, times_s, [hour + (off >= 0) for hour, off in looks]))
+        assert [t_ns / S for t_ns in curve.t_ns] == pytest.approx(
+            [3600.0 * hour + 1.0 for hour in range(12)], abs=0.001
+        )
+
+
 # --- idling -----------------------------------------------------------------------------------------------------------
 
 
@@ -493,6 +508,11 @@ def test_no_record_no_spread() -> None:
     assert idle_spread(line(0, 1, 2, 3), JOULES, 1.0, 1.0, 4 * S, 9 * S) is None
     assert idle_spread(line(1), JOULES, 1.0, 1.0, 0, 9 * S) is None
     assert idle_spreads(Curve((), ()), JOULES) == ()
+
+
+def test_a_record_with_a_hole_all_along_tells_nothing() -> None:
+    """Where no reading has quiet before and a window behind it there is no spread, however long the record."""
+    assert idle_spread(line(0, 0.5, 0.9, 20), JOULES, 1.0, 1.0, 0, 20 * S) is None
 
 
 def test_a_long_record_is_tried_at_four_hundred_places() -> None:

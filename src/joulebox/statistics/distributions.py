@@ -29,8 +29,9 @@ def beta_cdf(x: float, a: float, b: float) -> float:
 def _fraction(x: float, a: float, b: float) -> float:
     """The continued fraction of DLMF 8.17.22, by Lentz."""
     value = c = 1.0
-    d = 0.0
-    for step in range(1, _STEPS):
+    d, step, change = 0.0, 0, 0.0
+    while abs(change - 1.0) >= _CLOSE and step < _STEPS:
+        step += 1
         half, odd = divmod(step, 2)
         if odd:
             term = -(a + half) * (a + b + half) * x / ((a + 2 * half) * (a + 2 * half + 1))
@@ -38,9 +39,8 @@ def _fraction(x: float, a: float, b: float) -> float:
             term = half * (b - half) * x / ((a + 2 * half - 1) * (a + 2 * half))
         d = 1.0 / (_away(1.0 + term * d))
         c = _away(1.0 + term / c)
-        value *= c * d
-        if abs(c * d - 1.0) < _CLOSE:
-            break
+        change = c * d
+        value *= change
     return value
 
 
