@@ -13,9 +13,11 @@ import pytest
 
 import joulebox
 import page_stage
-from joulebox.asking import Answer, Client, Comparison, Stream
+from joulebox import client as http
+from joulebox.asking import Answer, Client, Comparison, Stream, some_model
 from joulebox.cli import main
 from joulebox.client import ServerEvent
+from joulebox.clock import SimulatedClock, SystemClock
 from joulebox.conversation import ToolCall
 from joulebox.errors import JouleboxError
 from joulebox.model import UncertaintyPart
@@ -23,6 +25,7 @@ from joulebox.plain import plain
 from joulebox.protocol import NodeEvent
 from joulebox.receipt import Receipt, card, held, read
 from joulebox.statistics.ratio import energy_ratio
+from joulebox.units import seconds
 from server_stage import MODEL, Stage, done, stage, story
 
 pytestmark = [pytest.mark.anyio, pytest.mark.usefixtures("own_folder")]
@@ -152,6 +155,22 @@ async def test_models_and_table_are_typed(tmp_path: Path) -> None:
 
 
 # --- comparing --------------------------------------------------------------------------------------------------------
+
+
+async def test_a_node_that_begins_is_waited_for(tmp_path: Path) -> None:
+    """Without a model the sentence says how to get one, after the time that was granted; a node whose first word comes
+    meanwhile is enough: `joulebox demo` asks as soon as its node has begun."""
+    async with stage(tmp_path) as on:
+        with http.Client(on.url) as server:
+            clock = SimulatedClock()
+            begun_ns = clock.now_ns()
+            with pytest.raises(JouleboxError, match="No node offers a model yet"):
+                await asyncio.to_thread(some_model, server, clock, 2.0)
+            assert seconds(clock.now_ns() - begun_ns) == pytest.approx(2.0)
+            waits = asyncio.create_task(asyncio.to_thread(some_model, server, SystemClock(), 30.0))
+            await asyncio.sleep(0)
+            await on.join()
+            assert await waits == "m"
 
 
 async def test_a_comparison_runs_in_the_order_of_its_seed(tmp_path: Path) -> None:

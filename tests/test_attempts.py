@@ -177,7 +177,8 @@ def test_an_attempt_that_is_modelled_like_the_answer_is_known() -> None:
     assert found is not None
     assert own is not None
     scope, j, _ = found
-    assert (scope, j) == ("modelled", pytest.approx(own.j, rel=0.01))
+    assert scope == "modelled"
+    assert j == pytest.approx(own.j, rel=0.01)
     told = receipt_of(run, EarlierAttempt(number=1, trace=left))
     assert told.energy.full is not None
     assert told.energy.full.j == pytest.approx(own.j + j)

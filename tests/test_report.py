@@ -1,7 +1,9 @@
 """The SCI report of a period: parts that add up to the last digit, everything once, what is unknown called unknown."""
 
+import gc
 import json
 import re
+import tracemalloc
 from collections.abc import Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -35,10 +37,12 @@ from joulebox.clock import SimulatedClock
 from joulebox.errors import JouleboxError
 from joulebox.model import Counted, EmbodiedPart, Grams, IdleStretch, Problem, ReadingKind
 from joulebox.protocol import Finish, pack_trace
+from joulebox.server.jobs import FinishedJob
 from joulebox.server.pages import render_report
-from joulebox.server.period import parts_of
+from joulebox.server.period import Gathered, Period, gather, node_times, parts_of
 from joulebox.server.report import asked
 from joulebox.server.report_words import as_markdown
+from page_stage import RECEIPTS, as_json
 from server_stage import COUNTER, Json, Stage, done, evidence, stage
 from traces import factors
 
@@ -443,3 +447,69 @@ async def test_the_page_speaks_the_readers_language(tmp_path: Path) -> None:
     )  # a source is cited as it is
     assert not re.search(r"\d\.\d+ (mg|g|kg|Wh|mWh|kWh)\b", told)
     assert "## What it adds up from" in markdown
+
+
+# --- a long period ----------------------------------------------------------------------------------------------------
+
+
+class Many:
+    """Books of as many answers as wanted, each a second long and a minute after the one before, all alike but for
+    their moment."""
+
+    def __init__(self, count: int) -> None:
+        self.count = count
+        self.receipt = as_json(RECEIPTS["powercap"]())
+        self.receipt["sci"]["reserved"]["TiR_s"] = 1.0
+
+    async def finished_jobs(self, start: datetime, until: datetime, after: int, limit: int) -> list[FinishedJob]:
+        numbers = range(after + 1, min(after + limit, self.count) + 1)
+        return [self._job(number, start) for number in numbers]
+
+    def _job(self, number: int, start: datetime) -> FinishedJob:
+        body = self.receipt | {"created": (start + timedelta(minutes=number)).isoformat()}
+        return FinishedJob(
+            number=number,
+            id=f"job{number}",
+            purpose="prompt",
+            model="m",
+            state="completed",
+            tries=1,
+            body=json.dumps(body).encode(),
+        )
+
+    async def nothing(self, *_: object) -> tuple[()]:
+        return ()
+
+    evidence = under_way = node_idle = server_time = nothing
+
+    async def first_signs(self) -> dict[str, datetime]:
+        return {}
+
+
+async def _gathered(count: int) -> tuple[Gathered, int]:
+    """What comes of so many answers, and the bytes that are held for it."""
+    books, period = Many(count), Period(NOW, NOW + timedelta(days=30))
+    tracemalloc.start()
+    try:
+        found = await gather(books, None, period)  # type: ignore[arg-type]  # nothing here has to be looked up
+        gc.collect()
+        return found, tracemalloc.get_traced_memory()[0]
+    finally:
+        tracemalloc.stop()
+
+
+async def test_a_long_period_is_summed_up_as_it_is_read() -> None:
+    """Ten times the answers are ten times the energy and the time, and hold sixteen bytes an answer more, not all of
+    their pieces: a report of a year must not fill the server's memory."""
+    (few, few_bytes), (many, many_bytes) = await _gathered(200), await _gathered(2_000)
+    assert (many_bytes - few_bytes) / 1_800 <= 24
+    assert {key: one.kwh for key, one in many.pieces.items()} == {
+        key: pytest.approx(10 * (one.kwh or 0.0), rel=1e-9) for key, one in few.pieces.items()
+    }
+    node, zone = Many(1).receipt["node"], Many(1).receipt["zone"]
+    assert many.answers[zone, "m"].count == 2_000
+    assert [one.worked_s for one in many.work()] == [pytest.approx(2_000.0)]
+    [time] = node_times(many, [], {node: NOW})
+    assert time.zone == zone
+    assert time.asked_s == pytest.approx(2_000.0)
+    assert time.unknown_s == pytest.approx(time.service_s - 2_000.0)

@@ -140,6 +140,7 @@ async def test_no_command_is_steered_by_a_server(tmp_path: Path, capsys: pytest.
                 assert not FORBIDDEN.search(said.out + said.err), command
                 assert "Traceback" not in said.err, (command, said.err)
                 if "--json" in command:
+                    assert said.out, (command, code, said.err)
                     assert json.dumps(HOSTILE)[1:-1] in json.dumps(json.loads(said.out)), command
             assert (tmp_path / LOCAL_TOKEN).exists()
 

@@ -17,12 +17,14 @@ from html import escape
 from typing import Any, Final, Literal, Self, TypedDict, Unpack
 
 from joulebox import client as http
+from joulebox.clock import Clock
 from joulebox.conversation import ToolCall, with_calls
 from joulebox.errors import REGISTRY, JouleboxError
 from joulebox.receipt import FRAME, UNSET, Receipt, card, read, row
 from joulebox.settings import load_settings
 from joulebox.statistics import Interval
 from joulebox.statistics.ratio import energy_ratio
+from joulebox.units import nanoseconds
 from joulebox.wording import plain, ranged
 
 Watch = Callable[[http.ServerEvent], None]
@@ -31,6 +33,7 @@ Turn = Mapping[str, Any]
 """A turn of a conversation: `role` and `content`; of a call `tool_calls`, or, with the role `tool`, `tool_call_id`."""
 FIRST_CHOICE: Final = "smollm2-135m-instruct"
 """Asked where no model is named, if a node has it."""
+LOOK_EVERY_S: Final = 0.1
 
 
 class Options(TypedDict, total=False):
@@ -345,9 +348,14 @@ class Client:
         return [_cell(one) for one in self._http.table(category)["cells"]]
 
 
-def some_model(server: http.Client) -> str:
-    """The model to ask where none is named. Raises `JouleboxError("no_node")`."""
+def some_model(server: http.Client, clock: Clock | None = None, wait_s: float = 0.0) -> str:
+    """The model to ask where none is named; a node that begins just now is waited for so long, by `clock`. Raises
+    `JouleboxError("no_node")`."""
     names = [str(one["id"]) for one in server.models()]
+    until_ns = clock.now_ns() + nanoseconds(wait_s) if clock is not None else 0
+    while not names and clock is not None and clock.now_ns() < until_ns:
+        clock.sleep_until(clock.now_ns() + nanoseconds(LOOK_EVERY_S))
+        names = [str(one["id"]) for one in server.models()]
     if not names:
         raise JouleboxError("no_node", "No node offers a model yet. Start one with `joulebox up` or `joulebox node`.")
     return FIRST_CHOICE if FIRST_CHOICE in names else names[0]

@@ -1,19 +1,22 @@
 """What a period holds, gathered from the books: every job that ended in it, every stretch without one, every machine.
 
 A job belongs to the period in which it came to its end, with all its attempts, so that neighbouring periods share
-nothing. What no meter told of is time without energy, never zero joules.
+nothing. What no meter told of is time without energy, never zero joules. Of each job only sums are kept, and when its
+node worked: sixteen bytes.
 """
 
 import asyncio
 import json
 import logging
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from array import array
+from collections import Counter, defaultdict
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
-from typing import Any, Final, Protocol
+from typing import Any, Final, Literal, Protocol
 
 from joulebox.accounting.attempts import Spent, left_alone, spent_before
-from joulebox.accounting.fleet import Drawn, Part, Piece, Work, electricity, idle_energy, mean_intensity
+from joulebox.accounting.fleet import Drawn, Part, Piece, Work, electricity, idle_energy, mean_intensity, summed
 from joulebox.evidence import decode_trace
 from joulebox.model import AttemptState, Intensity, JobState, Purpose
 from joulebox.server.delivery import attempts_before, run_of
@@ -62,19 +65,46 @@ class Used:
 
 
 @dataclass(slots=True)
+class Answers:
+    """How many answers, and the tokens they read and wrote: `None` where one does not say."""
+
+    count: int = 0
+    read: int | None = 0
+    written: int | None = 0
+
+    def add(self, count: int, read: int | None, written: int | None) -> None:
+        """So many more."""
+        self.count += count
+        self.read = None if self.read is None or read is None else self.read + read
+        self.written = None if self.written is None or written is None else self.written + written
+
+
+Doing = Purpose | Literal["idle"] | None
+"""What a node did: worked for a purpose, waited, or (`None`) worked at what counts in another period."""
+
+
+@dataclass(slots=True)
 class Gathered:
-    """Everything of a period."""
+    """Everything of a period. `stretches` are seconds since its start, from and until in turn, by node and what it did;
+    `worked_s` is of prompts that people asked, by node, zone and model."""
 
     period: Period
-    pieces: list[Piece] = field(default_factory=list)
-    runs: list[Run] = field(default_factory=list)
-    idle: list[NodeIdle] = field(default_factory=list)
+    pieces: dict[tuple[str | None, ...], Piece] = field(default_factory=dict)
+    """Summed up: one for each part, method, node, zone and model."""
+    stretches: "defaultdict[tuple[str, Doing], array[float]]" = field(
+        default_factory=lambda: defaultdict(lambda: array("d"))
+    )
+    worked_s: defaultdict[tuple[str, str | None, str], float] = field(default_factory=lambda: defaultdict(float))
+    zones: dict[str, str] = field(default_factory=dict)
+    """Where nodes were by the first run that tells."""
+    hosts: dict[str, str] = field(default_factory=dict)
+    """The node on each machine that told of waiting."""
     server: list[ServerTime] = field(default_factory=list)
-    answers: list[tuple[str | None, str, int | None, int | None]] = field(default_factory=list)
-    """Zone, model, tokens read and written of each answer to a person."""
+    answers: defaultdict[tuple[str | None, str], Answers] = field(default_factory=lambda: defaultdict(Answers))
+    """To people, by zone and model."""
     control_runs: int = 0
-    fruitless: list[str] = field(default_factory=list)
-    """Models of prompts that ended without an answer, though a node had worked at them."""
+    fruitless: Counter[str] = field(default_factory=Counter)
+    """Prompts that ended without an answer, though a node had worked at them, by model."""
     no_energy: int = 0
     """Answers whose energy nobody knows."""
     no_evidence: int = 0
@@ -90,20 +120,28 @@ class Gathered:
         """A piece of electricity."""
         kwh, grams = electricity(drawn, grid, pue[0])
         method = "simulated" if drawn.method == "measured" and run.node in self.simulated else drawn.method
-        self.pieces.append(
-            Piece(
-                part=part,
-                method=method,
-                node=run.node,
-                zone=run.zone,
-                grams=grams,
-                kwh=kwh,
-                model=run.model if run.purpose == "prompt" else None,
-            )
-        )
+        model = run.model if run.purpose == "prompt" else None
+        self.put(Piece(part=part, method=method, node=run.node, zone=run.zone, grams=grams, kwh=kwh, model=model))
         self.scopes.setdefault(run.node, set()).add(drawn.scope)
         self.pues[pue[1]] = pue[0]
         self.note(grid, kwh)
+
+    def put(self, piece: Piece) -> None:
+        """One more piece, summed up with those that differ in nothing but how much."""
+        key = (piece.part, piece.method, piece.node, piece.zone, piece.model)
+        if (held := self.pieces.get(key)) is not None:
+            kwh = None if held.kwh is None or piece.kwh is None else held.kwh + piece.kwh
+            piece = replace(held, grams=summed((held.grams, piece.grams)), kwh=kwh)
+        self.pieces[key] = piece
+
+    def ran(self, run: Run, doing: Doing) -> None:
+        """A node did something for a while."""
+        begin_s, end_s = ((at - self.period.start).total_seconds() for at in (run.start, run.until))
+        self.stretches[run.node, doing].extend((begin_s, end_s))
+        if run.zone and doing != "idle":
+            self.zones.setdefault(run.node, run.zone)
+        if doing == "prompt":
+            self.worked_s[run.node, run.zone, run.model] += self.period.clipped_s(run.start, run.until)
 
     def note(self, grid: Intensity, kwh: float) -> None:
         """Under this intensity so much was drawn."""
@@ -115,10 +153,9 @@ class Gathered:
 
     def work(self) -> list[Work]:
         """How long each node worked for people, by model."""
-        asked = [run for run in self.runs if run.purpose == "prompt"]
         return [
-            Work(node=run.node, zone=run.zone, model=run.model, worked_s=self.period.clipped_s(run.start, run.until))
-            for run in asked
+            Work(node=node, zone=zone, model=model, worked_s=worked_s)
+            for (node, zone, model), worked_s in self.worked_s.items()
         ]
 
 
@@ -153,7 +190,7 @@ async def gather(books: Books, grid: Grid, period: Period) -> Gathered:
         for job in jobs:
             await _job(found, books, grid, job)
     for node, start, until in await books.under_way(period.start, period.until):
-        found.runs.append(Run(node=node, start=start, until=until, purpose=None))
+        found.ran(Run(node=node, start=start, until=until, purpose=None), None)
     found.server = list(await books.server_time(period.start, period.until))
     for stretch in await books.node_idle(period.start, period.until):
         await _idle(found, grid, stretch)
@@ -170,13 +207,17 @@ async def _job(found: Gathered, books: Books, grid: Grid, job: FinishedJob) -> N
             known += await _alone(found, grid, job, (node, blob), "answer" if state is AttemptState.DONE else "failed")
     if job.body is not None:
         receipt = json.loads(job.body)
-        spent = await asyncio.to_thread(lambda: spent_before(attempts_before(earlier), receipt["energy"]["scope"]))
+        scope = receipt["energy"]["scope"]
+        if earlier:
+            spent = await asyncio.to_thread(lambda: spent_before(attempts_before(earlier), scope))
+        else:
+            spent = spent_before((), scope)
         _receipt(found, job, receipt, spent)
     elif job.purpose == "prompt" and answered:
         found.no_energy += not known
-        found.answers.append((None, job.model, None, None))
+        found.answers[None, job.model].add(1, None, None)
     elif job.purpose == "prompt" and job.tries:
-        found.fruitless.append(job.model)
+        found.fruitless[job.model] += 1
     found.control_runs += answered and job.purpose == "control"
 
 
@@ -193,14 +234,14 @@ def _receipt(found: Gathered, job: FinishedJob, receipt: Mapping[str, Any], spen
         model=job.model,
         zone=receipt["zone"],
     )
-    found.runs.append(run)
+    found.ran(run, job.purpose)
     if receipt["simulated"]:
         found.simulated.add(node)
     found.missing.setdefault(node, set()).update(energy["missing"])
     if receipt["power"]["idle_w"] is not None:
         found.idle_w[node] = receipt["power"]["idle_w"]
     if job.purpose == "prompt":
-        found.answers.append((receipt["zone"], job.model, usage["input_tokens"], usage["output_tokens"]))
+        found.answers[receipt["zone"], job.model].add(1, usage["input_tokens"], usage["output_tokens"])
     if energy["full"] is None:
         found.no_energy += job.purpose == "prompt"
         return
@@ -247,7 +288,7 @@ async def _alone(found: Gathered, grid: Grid, job: FinishedJob, attempt: tuple[s
         return False
     start, until = run_of(trace)
     run = Run(node=node, start=start, until=until, purpose=job.purpose, model=job.model, zone=trace.zone)
-    found.runs.append(run)
+    found.ran(run, job.purpose)
     if any(series.channel.simulated for series in trace.series):
         found.simulated.add(node)
     scope, j, u = told
@@ -263,7 +304,9 @@ async def _idle(found: Gathered, grid: Grid, stretch: NodeIdle) -> None:
     whole = idle_energy(stretch.counted, lasted_s, stretch.cores, stretch.memory_bytes)
     drawn = Drawn(scope=whole.scope, j=whole.j * share, u=whole.u * share)
     run = Run(node=stretch.node, start=stretch.start, until=stretch.until, purpose=None, zone=stretch.zone)
-    found.idle.append(stretch)
+    found.ran(run, "idle")
+    if stretch.host is not None:
+        found.hosts[stretch.host] = stretch.node
     found.idle_w[stretch.node] = whole.j / lasted_s
     if any(one.channel.simulated for one in stretch.counted):
         found.simulated.add(stretch.node)
@@ -307,7 +350,7 @@ class NodeTime:
 def node_times(found: Gathered, nodes: Sequence[NodeRecord], first: Mapping[str, datetime]) -> list[NodeTime]:
     """Every node in service: from its first sign of life until the end of the period, if it gave one in it."""
     seen = {node.offer.node: node for node in nodes}
-    alive = {run.node for run in found.runs} | {stretch.node for stretch in found.idle}
+    alive = {node for node, _ in found.stretches}
     alive |= {name for name, node in seen.items() if found.period.start <= node.seen}
     times = []
     for name in sorted(alive):
@@ -319,33 +362,29 @@ def node_times(found: Gathered, nodes: Sequence[NodeRecord], first: Mapping[str,
 
 
 def _node_time(found: Gathered, name: str, node: NodeRecord | None, service: Period) -> NodeTime:
-    mine = [run for run in found.runs if run.node == name]
-    waits = [(stretch.start, stretch.until) for stretch in found.idle if stretch.node == name]
+    begin_s, end_s = ((at - found.period.start).total_seconds() for at in (service.start, service.until))
 
-    def spent_s(purpose: Purpose | None) -> float:
-        return _union_s(service, [(run.start, run.until) for run in mine if run.purpose == purpose])
+    def spent_s(*doing: Doing) -> float:
+        return _union_s(begin_s, end_s, [found.stretches[name, one] for one in doing if (name, one) in found.stretches])
 
-    known_s = _union_s(service, [*waits, *((run.start, run.until) for run in mine)])
-    service_s = (service.until - service.start).total_seconds()
     return NodeTime(
         node=name,
-        zone=node.offer.zone if node is not None else next((run.zone for run in mine if run.zone), None),
+        zone=node.offer.zone if node is not None else found.zones.get(name),
         since=service.start,
-        service_s=service_s,
+        service_s=end_s - begin_s,
         asked_s=spent_s("prompt"),
         control_s=spent_s("control"),
-        idle_s=_union_s(service, waits),
+        idle_s=spent_s("idle"),
         elsewhere_s=spent_s(None),
-        unknown_s=max(service_s - known_s, 0.0),
+        unknown_s=max(end_s - begin_s - spent_s("prompt", "control", "idle", None), 0.0),
     )
 
 
-def _union_s(service: Period, stretches: Sequence[tuple[datetime, datetime]]) -> float:
-    """Seconds within the service that lie in any of the stretches."""
-    total_s, at = 0.0, service.start
-    for start, until in sorted(stretches):
-        begin, end = max(start, at), min(until, service.until)
-        if end > begin:
-            total_s += (end - begin).total_seconds()
-        at = max(at, min(until, service.until))
+def _union_s(begin_s: float, end_s: float, stretches: Collection[Sequence[float]]) -> float:
+    """Seconds between two moments that lie in any of the stretches, each a flat row of from and until in turn."""
+    total_s, at_s = 0.0, begin_s
+    for start_s, until_s in sorted(pair for row in stretches for pair in zip(row[::2], row[1::2], strict=True)):
+        first_s, last_s = max(start_s, at_s), min(until_s, end_s)
+        total_s += max(last_s - first_s, 0.0)
+        at_s = max(at_s, last_s)
     return total_s

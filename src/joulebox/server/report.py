@@ -30,7 +30,7 @@ from joulebox.model import Embodied, Grams, Intensity
 from joulebox.server.grid.live import Grid
 from joulebox.server.grid.table import check_zone
 from joulebox.server.jobs import NodeRecord
-from joulebox.server.period import NOT_METERED, Books, Gathered, NodeTime, Period, gather, node_times
+from joulebox.server.period import NOT_METERED, Answers, Books, Gathered, NodeTime, Period, gather, node_times
 from joulebox.wording import lasting, marked
 
 Json = dict[str, Any]
@@ -110,12 +110,13 @@ async def sci_report(books: Books, grid: Grid, nodes: Sequence[NodeRecord], want
     times = node_times(found, nodes, await books.first_signs())
     hardware = {node.offer.node: _hardware(grid, node, wanted) for node in nodes}
     for one in times:
-        found.pieces += _making(grid, one, hardware.get(one.node))
+        for piece in _making(grid, one, hardware.get(one.node)):
+            found.put(piece)
     own = _server(found, grid)
     here = [one for one in times if wanted.zone in {None, one.zone}]
     counts = _counts(found, here, wanted)
     answers, tokens = counts["answers"], (counts["input_tokens"], counts["output_tokens"])
-    result = fleet(found.pieces, found.work(), answers, tokens, zone=wanted.zone, model=wanted.model)
+    result = fleet(found.pieces.values(), found.work(), answers, tokens, zone=wanted.zone, model=wanted.model)
     vague = counts["unknown_s"] > AT_LEAST_FROM * counts["service_s"]
     return {
         "schema": SCHEMA,
@@ -151,14 +152,17 @@ async def sci_report(books: Books, grid: Grid, nodes: Sequence[NodeRecord], want
 
 
 def _counts(found: Gathered, here: Sequence[NodeTime], wanted: Asked) -> Json:
-    mine = [one for one in found.answers if wanted.zone in {None, one[0]} and wanted.model in {None, one[1]}]
-    read, written = _sum([one[2] for one in mine]), _sum([one[3] for one in mine])
+    mine = Answers()
+    for (zone, model), answers in found.answers.items():
+        if wanted.zone in {None, zone} and wanted.model in {None, model}:
+            mine.add(answers.count, answers.read, answers.written)
+    read, written = mine.read, mine.written
     return {
-        "answers": len(mine),
+        "answers": mine.count,
         "input_tokens": read,
         "output_tokens": written,
         "tokens": read + written if read is not None and written is not None else None,
-        "fruitless": sum(wanted.model in {None, model} for model in found.fruitless),
+        "fruitless": sum(count for model, count in found.fruitless.items() if wanted.model in {None, model}),
         "control_runs": found.control_runs,
         "nodes": len(here),
         "service_s": fsum(one.service_s for one in here),
@@ -189,32 +193,25 @@ def _making(grid: Grid, one: NodeTime, te: Embodied | None) -> list[Piece]:
 
 def _server(found: Gathered, grid: Grid) -> Json:
     """The server's own electricity: in a node's figures where it runs on that machine, else modelled."""
-    hosts = {stretch.host: stretch.node for stretch in found.idle if stretch.host is not None}
     inside: set[str] = set()
     cpu_s, known_s = 0.0, 0.0
     for one in found.server:
         whole_s = (one.until - one.start).total_seconds()
         share = found.period.clipped_s(one.start, one.until) / whole_s if whole_s else 1.0
         known_s += whole_s * share
-        if one.host in hosts:
-            inside.add(hosts[one.host])
+        if one.host in found.hosts:
+            inside.add(found.hosts[one.host])
             continue
         cpu_s += one.cpu_s * share
     if cpu_s:
         intensity = grid.factors(grid.own_zone, found.period.until, found.period.until)
         kwh, grams = electricity(server_energy(cpu_s), intensity.intensity, intensity.pue)
-        found.pieces.append(Piece(part="server", method="modelled", node="", zone=None, grams=grams, kwh=kwh))
+        found.put(Piece(part="server", method="modelled", node="", zone=None, grams=grams, kwh=kwh))
         found.note(intensity.intensity, kwh)
     return {"inside": sorted(inside), "cpu_s": cpu_s, "known_s": known_s}
 
 
 # --- figures ----------------------------------------------------------------------------------------------------------
-
-
-def _sum(counts: Sequence[int | None]) -> int | None:
-    """`None` where one is not known."""
-    known = [count for count in counts if count is not None]
-    return sum(known) if len(known) == len(counts) else None
 
 
 def _over(total: Grams, units: float) -> Grams | None:
@@ -310,7 +307,7 @@ def _coefficients(found: Gathered, here: Sequence[NodeTime], hardware: Mapping[s
         rows.append(_row("PUE", "energy of the building per energy of the machine", pue, "", how, source, licence=OWN))
     alone = "a node runs one prompt at a time"
     rows.append(_row("RR/ToR", "share of the machine", 1.0, "", "measured", alone, licence=OWN))
-    if any(piece.method == "modelled" and piece.kwh is not None for piece in found.pieces):
+    if any(piece.method == "modelled" and piece.kwh is not None for piece in found.pieces.values()):
         profile = profile_of(1, 0)
         sources = f"mean of {len(WATTS_PER_THREAD)} processor generations, Cloud Carbon Footprint"
         for name, central, u in (
