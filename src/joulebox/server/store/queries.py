@@ -686,7 +686,7 @@ def server_time_within(start: datetime, until: datetime) -> Rows:
 
 def finished_within(start: datetime, until: datetime, after: int, limit: int) -> Rows:
     """Jobs that came to their end in a period, in the order of asking, each with the newest revision of its receipt."""
-    newest = select(receipts.c.id, func.max(receipts.c.revision).label("revision")).group_by(receipts.c.id).subquery()
+    newest = select(func.max(receipts.c.revision)).where(receipts.c.id == jobs.c.receipt_id).scalar_subquery()
     body = receipts.alias()
     return (
         select(
@@ -698,8 +698,7 @@ def finished_within(start: datetime, until: datetime, after: int, limit: int) ->
             jobs.c.attempt.label("tries"),
             body.c.body,
         )
-        .outerjoin(newest, newest.c.id == jobs.c.receipt_id)
-        .outerjoin(body, (body.c.id == newest.c.id) & (body.c.revision == newest.c.revision))
+        .outerjoin(body, (body.c.id == jobs.c.receipt_id) & (body.c.revision == newest))
         .where(jobs.c.finalized >= start, jobs.c.finalized < until, jobs.c.number > after)
         .order_by(jobs.c.number)
         .limit(limit)
