@@ -698,6 +698,7 @@ def finished_within(start: datetime, until: datetime, after: int, limit: int) ->
             jobs.c.attempt.label("tries"),
             body.c.body,
         )
+        .select_from(jobs)
         .outerjoin(body, (body.c.id == jobs.c.receipt_id) & (body.c.revision == newest))
         .where(jobs.c.finalized >= start, jobs.c.finalized < until, jobs.c.number > after)
         .order_by(jobs.c.number)
