@@ -64,13 +64,15 @@ def _stopped(victim: str, rests_s: float) -> Act:
 
 
 def _hangs(scene: Scene) -> None:
+    """What is cancelled first may have had its last token: the engine then stands still for the next one."""
     for _ in range(100):
-        if scene.stage.pid("engine") is not None:
+        if (hung := scene.stage.pid("engine")) is not None:
             break
         wait(0.1)
     scene.stage.signal("engine", signal.SIGSTOP)
-    for _ in range(100):
-        if scene.cancel():
+    for _ in range(300):
+        scene.cancel()
+        if scene.stage.pid("engine") != hung:
             return
         wait(0.1)
     scene.stage.signal("engine", signal.SIGCONT)
@@ -198,7 +200,12 @@ FAULTS: Final = (
     Fault("server stands still", "SIGSTOP, after 4 s SIGCONT", _stopped("server", 4.0)),
     Fault("node stands still", "SIGSTOP, after 4 s SIGCONT: longer than it may be silent (3 s)", _stopped("node", 4.0)),
     Fault("engine stands still", "SIGSTOP, after 4 s SIGCONT", _stopped("engine", 4.0)),
-    Fault("engine hangs", "SIGSTOP for good; a person cancels the prompt", _hangs, ends=("cancelled",)),
+    Fault(
+        "engine hangs",
+        "SIGSTOP for good; a person cancels what runs until the node has ended it",
+        _hangs,
+        ends=("cancelled",),
+    ),
     Fault("everything killed", "SIGKILL to every process at once, then all begin again", _processes_killed),
     Fault(
         "power cut",
