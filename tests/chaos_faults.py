@@ -65,6 +65,7 @@ def _stopped(victim: str, rests_s: float) -> Act:
 
 def _hangs(scene: Scene) -> None:
     """What is cancelled first may have had its last token: the engine then stands still for the next one."""
+    hung = None
     for _ in range(100):
         if (hung := scene.stage.pid("engine")) is not None:
             break
