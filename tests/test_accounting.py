@@ -435,6 +435,12 @@ def test_water_is_absent_or_partial_never_zero() -> None:
     found = water(answer, factors(water=one))
     assert found is not None
     assert (found.l, found.on_site_l, found.electricity_l) == (3.0, None, 3.0)
+    site = WaterFactors(on_site_l_per_kwh=0.5, electricity_l_per_kwh=None, source="by hand")
+    vague = Figure(j=3.6e6, u=7.2e6, grade="D")
+    found = water(vague, factors(pue=1.2, water=site))
+    assert found is not None
+    assert (found.l, found.on_site_l, found.electricity_l) == (0.5, 0.5, None)
+    assert (found.low, found.high) == (0.0, 1.5)
 
 
 def test_no_tokens_no_score() -> None:

@@ -11,7 +11,19 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from joulebox.accounting.chips import AMD_CARDS, APPROXIMATE, CARDS, CHIPS, CPUS, FOOTPRINTS, Area, CpuFamily
+from joulebox.accounting.chips import (
+    AMD_CARDS,
+    APPROXIMATE,
+    CARDS,
+    CHIPS,
+    CPUS,
+    FOOTPRINTS,
+    Area,
+    CpuFamily,
+    Die,
+    _chiplets,
+    _one,
+)
 from joulebox.accounting.embodied import _DIE_KG_PER_CM2, DESKTOP_KG, SERVER_HIGH_KG, embodied_of_parts
 from joulebox.console import show_receipt
 from joulebox.evidence import decode_trace, encode_trace
@@ -494,3 +506,19 @@ def test_receipts_from_before_are_still_shown() -> None:
     del old["water"]
     assert "Making this machine" not in render_receipt(old)
     show_receipt(old, StringIO(), parts=True)
+
+
+def test_the_dies_of_a_family_follow_from_its_chiplets() -> None:
+    """Chiplets of eight cores, one to `most`, and what is there once beside them; one die is one area."""
+    small, large = _chiplets(Area(74, 7), 2, Area(125, 14))
+    assert small == Die(8, (Area(74, 7), Area(125, 14)), confirmed=True)
+    assert large == Die(16, (Area(148, 7), Area(125, 14)), confirmed=True)
+    assert _one(12, 492, 20) == Die(12, (Area(492, 20),), confirmed=True)
+    assert _one(12, 492, 20, confirmed=False) == Die(12, (Area(492, 20),), confirmed=False)
+
+
+def test_the_smallest_die_that_has_the_cores() -> None:
+    """A processor of exactly so many cores is of that die, one more of the next; more than the largest is of none."""
+    haswell = next(one for one in CPUS if one.name == "Haswell server")
+    assert [die and die.cores for die in map(haswell.die, (1, 8, 9, 12, 13, 18, 19))] == [8, 8, 12, 12, 18, 18, None]
+    assert haswell.largest == _one(18, 662, 20)

@@ -3,6 +3,7 @@
 import html
 import json
 from dataclasses import asdict
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -76,3 +77,36 @@ def test_the_page_shows_formula_and_source_beside_each() -> None:
     assert "10 W LED lamp" in page[: page.index("What that is like")]
     receipt["energy"]["answer"] = receipt["carbon"]["total"] = None
     assert "LED" not in render_receipt(receipt)
+
+
+def test_the_page_tells_each_as_it_is_worked_out() -> None:
+    """Name, formula and source of each, in the order of the page's table; units are the smallest of their kind."""
+    text = (Path(__file__).parents[1] / "docs/explanation/carbon.md").read_text(encoding="utf-8")
+    _, _, part = text.partition("## What a joule is like\n")
+    rows = [tuple(cell.strip() for cell in line.split("|")[1:-1]) for line in part.splitlines() if line[:1] == "|"]
+    found = equivalents(1.0, 1.0)
+    assert [(one.name, one.formula, one.source) for one in found] == rows[2:]
+    assert [(one.key, one.unit) for one in found] == [
+        ("lamp", "s"),
+        ("phone", "%"),
+        ("kettle", "g"),
+        ("car", "m"),
+        ("train", "m"),
+    ]
+
+
+def test_less_than_one_joule_and_gram_are_like_something() -> None:
+    """A quarter of a joule lights 10 W for 25 ms; a quarter of a gram is 1.47 m in a car of 170 g a km, 7.14 m in a
+    train of 35 g."""
+    found = {one.key: one.value for one in equivalents(0.5, 0.5, 0.5)}
+    assert found["lamp"] == 0.025
+    assert found["car"] == pytest.approx(0.25 / 170 * 1000)
+    assert found["train"] == pytest.approx(0.25 / 35 * 1000)
+    assert found["phone"] == pytest.approx(100 * 0.25 / (11.6 * 3600))
+    assert found["kettle"] == pytest.approx(0.25 / 334.88)
+
+
+def test_nothing_times_says_why() -> None:
+    """The sentence names the number."""
+    with pytest.raises(ValueError, match=r"^0\.0 times something is nothing to compare with$"):
+        equivalents(1.0, 1.0, 0.0)
