@@ -5,7 +5,7 @@ import json
 from dataclasses import asdict, replace
 from io import StringIO
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 from hypothesis import given
@@ -522,3 +522,110 @@ def test_the_smallest_die_that_has_the_cores() -> None:
     haswell = next(one for one in CPUS if one.name == "Haswell server")
     assert [die and die.cores for die in map(haswell.die, (1, 8, 9, 12, 13, 18, 19))] == [8, 8, 12, 12, 18, 18, None]
     assert haswell.largest == _one(18, 662, 20)
+
+
+def kilograms(found: Embodied) -> dict[str, tuple[float, float | None, float]]:
+    return {one.part: (one.low_kg, one.central_kg, one.high_kg) for one in found.parts}
+
+
+@pytest.mark.parametrize(
+    ("form", "supply", "case"),
+    [
+        ("desktop", (24.3, 36.5, 72.9), (5.7, 11.5, 22.9)),  # 1, 1.5, 3 kg at 24.3; 3, 6, 12 kg of steel at 1.91
+        ("mini", (4.9, 9.7, 19.4), (1.0, 1.9, 3.8)),
+        ("server", (24.3, 72.9, 145.8), (75.0, 150.0, 225.0)),
+    ],
+)
+def test_what_is_around_by_form(
+    form: Literal["desktop", "mini", "server"], supply: tuple[float, ...], case: tuple[float, ...]
+) -> None:
+    """Board and assembly are alike, supply and case follow the form; 64 GB are 1, 4 or 8 modules of 5.22 kg and 0.065,
+    0.72 or 1.39 kg a GB; a terabyte of SSD is 0.0107, 0.0435 or 0.16 kg a GB with up to 6.34 kg once."""
+    disks = (TERABYTE, DiskPart(kind="hdd", size_bytes=4 * 10**12))
+    found = embodied_of_parts(replace(TOWER, form=form, disks=disks), 4.0)
+    kg = kilograms(found)
+    assert kg["Mainboard"] == (33.0, 66.1, 113.0)
+    assert kg["Assembly"] == (3.3, 6.7, 10.0)
+    assert kg["Memory 64 GB"] == (9.4, 67.0, 130.7)
+    assert kg["SSD 1000 GB"] == (10.7, 49.8, 166.3)
+    assert kg["Disk 4000 GB"] == (15.5, 31.1, 46.7)
+    assert (kg["Power supply"], kg["Case"]) == (supply, case)
+    assert found.unknown == ()
+    assert "not known" not in found.source
+    sums = [round(sum(one[place] or 0.0 for one in kg.values()), 1) for place in range(3)]
+    assert [found.low_kg, found.central_kg, found.high_kg] == sums
+
+
+def test_what_is_not_known_widens_the_range_alone() -> None:
+    """Without its figure a part is nothing at least and its bound at most, with the reason, and the whole says which:
+    a laptop's rest 150 kg, a machine of no form 6 kg of supply at 24.3 and a rack of 225, memory 1,000 kg."""
+    laptop = kilograms(embodied_of_parts(replace(TOWER, form="laptop"), 4.0))
+    assert laptop["Display, battery and case of a laptop"] == (0.0, None, 150.0)
+    found = embodied_of_parts(MachineParts(cpu=I7), 4.0)
+    kg = kilograms(found)
+    assert kg["Power supply and case"] == (0.0, None, 370.8)
+    assert kg["Memory"] == (0.0, None, 1000.0)
+    assert found.source.endswith("; not known, only in the range: Memory, Power supply and case")
+    assert found.unknown == ("Memory", "Power supply and case")
+    [cpu, *_] = embodied_of_parts(MachineParts(memory_bytes=64 * 10**9), 4.0).parts
+    assert (cpu.part, cpu.low_kg, cpu.central_kg) == ("CPU", 0.0, None)
+    assert cpu.source == "unknown: this machine does not tell its processor"
+    strange = replace(I7, model=1)
+    [one, *_] = embodied_of_parts(replace(TOWER, cpu=strange), 4.0).parts
+    [two, *_] = embodied_of_parts(replace(TOWER, cpu=replace(strange, sockets=2)), 4.0).parts
+    assert one.source == "unknown: no area of its dies is in the table"
+    assert one.high_kg == cpu.high_kg
+    assert two.part == "2 CPUs i7-12700"
+    assert two.high_kg == pytest.approx(2 * cpu.high_kg, abs=0.1)
+    [none, *_] = embodied_of_parts(replace(TOWER, cpu=replace(I7, cores=0)), 4.0).parts
+    [single, *_] = embodied_of_parts(replace(TOWER, cpu=replace(I7, cores=1)), 4.0).parts
+    assert (none.central_kg, single.central_kg is None) == (None, False)
+
+
+def test_a_share_of_a_server_is_one_part() -> None:
+    """A virtual machine is at least nothing, at most a server, with a desktop computer in the middle."""
+    found = embodied_of_parts(MachineParts(virtual="kvm"), 4.0)
+    [share] = found.parts
+    assert share.part == "Share of a server"
+    assert (share.low_kg, share.central_kg, share.high_kg) == (0.0, DESKTOP_KG.central, SERVER_HIGH_KG)
+    assert share.source
+    assert share.source != found.source
+    assert found.unknown == ("share of a server (kvm)",)
+
+
+def test_sources_stand_with_each_part() -> None:
+    """Word for word: they are what a researcher looks up."""
+    parts = {one.part: one.source for one in embodied_of_parts(TOWER, 4.0).parts}
+    assert parts["Case"] == "6 kg of steel assumed of a desktop, 1.91 kg per kg (worldsteel 2023)"
+    assert parts["Power supply"].startswith("24.3 kg per kg, ")
+    assert parts["Power supply"].endswith("; 1.5 kg assumed of a desktop")
+    assert parts["Mainboard"].endswith("; high: EcoDiag (CNRS EcoInfo); low: half, a convention")
+    assert parts["Assembly"].endswith("; range ± 50 %, a convention")
+    assert parts["Memory 64 GB"].endswith(
+        "UBA at TechInsights' density of D1z, Dell's LCA of the R740; modules of 16 (64 to 8) GB assumed, the kernel "
+        "does not tell them: UBA"
+    )
+    assert parts["SSD 1000 GB"].endswith(", UBA at 50.6 GB per cm², Tannu and Nair (HotCarbon 2022)")
+    rack = {one.part: one.source for one in embodied_of_parts(replace(TOWER, form="server"), 4.0).parts}
+    assert rack["Case"].startswith("rack server, ")
+    assert rack["Case"].endswith("; range ± 50 %, a convention")
+    bare = {one.part: one.source for one in embodied_of_parts(MachineParts(cpu=I7), 4.0).parts}
+    assert bare["Memory"] == "unknown: this machine does not tell its memory"
+    assert bare["Power supply and case"] == "unknown: this machine does not tell its form"
+    laptop = {one.part: one.source for one in embodied_of_parts(replace(TOWER, form="laptop"), 4.0).parts}
+    assert laptop["Display, battery and case of a laptop"] == "unknown: no figures here"
+    card = GpuPart(name="Nobody's Card", pci="1234:5678", memory_bytes=None)
+    *_, strange = embodied_of_parts(replace(TOWER, gpus=(card,)), 4.0).parts
+    assert (strange.part, strange.source) == ("GPU 0 Nobody's Card", "unknown: this model is not in the table")
+    name, footprint = next(iter(FOOTPRINTS.items()))
+    *_, known = embodied_of_parts(replace(TOWER, gpus=(replace(card, name=f"NVIDIA {name}"),)), 4.0).parts
+    assert (known.part, known.source) == (f"GPU 0 NVIDIA {name}", footprint.source)
+
+
+def test_silicon_is_told_die_by_die() -> None:
+    """Two areas are joined by a plus; a die that bounds its family names no larger one, a smaller one does."""
+    zen = CpuPart(name="Ryzen 9 3950X", vendor="AuthenticAMD", family=23, model=113, sockets=1, cores=16)
+    [whole, *_] = embodied_of_parts(replace(TOWER, cpu=zen), 4.0).parts
+    [half, *_] = embodied_of_parts(replace(TOWER, cpu=replace(zen, cores=8)), 4.0).parts
+    assert "Zen 2, 148 mm² at 7 nm + 125 mm² at 14 nm (" in whole.source
+    assert "Zen 2, 74 mm² at 7 nm + 125 mm² at 14 nm; at most 148 mm² at 7 nm + 125 mm² at 14 nm (" in half.source

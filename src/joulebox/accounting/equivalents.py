@@ -37,12 +37,9 @@ def equivalents(energy_j: float | None, carbon_g: float | None, times: float = 1
     """
     if not times > 0:
         raise ValueError(f"{times} times something is nothing to compare with")
-    found: list[Equivalent] = []
-    if energy_j is not None and energy_j > 0:
-        found += _of_energy(energy_j * times)
-    if carbon_g is not None and carbon_g > 0:
-        found += _of_carbon(carbon_g * times)
-    return tuple(found)
+    energy = _of_energy(energy_j * times) if energy_j is not None and energy_j > 0 else ()
+    carbon = _of_carbon(carbon_g * times) if carbon_g is not None and carbon_g > 0 else ()
+    return (*energy, *carbon)
 
 
 def lamp_s(energy_j: float) -> float:
