@@ -128,8 +128,3 @@ def _evidence() -> None:
         sa.ForeignKeyConstraint(["trace_token"], ["traces.token"], name="fk_receipts_trace_token_traces"),
         sa.UniqueConstraint("job_id", "revision", name="uq_receipts_job_id"),
     )
-
-
-def downgrade() -> None:
-    for table in ("receipts", "traces", "attempts", "jobs", "nodes"):
-        op.drop_table(table)

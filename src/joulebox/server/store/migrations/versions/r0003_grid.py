@@ -41,10 +41,3 @@ def _receipts_are_known_by(*columns: str) -> None:
     with op.batch_alter_table("receipts") as batch:
         batch.drop_constraint("pk_receipts", type_="primary")
         batch.create_primary_key("pk_receipts", list(columns))
-
-
-def downgrade() -> None:
-    op.execute("DELETE FROM receipts WHERE revision > 1")
-    _receipts_are_known_by("id")
-    op.drop_table("rechecks")
-    op.drop_table("grid_values")

@@ -19,9 +19,3 @@ def upgrade() -> None:
     )
     op.add_column("attempts", sa.Column("owner", sa.BigInteger))
     op.add_column("nodes", sa.Column("replica", sa.BigInteger))
-
-
-def downgrade() -> None:
-    op.drop_column("nodes", "replica")
-    op.drop_column("attempts", "owner")
-    op.drop_table("replicas")

@@ -23,11 +23,3 @@ def upgrade() -> None:
 
 def _index(name: str, columns: list[str]) -> None:
     op.create_index(name, "jobs", columns, sqlite_where=AVAILABLE, postgresql_where=AVAILABLE)
-
-
-def downgrade() -> None:
-    op.drop_index("ix_jobs_asker", "jobs")
-    op.drop_index("ix_jobs_waiting", "jobs")
-    _index("ix_jobs_waiting", ["number"])
-    for column in ("asker", "turn", "rank"):
-        op.drop_column("jobs", column)

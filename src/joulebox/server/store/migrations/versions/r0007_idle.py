@@ -34,8 +34,3 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("instance", "start", name="pk_server_time"),
     )
     op.create_index("ix_server_time_until", "server_time", ["until"])
-
-
-def downgrade() -> None:
-    op.drop_table("server_time")
-    op.drop_table("node_idle")

@@ -15,8 +15,3 @@ def upgrade() -> None:
     columns = ["model", "placement", "number"]
     op.create_index("ix_jobs_longest", "jobs", columns, sqlite_where=AVAILABLE, postgresql_where=AVAILABLE)
     op.add_column("nodes", sa.Column("unfit", sa.JSON, nullable=False, server_default="[]"))
-
-
-def downgrade() -> None:
-    op.drop_column("nodes", "unfit")
-    op.drop_index("ix_jobs_longest", "jobs")

@@ -25,11 +25,3 @@ def upgrade() -> None:
         sa.Column("runs", sa.JSON, nullable=False),
         sa.PrimaryKeyConstraint("model", "node", name="pk_past_runs"),
     )
-
-
-def downgrade() -> None:
-    op.drop_table("past_runs")
-    for name in INDEXES:
-        op.drop_index(name, "jobs")
-    for column in ("due", "plan"):
-        op.drop_column("jobs", column)

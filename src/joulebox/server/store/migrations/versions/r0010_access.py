@@ -56,12 +56,3 @@ def _tokens() -> None:
         sa.Column("prompts_per_day", sa.Integer),
         sa.PrimaryKeyConstraint("id", name="pk_tokens"),
     )
-
-
-def downgrade() -> None:
-    for table in ("secrets", "audit", "tokens"):
-        op.drop_table(table)
-    for name in INDEXES:
-        op.drop_index(name, "jobs")
-    for column in ("erased", "shared", "owner"):
-        op.drop_column("jobs", column)

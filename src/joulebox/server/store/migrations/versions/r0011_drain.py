@@ -12,8 +12,3 @@ depends_on = None
 def upgrade() -> None:
     op.add_column("nodes", sa.Column("drained", sa.DateTime(timezone=True)))
     op.add_column("nodes", sa.Column("drained_why", sa.String(200)))
-
-
-def downgrade() -> None:
-    op.drop_column("nodes", "drained_why")
-    op.drop_column("nodes", "drained")

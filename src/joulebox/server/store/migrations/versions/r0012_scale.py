@@ -17,8 +17,3 @@ def upgrade() -> None:
     op.create_index("ix_jobs_node", "jobs", ["node", "number"], sqlite_where=COMPLETED, postgresql_where=COMPLETED)
     columns = ["placement", "number"]
     op.create_index("ix_jobs_control", "jobs", columns, sqlite_where=CONTROL, postgresql_where=CONTROL)
-
-
-def downgrade() -> None:
-    for name in ("ix_jobs_control", "ix_jobs_node", "ix_jobs_finalized"):
-        op.drop_index(name, "jobs")

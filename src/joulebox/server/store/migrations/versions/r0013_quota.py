@@ -16,9 +16,3 @@ def upgrade() -> None:
     op.add_column("tokens", sa.Column("joules_per_day", sa.Float()))
     columns = ["asker", "finalized"]
     op.create_index("ix_jobs_ended", "jobs", columns, sqlite_where=ENDED, postgresql_where=ENDED)
-
-
-def downgrade() -> None:
-    op.drop_index("ix_jobs_ended", "jobs")
-    op.drop_column("tokens", "joules_per_day")
-    op.drop_column("jobs", "charged_j")

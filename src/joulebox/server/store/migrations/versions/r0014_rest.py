@@ -13,9 +13,3 @@ def upgrade() -> None:
     op.add_column("nodes", sa.Column("policy", sa.JSON()))
     op.add_column("nodes", sa.Column("unloaded_at", sa.DateTime(timezone=True)))
     op.add_column("node_idle", sa.Column("loaded", sa.Boolean()))
-
-
-def downgrade() -> None:
-    op.drop_column("node_idle", "loaded")
-    op.drop_column("nodes", "unloaded_at")
-    op.drop_column("nodes", "policy")

@@ -16,7 +16,3 @@ def upgrade() -> None:
         sa.Column("sleep", sa.JSON(), nullable=False),
         sa.PrimaryKeyConstraint("node", name="pk_node_sleep"),
     )
-
-
-def downgrade() -> None:
-    op.drop_table("node_sleep")

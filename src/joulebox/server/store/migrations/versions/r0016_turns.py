@@ -34,8 +34,3 @@ def upgrade() -> None:
         sa.CheckConstraint("(choice IS NULL) = (chosen IS NULL)", name="chosen"),
     )
     op.create_index("ix_comparisons_chosen", "comparisons", ["chosen"])
-
-
-def downgrade() -> None:
-    op.drop_table("comparisons")
-    op.drop_table("turns")

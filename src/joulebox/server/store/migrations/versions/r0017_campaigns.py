@@ -37,8 +37,3 @@ def upgrade() -> None:
         sa.ForeignKeyConstraint(["campaign"], ["campaigns.id"], name="fk_campaign_cells_campaign_campaigns"),
     )
     op.create_index("ix_campaign_cells_category", "campaign_cells", ["category"])
-
-
-def downgrade() -> None:
-    op.drop_table("campaign_cells")
-    op.drop_table("campaigns")

@@ -20,7 +20,3 @@ def upgrade() -> None:
         sa.Column("contact", sa.String(200)),
         sa.PrimaryKeyConstraint("number", name="pk_feedback"),
     )
-
-
-def downgrade() -> None:
-    op.drop_table("feedback")

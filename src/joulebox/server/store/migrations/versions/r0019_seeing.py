@@ -18,8 +18,3 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("name", "labels", name="pk_tallies"),
     )
     op.add_column("jobs", sa.Column("traceparent", sa.String(55)))
-
-
-def downgrade() -> None:
-    op.drop_column("jobs", "traceparent")
-    op.drop_table("tallies")

@@ -14,8 +14,3 @@ depends_on = None
 def upgrade() -> None:
     op.add_column("tokens", sa.Column("used", UtcTime()))
     op.add_column("nodes", sa.Column("forgotten", UtcTime()))
-
-
-def downgrade() -> None:
-    op.drop_column("nodes", "forgotten")
-    op.drop_column("tokens", "used")

@@ -12,8 +12,3 @@ depends_on = None
 def upgrade() -> None:
     op.add_column("jobs", sa.Column("tool_calls", sa.JSON(none_as_null=True)))
     op.add_column("nodes", sa.Column("tools", sa.Boolean, nullable=False, server_default=sa.false()))
-
-
-def downgrade() -> None:
-    op.drop_column("nodes", "tools")
-    op.drop_column("jobs", "tool_calls")
