@@ -539,3 +539,35 @@ async def test_old_texts_are_erased(tmp_path: Path, database: Json) -> None:
         if not database:
             kept = on_disk(tmp_path)
             assert b"old words" not in kept
+
+
+async def test_old_texts_are_erased_by_themselves(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """A server with a limit erases what is due by itself and says how much in its log; where the database does not
+    answer it says so and goes on. Without a limit there is no task."""
+    clock = Ahead()
+    caplog.set_level("INFO", logger="joulebox.server.retention")
+
+    async def until_said(words: str) -> None:
+        for _ in range(round(WAIT_S / 0.01)):
+            if words in caplog.text:
+                return
+            await asyncio.sleep(0.01)
+        pytest.fail(f"not said: {words}")
+
+    async with stage(tmp_path, clock=clock) as on:
+        await joined(on)
+        old = await on.ask("old words")
+        await work(on, "old answer")
+        clock.advance(2 * 86_400)
+        forever, daily = (Retention(on.store, clock, days) for days in (None, 1.0))
+        forever.start()
+        await forever.stop()
+        assert (await forever.turn(), (await on.status(old["id"]))["prompt"]) == (0, "old words")
+        daily.start()
+        await until_said("the texts of 1 old prompts are erased")
+        await daily.stop()
+        assert (await on.status(old["id"]))["prompt"] is None
+    without = Retention(on.store, clock, 1.0)
+    without.start()
+    await until_said("old texts are not erased now")
+    await without.stop()

@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
@@ -12,6 +13,7 @@ import pytest
 import server_stage
 from bench_stage import BenchStage
 from joulebox.bench.campaign import begun, chosen_tasks, tasks_of
+from joulebox.bench.importing import as_file
 from joulebox.bench.plan import rests, shuffled, turns
 from joulebox.bench.record import Answered, Book, Header, Key, ModelRef, Record, Sitting, read_record
 from joulebox.bench.runner import choose
@@ -118,6 +120,36 @@ def header(**changes: object) -> Header:
     fields: dict[str, object] = {"seed": 1, "repeats": 1, "block": 10, "max_tokens": None, "limit": None}
     fields |= {"until_separated": True, "precision": None} | changes
     return begun(suite, tasks, "0", SimulatedClock().utc(), **fields)  # type: ignore[arg-type]
+
+
+def test_tasks_of_ones_own_are_chosen(tmp_path: Path) -> None:
+    """Files replace what ships, all of them or those of the named categories; a category that none has, and two files
+    that cannot be told apart, are refused by name."""
+    (math,), (sql,) = (chosen_tasks("core", [name], [])[1] for name in ("math", "sql"))
+    files = {}
+    for name, own in {
+        "math": replace(math, category="sums"),
+        "again": replace(math, category="sums"),
+        "same": replace(math, category="other"),
+        "sql": replace(sql, category="queries"),
+    }.items():
+        files[name] = tmp_path / f"{name}.json"
+        files[name].write_text(as_file(own))
+    suite, both = chosen_tasks("core", [], [files["math"], files["sql"]])
+    assert (suite, [one.category for one in both]) == ("own", ["sums", "queries"])
+    assert [one.category for one in chosen_tasks("core", ["queries"], [files["math"], files["sql"]])[1]] == ["queries"]
+    for categories, names, says in (
+        (["moon"], ("math",), "No file has the category moon"),
+        ([], ("math", "again"), "the same category"),
+        ([], ("math", "same"), "a prompt of the same id"),
+    ):
+        with pytest.raises(JouleboxError, match=says):
+            chosen_tasks("core", categories, [files[name] for name in names])
+    asked = begun(suite, both, "0", SimulatedClock().utc(), seed=1, repeats=1, block=10, max_tokens=None,
+                  limit=None, until_separated=False, precision=None)  # fmt: skip
+    assert tasks_of(asked, [files["sql"], files["math"]]) == both
+    with pytest.raises(JouleboxError, match="The task sums is not here: give its file with --tasks"):
+        tasks_of(asked, [files["sql"]])
 
 
 def ids(asked: Header) -> dict[str, list[str]]:

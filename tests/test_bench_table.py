@@ -20,6 +20,7 @@ from joulebox.bench.record import Record
 from joulebox.bench.table import table_of
 from joulebox.bench.verify import as_lines, verify
 from joulebox.bench.views import VIEWS, as_csv, as_json, as_markdown, as_text, notes
+from joulebox.cli import main
 from joulebox.raster import png_of
 
 
@@ -178,3 +179,47 @@ def test_a_campaign_is_verified(two: Record, tmp_path: Path) -> None:
         [sys.executable, "-m", "joulebox", "bench", "verify", str(path)], capture_output=True, text=True, check=False
     )
     assert (told.returncode, "23 of 24 receipts follow" in told.stdout) == (1, True)
+
+
+def test_the_command_writes_every_form(two: Record, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """`joulebox bench table` prints or writes the table of a campaign in the form, the views and the plots that are
+    asked for; what there is not is refused with what there is. `bench recommend` takes a model of it, or says why."""
+
+    def run(*words: str) -> tuple[int | str | None, str]:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(sys, "argv", ["joulebox", "bench", *words])
+            with pytest.raises(SystemExit) as left:
+                main()
+        said = capsys.readouterr()
+        return left.value.code, said.out + said.err
+
+    path, written, plotted = tmp_path / "c.jsonl", tmp_path / "table.html", tmp_path / "plots"
+    lines: list[Any] = [two.header, *two.sittings, *two.answers.values(), *two.scores.values()]
+    path.write_text("".join(json.dumps(asdict(line)) + "\n" for line in lines))
+    table, asked = table_of(two), ("table", str(path))
+    assert run(*asked) == (0, as_text(table, two, VIEWS) + "\n")
+    assert run(*asked, "--view", "energy") == (0, as_text(table, two, [VIEWS[1]]) + "\n")
+    assert run(*asked, "--format", "markdown") == (0, as_markdown(table, two, VIEWS))
+    _, anew = verify(two, tasks_of(two.header), lambda _: None)
+    for record, words in ((two, ("--json",)), (anew, ("--format", "json", "--again"))):
+        assert json.loads(run(*asked, *words)[1]) == json.loads(as_json(table_of(record), record))
+    assert run(*asked, "--format", "html", "--output", str(written)) == (0, f"The table is in {written}.\n")
+    assert written.read_text() == as_html(table, two)
+    assert run(*asked, "--plots", str(plotted), "--png")[0] == 0
+    assert {one.stem for one in plotted.glob("*.png")} == {one.stem for one in plotted.glob("*.svg")} != set()
+    for wrong, says in (
+        (("--view", "moon"), "There is no view moon: choose among sci, energy"),
+        (("--format", "pdf"), "There is no format pdf: choose among text, markdown"),
+        (("--png",), "say where with --plots"),
+    ):
+        code, said = run(*asked, *wrong)
+        assert (code, says in said) == (2, True)
+    code, said = run("recommend", str(path), "--category", "math", "--min-accuracy", "0.5", "--json")
+    assert (code, json.loads(said)["model"]) == (0, "large")
+    assert run("recommend", str(path), "--min-accuracy", "1.0")[0] == 1
+    for wrong, says in (
+        (("--node", "moon"), "Node moon was not measured"),
+        (("--category", "moon"), "no category moon"),
+    ):
+        code, said = run("recommend", str(path), *wrong)
+        assert (code, says in said) == (2, True)

@@ -16,7 +16,7 @@ from agreeing import PLUGS, Lab
 from joulebox.clock import SimulatedClock, SystemClock
 from joulebox.evidence import decode_trace, encode_trace
 from joulebox.findings import show_calibration
-from joulebox.model import Channel, ReadingKind, Sampling
+from joulebox.model import Channel, PhasePowers, ReadingKind, Sampling
 from joulebox.node.calibration import (
     CHANGED,
     Calibration,
@@ -28,6 +28,7 @@ from joulebox.node.calibration import (
     store_calibration,
 )
 from joulebox.node.meter import Meter
+from joulebox.node.wall_gain import Gain
 from joulebox.rig.physics import Machine
 from joulebox.units import nanoseconds
 from traces import channel, series, trace, work
@@ -145,6 +146,24 @@ def test_how_meters_agree_is_kept(tmp_path: Path) -> None:
     shown = io.StringIO()
     show_calibration(calibration, tmp_path / "calibration.json", stream=shown)
     assert "[agree] plug plug (wall) = " in shown.getvalue()
+
+
+def test_what_a_calibration_found_is_shown(tmp_path: Path) -> None:
+    """The terminal tells what was found of a model, or that it could not be told, and what a meter's gain rests on."""
+    (one,) = calibration_of(Coarse, 0.1, 0.0).channels
+    gain = Gain(u_ratio=0.02, accuracy="1.01 times what it shows, within 2 %", found=True)
+    powers = PhasePowers(model="sha256:0", scope="wall", ratio=1.8, u_ratio=0.2, answers=6)
+
+    def told(*splits: PhasePowers) -> str:
+        shown = io.StringIO()
+        found = Calibration(id="c", at="2026-11-24", marks={}, channels=(replace(one, gain=gain),), splits=splits)
+        show_calibration(found, tmp_path / "calibration.json", model="m", stream=shown)
+        return " ".join(shown.getvalue().split())
+
+    assert f"{one.name} is read as 1.01 times what it shows, within 2 %." in told()
+    assert "What m draws while reading and while writing could not be told apart." in told()
+    assert "m draws 1.80 ± 0.20 times as much above idle while it reads as while it writes (6 answers" in told(powers)
+    assert "Not told: the readings do not show it" in told()
 
 
 class Coarse(MeanPower):

@@ -1,16 +1,19 @@
 """The doctor: a machine fit to measure has nothing to mend, and each fault is found, named and can be mended."""
 
+import io
 import os
 import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import cast
 
 import pytest
 
 from joulebox.clock import SimulatedClock
-from joulebox.node.doctor import LOOK_S, Check, broken, examine
+from joulebox.findings import STATES, show_checks, whole_words
+from joulebox.node.doctor import LOOK_S, Check, State, broken, examine
 from joulebox.units import nanoseconds
 
 TICKS_PER_S = os.sysconf("SC_CLK_TCK")
@@ -282,3 +285,25 @@ def test_this_machine_is_examined() -> None:
         assert check.found, check
         assert check.why, check
         assert bool(check.mend) == (check.state in ("warn", "bad")), check
+
+
+def test_the_terminal_tells_the_worst_first() -> None:
+    """Each check has its state, why it matters and how to mend it, the worst first; a sentence tells of the whole."""
+    named = {
+        state: Check(state, cast("State", state), f"found {state}", f"why {state}", f"mend {state}") for state in STATES
+    }
+    shown = io.StringIO()
+    show_checks([named["ok"], named["warn"], named["bad"]], shown)
+    said = shown.getvalue()
+    assert [said.index(f"{state}: found") for state in ("bad", "warn", "ok")] == sorted(
+        said.index(f"{state}: found") for state in ("bad", "warn", "ok")
+    )
+    assert ("Mend: mend bad" in said, "why bad" in said, "why ok" in said) == (True, True, False)
+    for states, words in (
+        (("bad", "warn"), "1 thing breaks measurements here; 1 more make them less repeatable."),
+        (("bad", "bad"), "2 things break measurements here; 0 more make them less repeatable."),
+        (("warn",), "Nothing breaks measurements here; 1 thing makes them less repeatable."),
+        (("warn", "warn", "ok"), "Nothing breaks measurements here; 2 things make them less repeatable."),
+        (("ok", "unknown"), "This machine is fit to measure."),
+    ):
+        assert whole_words([named[state] for state in states]) == words

@@ -94,6 +94,14 @@ def test_means_of_the_year_know_no_hours() -> None:
     assert "making the machine does not move" in told
 
 
+def test_where_nothing_is_greener_nothing_is_promised() -> None:
+    """In the greenest grid, and at the greenest hour, the words say that moving would have saved nothing."""
+    here = found(ran=(0.001, 0.1, grid(20.0, "measured")), zone="IS", hourly={"IS": hours(20.0, 30.0)})
+    told = " ".join(sentences(here))
+    assert "No known grid is greener than Iceland (IS): moving would save nothing." in told
+    assert "At no known hour in Iceland (IS) would it have been greener." in told
+
+
 def test_hours_of_one_place() -> None:
     """Where this grid's hours are known the greenest is named with its saving against when it ran."""
     here = found(ran=(0.001, 0.1, grid(300.0, "measured")), hourly={"DE": hours(300.0, 200.0, 100.0, 250.0)})
