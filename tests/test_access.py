@@ -543,7 +543,7 @@ async def test_old_texts_are_erased(tmp_path: Path, database: Json) -> None:
 
 async def test_old_texts_are_erased_by_themselves(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     """A server with a limit erases what is due by itself and says how much in its log; where the database does not
-    answer it says so and goes on. Without a limit there is no task."""
+    answer it says so and goes on; without a limit there is no task."""
     clock = Ahead()
     caplog.set_level("INFO", logger="joulebox.server.retention")
 
