@@ -122,8 +122,11 @@ AS_JSON = ("receipts show {receipt}", "report sci", "control show", "node list",
 
 
 @pytest.mark.slow
-async def test_no_command_is_steered_by_a_server(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+async def test_no_command_is_steered_by_a_server(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Whatever a server says in each of its texts, no command passes on what steers a terminal, nor breaks."""
+    monkeypatch.setenv("JOULEBOX_DATA_DIR", str(tmp_path))  # where the stage's server leaves the local token
     async with stage(tmp_path) as on:
         await on.join()
         asked = asyncio.create_task(_answered(on))
