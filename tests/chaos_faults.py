@@ -17,13 +17,13 @@ from stage import MODEL, SYSTEM, wait
 
 @dataclass(slots=True)
 class Scene:
-    """What a fault may touch. `cancel` has a person cancel a prompt that runs; whether there was one."""
+    """What a fault may touch. `cancel` has a person cancel a prompt that runs, if one does."""
 
     stage: Stage
     rig: Rig
     model: Path
     chance: random.Random
-    cancel: Callable[[], bool]
+    cancel: Callable[[], None]
 
     @property
     def disk(self) -> Disk:

@@ -75,14 +75,13 @@ class Watch:
         """So many have ended."""
         return sum(one.done() for one in self._asked)
 
-    def cancel(self) -> bool:
-        """A person cancels a prompt that runs; whether one does."""
+    def cancel(self) -> None:
+        """A person cancels a prompt that runs, if one does."""
         for prompt_id, one in zip(self._ids, self._asked, strict=False):
             if not one.done() and self.stage.status(prompt_id)["state"] == "running":
                 with suppress(JouleboxError):
                     self.stage.client.cancel(prompt_id)
-                    return True
-        return False
+                    return
 
     def _ended(self, question: str, prompt_id: str) -> End:
         stage = self.stage

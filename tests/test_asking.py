@@ -3,7 +3,6 @@
 import asyncio
 import json
 import re
-import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from html.parser import HTMLParser
@@ -13,11 +12,11 @@ import pytest
 
 import joulebox
 import page_stage
+from commands import ended
 from joulebox import client as http
 from joulebox.asking import Answer, Client, Comparison, Stream, some_model
-from joulebox.cli import main
 from joulebox.client import ServerEvent
-from joulebox.clock import SimulatedClock, SystemClock
+from joulebox.clock import SimulatedClock
 from joulebox.conversation import ToolCall
 from joulebox.errors import JouleboxError
 from joulebox.model import UncertaintyPart
@@ -165,9 +164,9 @@ async def test_a_node_that_begins_is_waited_for(tmp_path: Path) -> None:
             clock = SimulatedClock()
             begun_ns = clock.now_ns()
             with pytest.raises(JouleboxError, match="No node offers a model yet"):
-                await asyncio.to_thread(some_model, server, clock, 2.0)
+                await asyncio.to_thread(some_model, server, 2.0, clock)
             assert seconds(clock.now_ns() - begun_ns) == pytest.approx(2.0)
-            waits = asyncio.create_task(asyncio.to_thread(some_model, server, SystemClock(), 30.0))
+            waits = asyncio.create_task(asyncio.to_thread(some_model, server, 30.0))
             await asyncio.sleep(0)
             await on.join()
             assert await waits == "m"
@@ -232,18 +231,11 @@ async def test_a_comparison_that_fails_stops_the_rest(tmp_path: Path) -> None:
 async def test_the_command_tells_the_ratio_first(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """`joulebox compare` prints the ratio, a line a model and the answers; `--json` all of it; exit 2 for one model."""
 
-    def run(*words: str) -> int | str | None:
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(sys, "argv", ["joulebox", "compare", *words])
-            with pytest.raises(SystemExit) as left:
-                main()
-        return left.value.code
-
     async with stage(tmp_path) as on:
         await on.join(models=("big", "small"))
         for form in ((), ("--json",)):
             words = ("Why?", "--models", "big,small", "--order-seed", "1", "--server", on.url, *form)
-            command = asyncio.create_task(asyncio.to_thread(run, *words))
+            command = asyncio.create_task(asyncio.to_thread(ended, "compare", *words))
             ran = [await works(on, text, models=("big", "small")) for text in ("first\x1b[2J", "second")]
             assert await command == 0
             said = capsys.readouterr().out
@@ -255,7 +247,7 @@ async def test_the_command_tells_the_ratio_first(tmp_path: Path, capsys: pytest.
                 assert said.startswith("About the same energy")
                 assert all(word in said for word in ("big", "small", "first", "second", "--order-seed 1", " J"))
                 assert "\x1b[2J" not in said
-        assert await asyncio.to_thread(run, "Why?", "--models", "big", "--server", on.url) == 2
+        assert await asyncio.to_thread(ended, "compare", "Why?", "--models", "big", "--server", on.url) == 2
     assert "models" in capsys.readouterr().err
 
 

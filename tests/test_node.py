@@ -436,7 +436,7 @@ def test_the_first_token_and_the_end_are_not_held_back() -> None:
         assert [kind for kind, _ in server.told] == ["started", "token", "answer"]
         return [seconds(later - earlier) for (earlier, _), (later, _) in pairwise(server.sends)]
 
-    assert any(max(gaps_s()) < 0.8 / SENDS_PER_S for _ in range(5))
+    assert any(max(gaps_s()) < 0.5 / SENDS_PER_S for _ in range(5))
 
 
 def test_the_power_while_the_prompt_is_read_goes_with_the_first_token() -> None:

@@ -17,7 +17,7 @@ from html import escape
 from typing import Any, Final, Literal, Self, TypedDict, Unpack
 
 from joulebox import client as http
-from joulebox.clock import Clock
+from joulebox.clock import Clock, SystemClock
 from joulebox.conversation import ToolCall, with_calls
 from joulebox.errors import REGISTRY, JouleboxError
 from joulebox.receipt import FRAME, UNSET, Receipt, card, read, row
@@ -33,6 +33,8 @@ Turn = Mapping[str, Any]
 """A turn of a conversation: `role` and `content`; of a call `tool_calls`, or, with the role `tool`, `tool_call_id`."""
 FIRST_CHOICE: Final = "smollm2-135m-instruct"
 """Asked where no model is named, if a node has it."""
+JOIN_WAIT_S: Final = 60.0
+"""A node that has just been started has spoken to its server after so long, or does not come."""
 LOOK_EVERY_S: Final = 0.1
 
 
@@ -348,16 +350,16 @@ class Client:
         return [_cell(one) for one in self._http.table(category)["cells"]]
 
 
-def some_model(server: http.Client, clock: Clock | None = None, wait_s: float = 0.0) -> str:
-    """The model to ask where none is named; a node that begins just now is waited for so long, by `clock`. Raises
+def some_model(server: http.Client, wait_s: float = 0.0, clock: Clock | None = None) -> str:
+    """The model to ask where none is named; a node that begins just now is waited for so long. Raises
     `JouleboxError("no_node")`."""
-    names = [str(one["id"]) for one in server.models()]
-    until_ns = clock.now_ns() + nanoseconds(wait_s) if clock is not None else 0
-    while not names and clock is not None and clock.now_ns() < until_ns:
+    clock = clock or SystemClock()
+    until_ns = clock.now_ns() + nanoseconds(wait_s)
+    while not (names := [str(one["id"]) for one in server.models()]):
+        if clock.now_ns() >= until_ns:
+            words = "No node offers a model yet. Start one with `joulebox up` or `joulebox node`."
+            raise JouleboxError("no_node", words)
         clock.sleep_until(clock.now_ns() + nanoseconds(LOOK_EVERY_S))
-        names = [str(one["id"]) for one in server.models()]
-    if not names:
-        raise JouleboxError("no_node", "No node offers a model yet. Start one with `joulebox up` or `joulebox node`.")
     return FIRST_CHOICE if FIRST_CHOICE in names else names[0]
 
 

@@ -20,9 +20,6 @@ from joulebox.node_commands import NodeArgument, node_app
 from joulebox.terminal import escaped, say, say_json, shown_json
 from joulebox.token_commands import JsonOption, ServerOption, client_of, tokens_app
 
-JOIN_WAIT_S = 60.0
-"""So long the demo waits for its node's first word to the server, which comes after the node is ready for it."""
-
 if TYPE_CHECKING:
     from joulebox.node.meter_host import MeterHost
     from joulebox.settings import Settings
@@ -271,9 +268,8 @@ def _ask(client: Any, fields: dict[str, object], *, as_json: bool) -> tuple[str,
 @app.command()
 def demo(folder: Annotated[Path, typer.Option("--folder", help="Where the receipt is left.")] = Path()) -> None:
     """Start the service, ask one real question, print answer and receipt, leave both as files, and stop."""
-    from joulebox.asking import some_model
+    from joulebox.asking import JOIN_WAIT_S, some_model
     from joulebox.client import Client
-    from joulebox.clock import SystemClock
     from joulebox.console import Progress
     from joulebox.server.pages import render_receipt
     from joulebox.settings import load_settings
@@ -290,7 +286,7 @@ def demo(folder: Annotated[Path, typer.Option("--folder", help="Where the receip
         url = service.start()
         question = "What is the capital of France?"
         with Client(url) as client:
-            model = some_model(client, SystemClock(), JOIN_WAIT_S)
+            model = some_model(client, JOIN_WAIT_S)
             progress.clear()
             say(f"> {question}\n")
             _, receipt = _ask(client, {"prompt": question, "model": model, "max_tokens": 64}, as_json=False)

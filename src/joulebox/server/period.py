@@ -41,14 +41,18 @@ class Period:
         return max((min(until, self.until) - max(start, self.start)).total_seconds(), 0.0)
 
 
+Doing = Purpose | Literal["idle"] | None
+"""What a node did: worked for a purpose, waited, or (`None`) worked at what counts in another period."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Run:
-    """When a node worked, for whom. `purpose` is `None` for what counts in another period."""
+    """When a node did what."""
 
     node: str
     start: datetime
     until: datetime
-    purpose: Purpose | None
+    doing: Doing
     model: str = ""
     zone: str | None = None
 
@@ -77,10 +81,6 @@ class Answers:
         self.count += count
         self.read = None if self.read is None or read is None else self.read + read
         self.written = None if self.written is None or written is None else self.written + written
-
-
-Doing = Purpose | Literal["idle"] | None
-"""What a node did: worked for a purpose, waited, or (`None`) worked at what counts in another period."""
 
 
 @dataclass(slots=True)
@@ -120,7 +120,7 @@ class Gathered:
         """A piece of electricity."""
         kwh, grams = electricity(drawn, grid, pue[0])
         method = "simulated" if drawn.method == "measured" and run.node in self.simulated else drawn.method
-        model = run.model if run.purpose == "prompt" else None
+        model = run.model if run.doing == "prompt" else None
         self.put(Piece(part=part, method=method, node=run.node, zone=run.zone, grams=grams, kwh=kwh, model=model))
         self.scopes.setdefault(run.node, set()).add(drawn.scope)
         self.pues[pue[1]] = pue[0]
@@ -134,13 +134,13 @@ class Gathered:
             piece = replace(held, grams=summed((held.grams, piece.grams)), kwh=kwh)
         self.pieces[key] = piece
 
-    def ran(self, run: Run, doing: Doing) -> None:
+    def ran(self, run: Run) -> None:
         """A node did something for a while."""
         begin_s, end_s = ((at - self.period.start).total_seconds() for at in (run.start, run.until))
-        self.stretches[run.node, doing].extend((begin_s, end_s))
-        if run.zone and doing != "idle":
+        self.stretches[run.node, run.doing].extend((begin_s, end_s))
+        if run.zone and run.doing != "idle":
             self.zones.setdefault(run.node, run.zone)
-        if doing == "prompt":
+        if run.doing == "prompt":
             self.worked_s[run.node, run.zone, run.model] += self.period.clipped_s(run.start, run.until)
 
     def note(self, grid: Intensity, kwh: float) -> None:
@@ -190,7 +190,7 @@ async def gather(books: Books, grid: Grid, period: Period) -> Gathered:
         for job in jobs:
             await _job(found, books, grid, job)
     for node, start, until in await books.under_way(period.start, period.until):
-        found.ran(Run(node=node, start=start, until=until, purpose=None), None)
+        found.ran(Run(node=node, start=start, until=until, doing=None))
     found.server = list(await books.server_time(period.start, period.until))
     for stretch in await books.node_idle(period.start, period.until):
         await _idle(found, grid, stretch)
@@ -230,11 +230,11 @@ def _receipt(found: Gathered, job: FinishedJob, receipt: Mapping[str, Any], spen
         node=node,
         start=until - timedelta(seconds=lasted_s),
         until=until,
-        purpose=job.purpose,
+        doing=job.purpose,
         model=job.model,
         zone=receipt["zone"],
     )
-    found.ran(run, job.purpose)
+    found.ran(run)
     if receipt["simulated"]:
         found.simulated.add(node)
     found.missing.setdefault(node, set()).update(energy["missing"])
@@ -287,8 +287,8 @@ async def _alone(found: Gathered, grid: Grid, job: FinishedJob, attempt: tuple[s
         found.no_evidence += 1
         return False
     start, until = run_of(trace)
-    run = Run(node=node, start=start, until=until, purpose=job.purpose, model=job.model, zone=trace.zone)
-    found.ran(run, job.purpose)
+    run = Run(node=node, start=start, until=until, doing=job.purpose, model=job.model, zone=trace.zone)
+    found.ran(run)
     if any(series.channel.simulated for series in trace.series):
         found.simulated.add(node)
     scope, j, u = told
@@ -303,8 +303,8 @@ async def _idle(found: Gathered, grid: Grid, stretch: NodeIdle) -> None:
     share = found.period.clipped_s(stretch.start, stretch.until) / lasted_s
     whole = idle_energy(stretch.counted, lasted_s, stretch.cores, stretch.memory_bytes)
     drawn = Drawn(scope=whole.scope, j=whole.j * share, u=whole.u * share)
-    run = Run(node=stretch.node, start=stretch.start, until=stretch.until, purpose=None, zone=stretch.zone)
-    found.ran(run, "idle")
+    run = Run(node=stretch.node, start=stretch.start, until=stretch.until, doing="idle", zone=stretch.zone)
+    found.ran(run)
     if stretch.host is not None:
         found.hosts[stretch.host] = stretch.node
     found.idle_w[stretch.node] = whole.j / lasted_s
