@@ -17,12 +17,12 @@ import pytest
 
 import databases
 import postgres_server
+from commands import joulebox
 from joulebox.errors import JouleboxError
 from joulebox.server.store import archive, sqlite_file
 from joulebox.server.store.schema import HEAD
 from server_stage import Stage, stage
 from test_carry import filled, goes_on, holds
-from test_cli import joulebox
 from test_queue import NOW, opened
 from test_recompute import answered, body
 

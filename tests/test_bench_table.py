@@ -14,13 +14,13 @@ from xml.etree import ElementTree as ET
 import pytest
 
 from bench_record import campaign
+from commands import joulebox
 from joulebox.bench.campaign import tasks_of
 from joulebox.bench.page import as_html, plots
 from joulebox.bench.record import Record
 from joulebox.bench.table import table_of
 from joulebox.bench.verify import as_lines, verify
 from joulebox.bench.views import VIEWS, as_csv, as_json, as_markdown, as_text, notes
-from joulebox.cli import main
 from joulebox.raster import png_of
 
 
@@ -185,13 +185,9 @@ def test_the_command_writes_every_form(two: Record, tmp_path: Path, capsys: pyte
     """`joulebox bench table` prints or writes the table of a campaign in the form, the views and the plots that are
     asked for; what there is not is refused with what there is. `bench recommend` takes a model of it, or says why."""
 
-    def run(*words: str) -> tuple[int | str | None, str]:
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(sys, "argv", ["joulebox", "bench", *words])
-            with pytest.raises(SystemExit) as left:
-                main()
-        said = capsys.readouterr()
-        return left.value.code, said.out + said.err
+    def run(*words: str) -> tuple[int, str]:
+        code, out, err = joulebox(capsys, "bench", *words)
+        return code, out + err
 
     path, written, plotted = tmp_path / "c.jsonl", tmp_path / "table.html", tmp_path / "plots"
     lines: list[Any] = [two.header, *two.sittings, *two.answers.values(), *two.scores.values()]

@@ -2,13 +2,12 @@
 
 import json
 import re
-import sys
 from pathlib import Path
 
 import pytest
 
+from commands import joulebox
 from joulebox.catalog import CatalogModel, about, catalog, find, known
-from joulebox.cli import main
 from joulebox.errors import JouleboxError
 from joulebox.node import models
 from joulebox.node.fetch import DEFAULT
@@ -129,17 +128,6 @@ def test_what_fits() -> None:
     others = [one for one in catalog() if fits(one, 4096, 3 * GB) and not one.gated]
     assert max(others, key=lambda one: need_bytes(one, 4096) or 0) == best
     assert largest_fitting(4096, 1000) is None
-
-
-def joulebox(capsys: pytest.CaptureFixture[str], *words: str) -> tuple[int, str, str]:
-    """Run the command line as the shell does."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sys, "argv", ["joulebox", *words])
-        with pytest.raises(SystemExit) as left:
-            main()
-    said = capsys.readouterr()
-    assert isinstance(left.value.code, int)
-    return left.value.code, said.out, said.err
 
 
 @pytest.fixture

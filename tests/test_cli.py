@@ -13,8 +13,9 @@ from pathlib import Path
 import pytest
 import typer
 
+from commands import joulebox
 from gguf_files import write_gguf
-from joulebox.cli import app, main
+from joulebox.cli import app
 from joulebox.clock import SystemClock
 from joulebox.command_help import SECTIONS
 from joulebox.node import calibration, doctor, meter_check, models
@@ -28,17 +29,6 @@ from server_stage import offer, stage
 
 pytestmark = [pytest.mark.timeout(60), pytest.mark.usefixtures("own_folder")]
 NOBODY = ("--server", "http://127.0.0.1:9")
-
-
-def joulebox(capsys: pytest.CaptureFixture[str], *words: str) -> tuple[int, str, str]:
-    """Exit code, stdout and stderr of a command, run in this process."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sys, "argv", ["joulebox", *words])
-        with pytest.raises(SystemExit) as left:
-            main()
-    said = capsys.readouterr()
-    assert isinstance(left.value.code, int)
-    return left.value.code, said.out, said.err
 
 
 WRONG: list[tuple[tuple[str, ...], int, str]] = [

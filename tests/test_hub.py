@@ -16,9 +16,9 @@ from typing import Any
 import pytest
 
 import hub_peer
+from commands import joulebox
 from gguf_files import gguf_bytes
 from hub_peer import TOKEN, Peer, Repository
-from joulebox.cli import main
 from joulebox.clock import SystemClock
 from joulebox.errors import JouleboxError
 from joulebox.model import Message, Prompt
@@ -404,17 +404,6 @@ def test_without_the_library_its_extra_is_named(monkeypatch: pytest.MonkeyPatch)
 
 
 # --- the command line -------------------------------------------------------------------------------------------------
-
-
-def joulebox(capsys: pytest.CaptureFixture[str], *words: str) -> tuple[int, str, str]:
-    """Run the command line as the shell does."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sys, "argv", ["joulebox", *words])
-        with pytest.raises(SystemExit) as left:
-            main()
-    said = capsys.readouterr()
-    assert isinstance(left.value.code, int)
-    return left.value.code, said.out, said.err
 
 
 def test_the_licence_stands_before_the_download(peer: Peer, capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,7 +1,6 @@
 """What a node does, since when and why; and a node that is to take no more prompts."""
 
 import asyncio
-import sys
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -12,7 +11,7 @@ from typing import Any
 import pytest
 
 import databases
-from joulebox.cli import main
+from commands import joulebox
 from joulebox.evidence import decode_trace
 from joulebox.model import AttemptState, Phase, Purpose
 from joulebox.protocol import NodeEvent, to_json
@@ -180,24 +179,21 @@ async def test_any_server_drains_a_node(tmp_path: Path, url: str) -> None:
 async def test_drain_from_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """`joulebox node list|drain|resume` say what the node does."""
 
-    def joulebox(*words: str) -> str:
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(sys, "argv", ["joulebox", "node", *words, "--server", scene.url])
-            with pytest.raises(SystemExit) as end:
-                main()
-        assert end.value.code == 0
-        return capsys.readouterr().out
+    def nodes(*words: str) -> str:
+        code, out, _ = joulebox(capsys, "node", *words, "--server", scene.url)
+        assert code == 0
+        return out
 
     async with stage(tmp_path) as scene:
-        assert "No node has joined" in await asyncio.to_thread(joulebox, "list")
+        assert "No node has joined" in await asyncio.to_thread(nodes, "list")
         await scene.join()
         waiting = asyncio.create_task(scene.lease())  # who is not heard of for 3 s is away, whatever else it is
         await until(scene, "idle")
-        assert await asyncio.to_thread(joulebox, "drain", "n1", "--why", "new fans") == "n1 takes no more prompts.\n"
-        assert "n1  draining since 20" in (listed := await asyncio.to_thread(joulebox, "list"))
+        assert await asyncio.to_thread(nodes, "drain", "n1", "--why", "new fans") == "n1 takes no more prompts.\n"
+        assert "n1  draining since 20" in (listed := await asyncio.to_thread(nodes, "list"))
         assert listed.endswith("UTC: new fans (grid DE, 1 model)\n")
-        assert await asyncio.to_thread(joulebox, "resume", "n1") == "n1 takes prompts again.\n"
-        assert "n1  idle" in await asyncio.to_thread(joulebox, "list")
+        assert await asyncio.to_thread(nodes, "resume", "n1") == "n1 takes prompts again.\n"
+        assert "n1  idle" in await asyncio.to_thread(nodes, "list")
         waiting.cancel()
 
 

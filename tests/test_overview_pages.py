@@ -6,7 +6,6 @@ import html
 import json
 import re
 import shlex
-import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -20,8 +19,8 @@ import pytest
 
 import page_stage as given
 from bench_record import campaign
+from commands import ended
 from joulebox.bench.advise import published
-from joulebox.cli import main
 from joulebox.errors import JouleboxError
 from joulebox.protocol import TemperatureBand
 from joulebox.server import pages
@@ -327,13 +326,6 @@ def test_a_message_reaches_the_operator(tmp_path: Path, capsys: pytest.CaptureFi
     """What is sent by the form is read by an administrator, by API or command, and can be forgotten; what is empty
     comes back."""
 
-    def command(*words: str) -> int | str | None:
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(sys, "argv", ["joulebox", *words])
-            with pytest.raises(SystemExit) as left:
-                main()
-        return left.value.code
-
     async def run() -> None:
         async with stage(tmp_path) as at:
             form = {"message": " Nice.\nReally. ", "contact": "me@example.test"}
@@ -349,14 +341,14 @@ def test_a_message_reaches_the_operator(tmp_path: Path, capsys: pytest.CaptureFi
             (kept,) = (await at.http.get("/api/v1/feedback")).json()["messages"]
             assert (kept["message"], kept["contact"]) == ("Nice.\nReally.", "me@example.test")
             typed = ("feedback", "--server", at.url)
-            assert await asyncio.to_thread(command, *typed) == 0
+            assert await asyncio.to_thread(ended, *typed) == 0
             assert capsys.readouterr().out.endswith("answer to me@example.test\n  Nice.\n  Really.\n")
-            assert await asyncio.to_thread(command, *typed, "--json") == 0
+            assert await asyncio.to_thread(ended, *typed, "--json") == 0
             assert json.loads(capsys.readouterr().out) == [kept]
             elsewhere = await at.http.post("/about/feedback", data=form, headers={"Sec-Fetch-Site": "cross-site"})
             assert elsewhere.status_code == 403
-            assert await asyncio.to_thread(command, *typed, "--forget", str(kept["number"])) == 0
-            assert await asyncio.to_thread(command, *typed) == 0
+            assert await asyncio.to_thread(ended, *typed, "--forget", str(kept["number"])) == 0
+            assert await asyncio.to_thread(ended, *typed) == 0
             said = capsys.readouterr().out.splitlines()
             assert said == [f"Message {kept['number']} is forgotten.", "Nobody has written yet."]
             assert (await at.http.delete(f"/api/v1/feedback/{kept['number']}")).status_code == 404

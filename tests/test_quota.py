@@ -1,14 +1,13 @@
 """Joules a day: by finished receipts, what is pending by expectation, refused in one sentence, shown to who asks."""
 
 import asyncio
-import sys
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from joulebox.cli import main
+from commands import joulebox
 from joulebox.console import standing_lines
 from joulebox.errors import JouleboxError
 from joulebox.server.jobs import PastRun
@@ -118,19 +117,17 @@ async def test_a_token_has_joules_a_day(tmp_path: Path, database: Json) -> None:
 async def test_it_is_shown_on_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """`joulebox tokens create --joules-per-day` sets the quota, `joulebox tokens mine` shows what of it is used."""
 
-    def joulebox(*words: str, **variables: str) -> str:
+    def tokens(*words: str, **variables: str) -> str:
         with pytest.MonkeyPatch.context() as patch:
             for name, value in ({"SERVER": on.url, "DATA_DIR": str(tmp_path)} | variables).items():
                 patch.setenv(f"JOULEBOX_{name}", value)
-            patch.setattr(sys, "argv", ["joulebox", "tokens", *words])
-            with pytest.raises(SystemExit) as end:
-                main()
-        assert end.value.code == 0
-        return capsys.readouterr().out
+            code, out, _ = joulebox(capsys, "tokens", *words)
+        assert code == 0
+        return out
 
     async with stage(tmp_path, public=(), **FREE) as on:
-        made = await asyncio.to_thread(joulebox, "create", "anna", "--scope", "ask", "--joules-per-day", "50000")
-        assert await asyncio.to_thread(lambda: joulebox("mine", TOKEN=made.strip())) == (
+        made = await asyncio.to_thread(tokens, "create", "anna", "--scope", "ask", "--joules-per-day", "50000")
+        assert await asyncio.to_thread(lambda: tokens("mine", TOKEN=made.strip())) == (
             "anna: ask, read\n0 of any number of prompts that wait or run\n0 of any number of prompts within 24 hours\n"
             "0 of 50,000 J within 24 hours\n"
         )
@@ -152,11 +149,9 @@ async def test_texts_of_a_prompt_without_a_receipt_are_erased(
     def erased(prompt_id: str) -> str:
         with pytest.MonkeyPatch.context() as patch:
             patch.setenv("JOULEBOX_TOKEN", owner)
-            patch.setattr(sys, "argv", ["joulebox", "receipts", "erase", prompt_id, "--server", on.url])
-            with pytest.raises(SystemExit) as end:
-                main()
-        assert end.value.code == 0
-        return capsys.readouterr().out
+            code, out, _ = joulebox(capsys, "receipts", "erase", prompt_id, "--server", on.url)
+        assert code == 0
+        return out
 
     async with stage(tmp_path, public=(), **FREE) as on:
         await joined(on)

@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
+from commands import joulebox
 from joulebox import accounting
 from joulebox.server import recompute
 from server_stage import Stage, done, stage, story
-from test_cli import joulebox
 
 pytestmark = pytest.mark.anyio
 Json = dict[str, Any]

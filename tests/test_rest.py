@@ -2,14 +2,13 @@
 
 import asyncio
 import io
-import sys
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from joulebox.cli import main
+from commands import joulebox
 from joulebox.clock import SimulatedClock
 from joulebox.console import idle_lines, show_receipt
 from joulebox.model import Counted, IdlePolicy, IdleStretch
@@ -155,13 +154,10 @@ async def test_idle_joules_are_shown(tmp_path: Path, capsys: pytest.CaptureFixtu
     """What a node told of its idling is answered by state, for a day, and printed by the command line; of an unknown
     node nothing is."""
 
-    def joulebox(*words: str) -> str:
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(sys, "argv", ["joulebox", "node", *words, "--server", scene.url])
-            with pytest.raises(SystemExit) as end:
-                main()
-        assert end.value.code == 0
-        return capsys.readouterr().out
+    def nodes(*words: str) -> str:
+        code, out, _ = joulebox(capsys, "node", *words, "--server", scene.url)
+        assert code == 0
+        return out
 
     now = datetime.now(UTC)
     told = tuple(
@@ -180,7 +176,7 @@ async def test_idle_joules_are_shown(tmp_path: Path, capsys: pytest.CaptureFixtu
             (True, 1100.0, pytest.approx(11.0)),
             (False, 800.0, pytest.approx(8.0)),
         ]
-        printed = await asyncio.to_thread(joulebox, "idle", "n1")
+        printed = await asyncio.to_thread(nodes, "idle", "n1")
         assert "n1 unloads its model after 10 min" in printed
         assert "without a model: 800" in printed
         assert (await scene.http.get("/api/v1/nodes/nobody/idle")).status_code == 404

@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 
 import page_stage
+from commands import ended
 from gguf_files import write_gguf
 from hostile import FORBIDDEN, HOSTILE, STEERS, liar
 from joulebox import console, logs
-from joulebox.cli import main
 from joulebox.export_commands import _sink
 from joulebox.settings import LOCAL_TOKEN
 from joulebox.terminal import cleaned, escaped, harmless, shown_json
@@ -91,12 +91,9 @@ def _escapes(text: str) -> list[str]:
 def run(*words: str) -> int | str | None:
     """The exit code of a command in this process."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sys, "argv", ["joulebox", *words])
         if "export" in words:  # into a pipe or a file go the bytes as they are
             patch.setattr(sys.stdout, "isatty", lambda: True)
-        with pytest.raises(SystemExit) as left:
-            main()
-    return left.value.code
+        return ended(*words)
 
 
 COMMANDS: tuple[tuple[str, ...], ...] = (

@@ -14,6 +14,7 @@ from sqlalchemy.engine import Connection, make_url
 from sqlalchemy.ext.asyncio import create_async_engine
 
 import postgres_server
+from commands import joulebox
 from joulebox.accounting import METHOD_VERSION
 from joulebox.errors import JouleboxError
 from joulebox.model import JobState
@@ -22,7 +23,6 @@ from joulebox.server.store import archive
 from joulebox.server.store.schema import HEAD, _chain
 from server_stage import stage
 from test_backup import quiet, url_of
-from test_cli import joulebox
 from test_queue import opened
 
 NOW = datetime(2026, 11, 1, tzinfo=UTC)
